@@ -1,0 +1,157 @@
+"""Model folders: `config.json` and `model.safetensors`, nothing pickled."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from volattn.config import Config
+from volattn.io.atomic import atomic_path, write_text
+from volattn.models.bag_backbone import BagBackbone
+from volattn.models.catalogue import build_model
+from volattn.models.config import ModelConfig
+from volattn.preprocessing.plan import Plan
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+DEMO = Path(__file__).parent / "weights" / "demo"
+
+
+class Training(Config):
+    """Where a model comes from.
+
+    Attributes:
+        recipe: The recipe's name.
+        dataset: Name of the data set.
+        fingerprint: Of the store it was trained on.
+        cases: Names of the training cases: a score on one of them is no test.
+        validation: Names of the cases that chose the epoch and the threshold.
+        sources: Content hashes of the training images by case name, so that a renamed case is still known.
+        seed: The run's seed.
+        step: Optimiser steps behind these weights.
+        commit: The code's commit, if known.
+        versions: Of Python and the libraries.
+    """
+
+    recipe: str
+    dataset: str
+    fingerprint: str
+    cases: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    sources: dict[str, str] = {}
+    seed: int = 0
+    step: int = 0
+    commit: str | None = None
+    versions: dict[str, str] = {}
+
+
+class ModelFolder(Config):
+    """All that prediction needs beside the weights.
+
+    Attributes:
+        model: The network.
+        plan: How a volume is prepared: the same in training and prediction.
+        classes: Names of the detector's classes; the lesion is the last, the organ, if any, the first.
+        threshold: Lesion detections below this score are dropped (chosen on the validation cases).
+        training: Where the weights come from.
+    """
+
+    model: ModelConfig
+    plan: Plan
+    classes: tuple[str, ...] = Field(min_length=1, max_length=2)
+    threshold: float = Field(ge=0, le=1)
+    training: Training
+
+
+def save_folder(path: Path | str, model: BagBackbone, folder: ModelFolder) -> None:
+    """Writes the weights, then the configuration, each atomically.
+
+    Args:
+        path: The folder; made if it is not there.
+        model: Its parameters and buffers are written as they are (on any device).
+        folder: The configuration.
+    """
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    save_weights(path / WEIGHTS, model)
+    write_text(path / CONFIG, folder.text("json"))
+
+
+def save_weights(path: Path | str, model: BagBackbone) -> None:
+    """Writes a state dict as safetensors, atomically."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with atomic_path(Path(path)) as temporary:
+        save_file(state, temporary)
+
+
+def load_weights_file(path: Path | str, model: BagBackbone) -> None:
+    """Reads a state dict into a model of the same make.
+
+    Raises:
+        ValueError: The file is missing, is no safetensors file, or is of another network.
+    """
+    path = Path(path)
+    try:
+        model.load_state_dict(load_file(path))
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: cannot be read as weights ({error})") from None
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path}: does not fit its configuration ({' '.join(str(error).split())[:200]})"
+        ) from None
+
+
+def resolve(source: Path | str) -> Path:
+    """The folder that a name means: "demo" is the one shipped with the package, anything else a path.
+
+    Raises:
+        ValueError: It is not a model folder.
+    """
+    path = DEMO if str(source) == "demo" else Path(source)
+    if not path.is_dir():
+        raise ValueError(f"{path}: no such model folder; give a run folder of `volattn train`, or demo")
+    missing = [name for name in (CONFIG, WEIGHTS) if not (path / name).is_file()]
+    if missing:
+        raise ValueError(
+            f"{path}: is not a model folder ({' and '.join(missing)} missing); "
+            f"a run folder becomes one at its first validation"
+        )
+    return path
+
+
+def read_folder(source: Path | str) -> ModelFolder:
+    """The configuration alone.
+
+    Raises:
+        ValueError: It is not a model folder or its configuration does not fit.
+    """
+    return ModelFolder.read(resolve(source) / CONFIG)
+
+
+def load_folder(source: Path | str) -> tuple[BagBackbone, ModelFolder]:
+    """The model, on the CPU in evaluation mode, and its configuration.
+
+    Args:
+        source: A model folder, or "demo".
+
+    Raises:
+        ValueError: It is not a model folder, or a file in it cannot be read.
+    """
+    path = resolve(source)
+    folder = ModelFolder.read(path / CONFIG)
+    model = build_model(folder.model, folder.classes)
+    load_weights_file(path / WEIGHTS, model)
+    return model.eval(), folder
+
+
+def fingerprint(source: Path | str) -> str:
+    """SHA-256 over both files of a model folder."""
+    path = resolve(source)
+    digest = hashlib.sha256()
+    for name in (CONFIG, WEIGHTS):
+        digest.update((path / name).read_bytes())
+    return digest.hexdigest()

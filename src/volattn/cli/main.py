@@ -1,0 +1,47 @@
+"""The command `volattn`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from volattn import __version__
+from volattn.cli import check, demo, phantom, predict, prepare, train
+from volattn.cli.values import spread
+
+app = typer.Typer(
+    name="volattn",
+    help="Finds and outlines lesions in 3D CT with volumetric attention.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for verb in (demo, check, prepare, train, predict, phantom):
+    app.command(verb.NAME)(verb.command)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"volattn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Prints the version.")
+    ] = False,
+) -> None:
+    """Finds and outlines lesions in 3D CT with volumetric attention. Not a medical device."""
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app(args=spread(sys.argv[1:], {"-i", "--input"}), prog_name="volattn")
+
+
+if __name__ == "__main__":
+    main()

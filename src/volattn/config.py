@@ -1,0 +1,117 @@
+"""The base of every configuration: frozen, strict, in YAML or JSON."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class Config(BaseModel):
+    """A frozen set of values that rejects unknown keys.
+
+    Variants of anything in volattn are values of such a class, never subclasses or copied files.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def parse(cls, values: Any, source: str) -> Self:
+        """Builds the configuration from plain values.
+
+        Args:
+            values: A mapping, as read from YAML or JSON.
+            source: Where the values come from; errors name it.
+
+        Raises:
+            ValueError: A key is unknown or a value does not fit; the message names each one.
+        """
+        if not isinstance(values, dict):
+            raise ValueError(f"{source}: expected a mapping of keys to values, found {type(values).__name__}")
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            faults = "; ".join(_describe(fault, cls) for fault in error.errors())
+            raise ValueError(f"{source}: {faults}") from None
+
+    @classmethod
+    def read(cls, path: Path | str) -> Self:
+        """Reads a `.yaml` or `.json` file.
+
+        Raises:
+            ValueError: The file is missing, is not YAML or JSON, or does not fit.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: cannot be read ({error})") from None
+        try:
+            values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        except (json.JSONDecodeError, yaml.YAMLError) as error:
+            raise ValueError(f"{path}: is not valid {path.suffix[1:]} ({error})") from None
+        return cls.parse(values, str(path))
+
+    def text(self, kind: str = "yaml") -> str:
+        """The configuration as YAML or JSON text."""
+        values = self.model_dump(mode="json")
+        if kind == "json":
+            return json.dumps(values, indent=2) + "\n"
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+    def updated(self, settings: list[str] | tuple[str, ...]) -> Self:
+        """Applies `key=value` settings; nested keys are joined by dots, values are YAML.
+
+        Raises:
+            ValueError: A setting has no `=`, an unknown key (near names are offered) or a value that does not fit.
+        """
+        values = self.model_dump(mode="json")
+        for setting in settings:
+            key, separator, text = setting.partition("=")
+            if not separator:
+                raise ValueError(f"--set {setting}: write it as key=value")
+            *parents, last = key.strip().split(".")
+            place = values
+            for name in parents:
+                place = _child(place, name, setting)
+            _child(place, last, setting)
+            place[last] = yaml.safe_load(text)
+        return type(self).parse(values, "--set " + " ".join(settings))
+
+
+def _child(place: Any, name: str, setting: str) -> Any:
+    if not isinstance(place, dict) or name not in place:
+        known = sorted(place) if isinstance(place, dict) else []
+        raise ValueError(f"--set {setting}: unknown key {name!r}{_nearest(name, known)}")
+    return place[name]
+
+
+def _describe(fault: Any, cls: type[BaseModel]) -> str:
+    where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key {where!r}{_nearest(str(fault['loc'][-1]), _keys(cls, fault['loc'][:-1]))}"
+    return f"{where}: {fault['msg']} (found {fault['input']!r})" if where else str(fault["msg"])
+
+
+def _keys(cls: type[BaseModel], parents: tuple[Any, ...]) -> list[str]:
+    for part in parents:
+        field = cls.model_fields.get(part)
+        if (
+            field is None
+            or not isinstance(field.annotation, type)
+            or not issubclass(field.annotation, BaseModel)
+        ):
+            return []
+        cls = field.annotation
+    return sorted(cls.model_fields)
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=3)
+    if near:
+        return f"; did you mean {' or '.join(near)}?"
+    return f"; known keys: {', '.join(known)}" if known else ""

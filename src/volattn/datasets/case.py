@@ -1,0 +1,198 @@
+"""A data set as the rest of the project sees it: named cases and what their labels mean."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from volattn.config import Config
+
+BACKGROUND, ORGAN, LESION = 0, 1, 2
+_LESION_WORDS = re.compile(
+    r"tumou?r|lesion|cancer|carcinoma|metasta|nodul|neoplas|malignan|\bcysts?\b|\bmass(es)?\b|\bhcc\b"
+    r"|abscess|polyp|adenoma|ha?ematoma|ha?emangioma|lymphoma|sarcoma"
+)
+
+
+class LabelScheme(Config):
+    """What the values of a data set's label maps mean; 0 is always background.
+
+    Attributes:
+        organ_name: Name of the organ class; None for data with lesions only.
+        organ_values: Values that mean organ without lesion; empty for data with lesions only.
+        lesion_name: Name of the lesion class.
+        lesion_values: Values that mean lesion; where there is an organ, lesions count as part of it.
+    """
+
+    organ_name: str | None = None
+    organ_values: tuple[int, ...] = ()
+    lesion_name: str = "lesion"
+    lesion_values: tuple[int, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LabelScheme:
+        values = (*self.organ_values, *self.lesion_values)
+        if len(set(values)) != len(values) or not all(0 < value < 256 for value in values):
+            raise ValueError("label values must be different numbers from 1 to 255")
+        if bool(self.organ_values) != bool(self.organ_name):
+            raise ValueError("an organ needs a name and at least one label value, or neither")
+        if self.organ_name == self.lesion_name:
+            raise ValueError("organ and lesion need different names")
+        return self
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes a detector learns, the lesion last."""
+        return (self.lesion_name,) if self.organ_name is None else (self.organ_name, self.lesion_name)
+
+    @property
+    def described(self) -> str:
+        """The values in words, for messages."""
+        parts = ["0 background"]
+        parts += [f"{value} {self.organ_name}" for value in self.organ_values]
+        parts += [f"{value} {self.lesion_name}" for value in self.lesion_values]
+        return ", ".join(parts)
+
+    def fault(self, values: Iterable[int]) -> str | None:
+        """What is wrong with a label map that holds these values, and what to do; None if nothing is."""
+        unknown = sorted(set(values) - {BACKGROUND, *self.organ_values, *self.lesion_values})
+        if not unknown:
+            return None
+        shown = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+        return f"label {shown} is not one of the data set's ({self.described}); correct the labels"
+
+    def normalise(self, array: np.ndarray) -> np.ndarray:
+        """The data set's values -> uint8 of the same shape: 0 background, 1 organ, 2 lesion.
+
+        Raises:
+            ValueError: A value is not in the scheme.
+        """
+        fault = self.fault(label_values(array))
+        if fault is not None:
+            raise ValueError(fault)
+        table = np.zeros(256, np.uint8)
+        table[list(self.organ_values)] = ORGAN
+        table[list(self.lesion_values)] = LESION
+        return table[array]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One CT and its label map.
+
+    Attributes:
+        name: Unique in its data set, e.g. `volume-44`.
+        image: The CT. A data set may list a file that is missing: a check says so, opening does not fail.
+        labels: The label map; None for a case without.
+    """
+
+    name: str
+    image: Path
+    labels: Path | None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Cases that share a label scheme.
+
+    Attributes:
+        name: The data set's own name, or its folder's.
+        root: Its folder.
+        cases: In natural order: case 2 before case 10.
+        scheme: What the label values mean.
+        expected: How many cases the data set's own description promises, if it has one.
+    """
+
+    name: str
+    root: Path
+    cases: tuple[Case, ...]
+    scheme: LabelScheme
+    expected: int | None = None
+
+
+def make_dataset(
+    name: str, root: Path, cases: Iterable[Case], scheme: LabelScheme, expected: int | None = None
+) -> Dataset:
+    """A data set with its cases in natural order.
+
+    Raises:
+        ValueError: There are no cases, or two have one name.
+    """
+    ordered = sorted(cases, key=lambda case: natural_key(case.name))
+    if not ordered:
+        raise ValueError(f"{root}: holds no cases; check that the images were copied too")
+    for first, second in itertools.pairwise(ordered):
+        if first.name == second.name:
+            raise ValueError(
+                f"{root}: case {first.name} is there twice ({first.image} and {second.image}); keep one"
+            )
+    return Dataset(name, root, tuple(ordered), scheme, expected)
+
+
+def scheme_from_names(names: Mapping[str, Sequence[int]], source: Path) -> LabelScheme:
+    """Tells organs from lesions by their names.
+
+    A name that speaks of a tumour, lesion, cancer, cyst, metastasis or the like is a lesion; every other name
+    is an organ. Several organs become one class, and so do several lesions. A value under both (regions that
+    contain each other) is a lesion. Background and an `ignore` label belong to neither.
+
+    Args:
+        names: Name -> its values, as the data set gives them.
+        source: The file that says so; errors name it.
+
+    Raises:
+        ValueError: No name is a lesion's, or values are not whole numbers from 0 to 255.
+    """
+    for name, values in names.items():
+        if not all(0 <= value <= 255 for value in values):
+            raise ValueError(f"{source}: label {name!r} has value {values}; use whole numbers from 0 to 255")
+    kept = {
+        name: [value for value in values if value != BACKGROUND]
+        for name, values in names.items()
+        if name.strip().lower() not in ("background", "ignore")
+    }
+    kept = {name: values for name, values in kept.items() if values}
+    lesions = {name: values for name, values in kept.items() if is_lesion_name(name)}
+    if not lesions:
+        raise ValueError(
+            f"{source}: none of its labels ({', '.join(names) or 'none'}) is named like a lesion; "
+            "rename the lesion's label to one with 'lesion' in it"
+        )
+    lesion_values = sorted({value for values in lesions.values() for value in values})
+    organs = {name: values for name, values in kept.items() if name not in lesions}
+    organ_values = sorted({value for values in organs.values() for value in values} - set(lesion_values))
+    organ_name = next(iter(organs)) if len(organs) == 1 else "organ"
+    return LabelScheme(
+        organ_name=organ_name if organ_values else None,
+        organ_values=tuple(organ_values),
+        lesion_name=next(iter(lesions)) if len(lesions) == 1 else "lesion",
+        lesion_values=tuple(lesion_values),
+    )
+
+
+def is_lesion_name(name: str) -> bool:
+    """Whether a label's name speaks of a lesion: tumour, tumor, cancer, cyst, metastasis, ..."""
+    return _LESION_WORDS.search(re.sub(r"[\W_]+", " ", name.lower())) is not None
+
+
+def label_values(array: np.ndarray) -> list[int]:
+    """The different values of a label map of whole numbers, ascending."""
+    found: set[int] = set()
+    for plane in array:  # slice by slice: sorting a whole volume needs several times its memory
+        found.update(np.unique(plane).tolist())
+    return sorted(found)
+
+
+def natural_key(name: str) -> tuple[tuple[bool, int, str], ...]:
+    """Sorts `case-2` before `case-10`."""
+    return tuple(
+        (False, int(part), "") if part.isdecimal() else (True, 0, part)
+        for part in re.split(r"(\d+)", name)
+        if part
+    )

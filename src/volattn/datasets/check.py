@@ -1,0 +1,250 @@
+"""Every fault of a data set, found in one pass over its files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from volattn.datasets.case import Case, Dataset, LabelScheme, label_values
+from volattn.io.nifti import NiftiInfo, count_not_finite, inspect_header, read_voxels, refuse_bomb, to_labels
+
+GRID_TOLERANCE_MM = 1e-3
+_AIR_BELOW = -500
+_SOFT_TISSUE = (-100, 200)
+_LEAST_AIR = 1e-4  # share of the voxels; metal artefacts alone reach -500 HU in a few
+_LEAST_SOFT_TISSUE = 1e-2
+_USUAL_IN_PLANE_MM = (0.3, 2.0)
+_USUAL_SLICE_MM = (0.3, 8.0)
+_USUAL_SLICES = 5
+_BODY_ABOVE = -200
+_LIVER_LEFT_MM = 15
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault or oddity.
+
+    Attributes:
+        case: The case's name; empty where it concerns the whole data set.
+        file: The file it was found in.
+        severity: "error": the case cannot be used as it is; "note": it can.
+        message: What is wrong and what to do, one sentence without the file's name.
+    """
+
+    case: str
+    file: Path
+    severity: Literal["error", "note"]
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.file}: {self.message}"
+
+
+def check_dataset(
+    dataset: Dataset,
+    force: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[Finding]:
+    """Reads every file of a data set to its end and lists all that is wrong, not only the first fault.
+
+    Args:
+        dataset: What `open_dataset` gives.
+        force: Values that cannot be a CT's are a note, not an error.
+        progress: Called with ("check", cases done, cases) after each case.
+
+    Returns:
+        Findings in the order of the cases; empty if all is well.
+    """
+    findings = []
+    if dataset.expected is not None and dataset.expected > len(dataset.cases):
+        findings.append(
+            Finding(
+                "",
+                dataset.root / "dataset.json",
+                "error",
+                f"promises {dataset.expected} training cases (numTraining), {len(dataset.cases)} are there; "
+                "copy the others or correct the number",
+            )
+        )
+    for done, case in enumerate(dataset.cases, 1):
+        findings += check_case(case, dataset.scheme, force)
+        if progress is not None:
+            progress("check", done, len(dataset.cases))
+    return findings
+
+
+def check_case(case: Case, scheme: LabelScheme, force: bool = False) -> list[Finding]:
+    """Checks one case: its image, its labels, and that they belong together."""
+    check = _CaseCheck(case, scheme, force)
+    image = check.header(case.image)
+    if image is not None:
+        check.spacing(image)
+    values = None if image is None else check.values(image)
+    if case.labels is None:
+        check.error(case.image, "has no label map; add it, or take the image out of the data set")
+        return check.findings
+    labels = check.header(case.labels)
+    organs = None if labels is None else check.labels(labels)
+    if image is not None and labels is not None:
+        check.grids(image, labels)
+        if values is not None and organs is not None and image.shape == labels.shape:
+            check.sides(image, values, organs)
+    return check.findings
+
+
+class _CaseCheck:
+    """Collects what is wrong with one case; each method goes on where another found a fault."""
+
+    def __init__(self, case: Case, scheme: LabelScheme, force: bool) -> None:
+        self.case = case
+        self.scheme = scheme
+        self.force = force
+        self.findings: list[Finding] = []
+
+    def error(self, file: Path, message: str) -> None:
+        # The reader's errors begin with the file's name, which a finding holds by itself.
+        self.findings.append(Finding(self.case.name, file, "error", message.removeprefix(f"{file}: ")))
+
+    def note(self, file: Path, message: str) -> None:
+        self.findings.append(Finding(self.case.name, file, "note", message))
+
+    def header(self, file: Path) -> NiftiInfo | None:
+        """What the header says; None if the voxels cannot be read."""
+        try:
+            info = inspect_header(file)
+        except ValueError as error:
+            self.error(file, str(error))
+            return None
+        for fault in info.faults:
+            self.error(file, fault)
+        return info
+
+    def spacing(self, info: NiftiInfo) -> None:
+        """Notes a grid that is readable and unusual for a CT."""
+        if info.geometry is None:
+            return
+        canonical = info.geometry.turned(info.geometry.turn())
+        z, y, x = canonical.spacing
+        shown = f"{x:.4g} x {y:.4g} x {z:.4g} mm"
+        odd = []
+        if not all(_within(size, _USUAL_IN_PLANE_MM) for size in (y, x)) or not _within(z, _USUAL_SLICE_MM):
+            odd.append(f"spacing {shown} is unusual for a CT")
+        elif abs(y - x) > 0.01 * max(y, x):
+            odd.append(f"in-plane spacing differs between x and y ({shown})")
+        pixdim = np.array(info.header["pixdim"][3:0:-1], dtype=float) * info.units_mm
+        if not info.faults and not np.allclose(pixdim, info.geometry.spacing, rtol=1e-3):
+            given = " x ".join(f"{size:.4g}" for size in pixdim[::-1])
+            odd.append(f"pixdim says {given} mm where the affine says otherwise")
+        if not (int(info.header["sform_code"]) or int(info.header["qform_code"])):
+            odd.append("says nothing of its orientation (sform and qform codes are 0), taken as L, P, S")
+        directions = canonical.affine[:3, :3] / canonical.spacing
+        if np.abs(directions.T @ directions - np.eye(3)).max() > 1e-3:
+            odd.append("axes are not perpendicular (a tilted gantry?)")
+        if canonical.shape[0] < _USUAL_SLICES:
+            odd.append(f"has {canonical.shape[0]} axial slices only")
+        for oddity in odd:
+            self.note(info.path, f"{oddity}; make sure that the header is right")
+
+    def values(self, info: NiftiInfo) -> np.ndarray | None:
+        """Whether an image's voxels are numbers, and a CT's; the voxels, if they can be read."""
+        try:
+            refuse_bomb(info)
+            array = read_voxels(info)
+        except ValueError as error:
+            self.error(info.path, str(error))
+            return None
+        bad = count_not_finite(array)
+        if bad:
+            self.error(
+                info.path,
+                f"{bad} of its {array.size} voxels are NaN or infinite; export it again or fill them",
+            )
+        if bad < array.size:
+            self._hounsfield(info.path, array, array.size - bad)
+        return array
+
+    def _hounsfield(self, file: Path, array: np.ndarray, finite: int) -> None:
+        air = sum(int((plane <= _AIR_BELOW).sum()) for plane in array)
+        low, high = _SOFT_TISSUE
+        soft = sum(int(((plane >= low) & (plane <= high)).sum()) for plane in array)
+        missing = []
+        if air < _LEAST_AIR * finite:
+            missing.append(f"air (at most {_AIR_BELOW} HU)")
+        if soft < _LEAST_SOFT_TISSUE * finite:
+            missing.append(f"soft tissue ({low} to {high} HU)")
+        if not missing:
+            return
+        values = array[np.isfinite(array)]
+        least, most = float(values.min()), float(values.max())
+        message = (
+            f"values from {least:g} to {most:g} cannot be a CT's HU, there is no {' and no '.join(missing)}"
+        )
+        if self.force:
+            self.note(file, f"{message}; taken as it is (--force)")
+            return
+        way_out = "convert it to HU"
+        if least >= 0 and most > 1000:
+            way_out += " (is the rescale intercept of -1024 missing?)"
+        self.error(file, f"{message}; {way_out}, or say --force if it is right")
+
+    def labels(self, info: NiftiInfo) -> np.ndarray | None:
+        """Whether a label map holds labels, the scheme's, and a lesion; the labels, if they can be read."""
+        try:
+            array = to_labels(read_voxels(info), info.path)
+        except ValueError as error:
+            self.error(info.path, str(error))
+            return None
+        values = label_values(array)
+        fault = self.scheme.fault(values)
+        if fault is not None:
+            self.error(info.path, fault)
+        if not set(values) & set(self.scheme.lesion_values):
+            self.note(info.path, f"no {self.scheme.lesion_name} in this case; fine if that is so")
+        return array
+
+    def grids(self, image: NiftiInfo, labels: NiftiInfo) -> None:
+        """Whether image and labels lie on one grid."""
+        if image.shape != labels.shape:
+            shapes = [" x ".join(map(str, info.shape[::-1])) for info in (labels, image)]
+            self.error(
+                labels.path,
+                f"is {shapes[0]} voxels where the image is {shapes[1]}; resample it onto the image's grid",
+            )
+        elif image.geometry is not None and labels.geometry is not None:
+            distance = image.geometry.disagreement(labels.geometry)
+            if distance > GRID_TOLERANCE_MM:
+                self.error(
+                    labels.path,
+                    f"lies {distance:.3g} mm off the image; copy the image's affine if the voxels match, "
+                    "else resample it onto the image's grid",
+                )
+
+    def sides(self, image: NiftiInfo, values: np.ndarray, labels: np.ndarray) -> None:
+        """Notes a liver on the patient's left: some public cases have headers that swap left and right."""
+        if image.geometry is None or "liver" not in (self.scheme.organ_name or "").lower():
+            return
+        turn = image.geometry.turn()
+        step = image.geometry.turned(turn).spacing[2]
+        liver = _middle(turn.apply(labels) > 0)
+        body = _middle(turn.apply(values) > _BODY_ABOVE)
+        if liver is not None and body is not None and (liver - body) * step > _LIVER_LEFT_MM:
+            self.note(
+                image.path,
+                f"the liver lies {(liver - body) * step:.0f} mm to the patient's left of the body's middle; "
+                "if that is not so, its header swaps left and right and should be corrected",
+            )
+
+
+def _middle(mask: np.ndarray) -> float | None:
+    """Mean x of a (z, y, x) mask, voxels; None if it is empty."""
+    profile = sum(plane.sum(axis=0, dtype=np.int64) for plane in mask)
+    total = np.sum(profile)
+    return float(np.dot(profile, np.arange(mask.shape[2])) / total) if total else None
+
+
+def _within(size: float, bounds: tuple[float, float]) -> bool:
+    return bounds[0] <= size <= bounds[1]

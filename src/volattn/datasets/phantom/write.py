@@ -1,0 +1,99 @@
+"""Phantom cohorts on disk, in the layout of LiTS."""
+
+from __future__ import annotations
+
+import gzip
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import numpy as np
+from nibabel.nifti1 import Nifti1Image
+
+from volattn.datasets.phantom.make import Phantom, make_phantom
+from volattn.io.atomic import atomic_path, write_json
+
+Progress = Callable[[str, int, int], None]
+
+
+def write_phantoms(
+    folder: Path | str,
+    cases: int,
+    seed: int,
+    *,
+    size: int = 512,
+    first: int = 0,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> None:
+    """Writes `volume-N.nii.gz`, `segmentation-N.nii.gz` and `truth-N.json` for every case; same seed, same bytes.
+
+    Cases that are there already are made again only if one of their files is missing.
+
+    Args:
+        folder: Where.
+        cases: How many.
+        seed: At least 0.
+        size: Rows and columns of a slice.
+        first: Number of the first case.
+        workers: Processes; 0 or 1 works in this one.
+        progress: Called with ("phantom", done, cases).
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+    if cases < 1:
+        raise ValueError(f"a cohort needs at least one case, found {cases}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tell = progress or (lambda what, done, total: None)
+    tell("phantom", 0, cases)
+    numbers = range(first, first + cases)
+    if workers <= 1:
+        for done, index in enumerate(numbers, start=1):
+            write_phantom(folder, seed, index, size)
+            tell("phantom", done, cases)
+        return
+    with ProcessPoolExecutor(min(workers, cases), multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(write_phantom, folder, seed, index, size) for index in numbers]
+        for done, future in enumerate(as_completed(futures), start=1):
+            future.result()
+            tell("phantom", done, cases)
+
+
+def write_phantom(folder: Path, seed: int, index: int, size: int) -> None:
+    """Writes one case; `truth-N.json` last, so that it says that the others are whole."""
+    images = (folder / f"volume-{index}.nii.gz", folder / f"segmentation-{index}.nii.gz")
+    truth = folder / f"truth-{index}.json"
+    if truth.is_file() and all(path.is_file() for path in images):
+        return
+    phantom = make_phantom(seed, index, size)
+    for path, array in zip(images, (phantom.image, phantom.labels), strict=True):
+        _write_nifti(path, array, phantom.spacing)
+    write_json(truth, _truth(phantom, seed, index, size))
+
+
+def _truth(phantom: Phantom, seed: int, index: int, size: int) -> dict[str, object]:
+    return {
+        "seed": seed,
+        "index": index,
+        "size": size,
+        "spacing_mm_zyx": list(phantom.spacing),
+        "lesions": [finding.as_json() for finding in phantom.findings if finding.kind == "lesion"],
+        "distractors": [finding.as_json() for finding in phantom.findings if finding.kind != "lesion"],
+    }
+
+
+def _write_nifti(path: Path, array: np.ndarray, spacing: tuple[float, float, float]) -> None:
+    """A NIfTI file in R-A-S world axes whose bytes depend on its content only."""
+    z, y, x = spacing
+    image = Nifti1Image(array.transpose(2, 1, 0), np.diag([-x, -y, z, 1.0]))
+    image.header.set_xyzt_units("mm")
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("wb") as file,
+        # The name and time that gzip would note differ from run to run.
+        gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=3, mtime=0) as packed,
+    ):
+        packed.write(image.to_bytes())

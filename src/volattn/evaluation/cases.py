@@ -1,0 +1,144 @@
+"""Scores of one case, organ and lesions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from volattn.datasets.case import LESION, ORGAN, LabelScheme, label_values
+from volattn.datasets.check import GRID_TOLERANCE_MM
+from volattn.evaluation.lesionwise import LesionwiseScore, score_lesions
+from volattn.evaluation.overlap import Overlap
+from volattn.structures.geometry import Geometry
+from volattn.structures.volume import Volume
+
+
+@dataclass(frozen=True)
+class CaseScore:
+    """What one case scored.
+
+    Attributes:
+        name: The case.
+        voxel_ml: Volume of a voxel.
+        organ: Voxels of the organ with its lesions; None for data with lesions only.
+        lesion: Voxels of the lesions.
+        lesionwise: The same lesion by lesion.
+        trained_on: Whether the model was trained on this case, so that its score is no test.
+    """
+
+    name: str
+    voxel_ml: float
+    organ: Overlap | None
+    lesion: Overlap
+    lesionwise: LesionwiseScore
+    trained_on: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, lengths in mm and volumes in ml."""
+        lesions = self.lesionwise
+        return {
+            "name": self.name,
+            "trained_on": self.trained_on,
+            "organ": None if self.organ is None else self._overlap_json(self.organ),
+            "lesion": self._overlap_json(self.lesion),
+            "reference_lesions": [
+                {
+                    "id": lesion.id,
+                    "long_axis_mm": lesion.long_axis_mm,
+                    "volume_ml": lesion.volume_ml,
+                    "size": lesion.size,
+                    "dice": lesion.dice,
+                }
+                for lesion in lesions.lesions
+            ],
+            "predicted_lesions": lesions.predicted,
+            "false_positives": lesions.false_positives,
+        }
+
+    def _overlap_json(self, overlap: Overlap) -> dict[str, Any]:
+        return {
+            "dice": overlap.dice,
+            "reference_ml": overlap.reference * self.voxel_ml,
+            "prediction_ml": overlap.prediction * self.voxel_ml,
+        }
+
+
+def score_case(
+    name: str,
+    reference: NDArray[np.uint8],
+    prediction: NDArray[np.uint8],
+    geometry: Geometry,
+    *,
+    organ: bool = True,
+    trained_on: bool = False,
+) -> CaseScore:
+    """Scores one label map against another.
+
+    Args:
+        name: The case.
+        reference: 0 background, 1 organ, 2 lesion, shape (z, y, x) in canonical order (z along the patient).
+        prediction: The same values and shape.
+        geometry: Of that grid.
+        organ: Whether the data have an organ.
+        trained_on: Noted in the score.
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+    lesion = (reference == LESION), (prediction == LESION)
+    return CaseScore(
+        name=name,
+        voxel_ml=geometry.voxel_volume / 1000,
+        organ=Overlap.of(reference >= ORGAN, prediction >= ORGAN) if organ else None,
+        lesion=Overlap.of(*lesion),
+        lesionwise=score_lesions(*lesion, geometry),
+        trained_on=trained_on,
+    )
+
+
+def score_volumes(
+    name: str, reference: Volume, prediction: Volume, scheme: LabelScheme, *, trained_on: bool = False
+) -> CaseScore:
+    """Scores a predicted label volume (0, 1, 2) against a reference one with its data set's own values.
+
+    Both are turned to canonical axes first, so that axial diameters are axial.
+
+    Args:
+        name: The case.
+        reference: As read.
+        prediction: As written by `predict`, on the same grid.
+        scheme: What the reference's values mean.
+        trained_on: Noted in the score.
+
+    Raises:
+        ValueError: The grids disagree by more than 1e-3 mm, or a label is unknown.
+    """
+    apart = reference.geometry.disagreement(prediction.geometry)
+    if apart > GRID_TOLERANCE_MM:
+        what = (
+            f"their affines differ by {apart:.3g} mm"
+            if np.isfinite(apart)
+            else f"they have shapes {reference.array.shape} and {prediction.array.shape}"
+        )
+        raise ValueError(
+            f"{name}: reference and prediction are not on one grid, {what}; "
+            f"resample one of them onto the other first"
+        )
+    unknown = set(label_values(prediction.array)) - {0, ORGAN, LESION}
+    if unknown:
+        raise ValueError(
+            f"{name}: the prediction has the value {min(unknown)}; "
+            f"it must hold 0 (background), 1 (organ), 2 (lesion)"
+        )
+    turned = reference.canonical()
+    return score_case(
+        name,
+        scheme.normalise(turned.array),
+        prediction.canonical().array.astype(np.uint8, copy=False),
+        turned.geometry,
+        organ=scheme.organ_name is not None,
+        trained_on=trained_on,
+    )

@@ -1,0 +1,246 @@
+"""What a picture of a case shows: which slices, which part of them, and which lesions were found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from volattn.datasets.case import LESION, ORGAN
+from volattn.structures.components import label_components
+
+Kind = Literal["lesion", "hit", "false", "missed"]
+"""Of a lesion: predicted, without a reference; or found, false positive, missed."""
+
+Area = tuple[slice, slice]
+"""Rows and columns of a slice."""
+
+_BODY_HU = -300.0
+_MARGIN_MM = 8.0
+_ZOOM_MM = 90.0
+_REPEATED = 0.6
+
+
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """One lesion in a slice.
+
+    Attributes:
+        mask: (y, x).
+        kind: What it is.
+        reference: Whether it is the reference's own outline.
+        text: What stands beside it.
+    """
+
+    mask: NDArray[np.bool_]
+    kind: Kind
+    reference: bool
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One slice to draw.
+
+    Attributes:
+        z: Its index, from the feet.
+        depth: Slices of the volume.
+        image: (y, x) HU.
+        organ: (y, x) the predicted organ with its lesions.
+        outlines: The reference's first, so that predictions are drawn on top.
+        spacing: mm (y, x).
+        body: The part with the patient in it.
+        zoom: The part to enlarge.
+    """
+
+    z: int
+    depth: int
+    image: NDArray[Any]
+    organ: NDArray[np.bool_]
+    outlines: list[Outline]
+    spacing: tuple[float, float]
+    body: Area
+    zoom: Area
+
+    def height_mm(self, area: Area) -> float:
+        """Of a part."""
+        return (area[0].stop - area[0].start) * self.spacing[0]
+
+    def width_mm(self, area: Area) -> float:
+        """Of a part."""
+        return (area[1].stop - area[1].start) * self.spacing[1]
+
+
+class _Extent(NamedTuple):
+    """The slice in which a lesion has its largest area."""
+
+    area: int
+    z: int
+    number: int
+    truth: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A case and what was compared, canonical axes.
+
+    Attributes:
+        image: (z, y, x) HU.
+        labels: (z, y, x) 0 background, 1 organ, 2 lesion.
+        lesions: (z, y, x) one number per predicted lesion.
+        spacing: mm (z, y, x).
+        scores: By the lesions' numbers; empty if they have none.
+        kinds: What each predicted lesion is, by its number.
+        truth: (z, y, x) one number per reference lesion; None without a reference.
+        found: Reference lesions that overlap a predicted one.
+        missed: Reference lesions that overlap none.
+    """
+
+    image: NDArray[Any]
+    labels: NDArray[np.uint8]
+    lesions: NDArray[np.unsignedinteger]
+    spacing: tuple[float, float, float]
+    scores: Sequence[float]
+    kinds: dict[int, Kind]
+    truth: NDArray[np.unsignedinteger] | None = None
+    found: frozenset[int] = frozenset()
+    missed: frozenset[int] = frozenset()
+
+    @classmethod
+    def compare(
+        cls,
+        image: NDArray[Any],
+        labels: NDArray[np.uint8],
+        lesions: NDArray[np.unsignedinteger],
+        spacing: tuple[float, float, float],
+        scores: Sequence[float] = (),
+        reference: NDArray[np.uint8] | None = None,
+    ) -> Scene:
+        """Matches predicted and reference lesions (3D components): one voxel in common is a hit."""
+        assert image.shape == labels.shape == lesions.shape
+        numbers = _numbers(lesions)
+        if reference is None:
+            return cls(image, labels, lesions, spacing, scores, dict.fromkeys(numbers, "lesion"))
+        assert reference.shape == labels.shape
+        truth, count = label_components(reference == LESION)
+        both = (lesions > 0) & (truth > 0)
+        hits, found = set(_numbers(lesions[both])), frozenset(_numbers(truth[both]))
+        kinds: dict[int, Kind] = {number: "hit" if number in hits else "false" for number in numbers}
+        missed = frozenset(range(1, count + 1)) - found
+        return cls(image, labels, lesions, spacing, scores, kinds, truth, found, missed)
+
+    def counts(self) -> dict[Kind, int]:
+        """Lesions of each kind that the picture can show, in the whole volume."""
+        if self.truth is None:
+            return {"lesion": len(self.kinds)} if self.kinds else {}
+        values = list(self.kinds.values())
+        return {"hit": values.count("hit"), "false": values.count("false"), "missed": len(self.missed)}
+
+    def choose(self, most: int) -> list[int]:
+        """The slices to show: where the largest lesions, predicted or missed, have their largest area.
+
+        A lesion that a chosen slice shows well already gets no slice of its own. Without lesions it is the
+        slice with the most organ; without organ the middle one.
+        """
+        candidates = [*self._extents(self.lesions, truth=False)]
+        if self.truth is not None:
+            extents = self._extents(self.truth, truth=True)
+            candidates += [extent for extent in extents if extent.number in self.missed]
+        chosen: list[int] = []
+        for extent in sorted(candidates, key=lambda extent: (-extent.area, extent.z)):
+            numbers = self.truth if extent.truth else self.lesions
+            assert numbers is not None
+            shown = [int(np.count_nonzero(numbers[z] == extent.number)) for z in chosen]
+            if not any(area >= _REPEATED * extent.area for area in shown):
+                chosen.append(extent.z)
+            if len(chosen) == most:
+                break
+        if chosen:
+            return chosen
+        organ = [int(np.count_nonzero(plane >= ORGAN)) for plane in self.labels]
+        return [int(np.argmax(organ)) if any(organ) else len(organ) // 2]
+
+    def view(self, z: int) -> View:
+        """A slice, ready to draw."""
+        outlines = self._outlines(z)
+        organ = self.labels[z] >= ORGAN
+        spacing = (self.spacing[1], self.spacing[2])
+        image = self.image[z]
+        body = _widened(_bounds(_largest(image > _BODY_HU)), image.shape, spacing, _MARGIN_MM)
+        if outlines:
+            # The largest one that is predicted or missed, not a found one's reference.
+            named = [outline for outline in outlines if outline.text] or outlines
+            subject = max((outline.mask for outline in named), key=np.count_nonzero)
+            zoom = _square(_bounds(subject), image.shape, spacing, 1.5)
+        else:
+            zoom = _square(_bounds(organ), image.shape, spacing, 1.1)
+        return View(z, len(self.image), image, organ, outlines, spacing, body, zoom)
+
+    def _outlines(self, z: int) -> list[Outline]:
+        drawn = []
+        if self.truth is not None:
+            for number in _numbers(self.truth[z]):
+                missed = number in self.missed
+                kind: Kind = "missed" if missed else "hit"
+                drawn.append(Outline(self.truth[z] == number, kind, True, "missed" if missed else ""))
+        for number in _numbers(self.lesions[z]):
+            score = f"  {self.scores[number - 1]:.2f}" if len(self.scores) else ""
+            drawn.append(Outline(self.lesions[z] == number, self.kinds[number], False, f"#{number}{score}"))
+        return drawn
+
+    def _extents(self, numbers: NDArray[np.unsignedinteger], *, truth: bool) -> list[_Extent]:
+        where = np.nonzero(numbers)
+        depth = len(numbers)
+        codes, areas = np.unique(numbers[where].astype(np.int64) * depth + where[0], return_counts=True)
+        best: dict[int, _Extent] = {}
+        for code, area in zip(codes.tolist(), areas.tolist(), strict=True):
+            number, z = divmod(code, depth)
+            if number not in best or area > best[number].area:
+                best[number] = _Extent(area, z, number, truth)
+        return list(best.values())
+
+
+def _numbers(array: NDArray[np.unsignedinteger]) -> list[int]:
+    """The numbers above 0 in an array."""
+    return np.unique(array[array > 0]).tolist()
+
+
+def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The largest component: the patient, not the table."""
+    numbers, count = label_components(mask)
+    if count < 2:
+        return mask
+    return numbers == 1 + int(np.argmax(np.bincount(numbers.ravel())[1:]))
+
+
+def _bounds(mask: NDArray[np.bool_]) -> Area:
+    """The box around a mask; the whole slice if it is empty."""
+    if not mask.any():
+        return slice(0, mask.shape[0]), slice(0, mask.shape[1])
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def _widened(area: Area, shape: tuple[int, ...], spacing: tuple[float, float], margin: float) -> Area:
+    rows, columns = (
+        slice(max(0, side.start - round(margin / step)), min(size, side.stop + round(margin / step)))
+        for side, size, step in zip(area, shape, spacing, strict=True)
+    )
+    return rows, columns
+
+
+def _square(area: Area, shape: tuple[int, ...], spacing: tuple[float, float], factor: float) -> Area:
+    """A square (in mm) around an area, so many times as large, moved into the slice where it sticks out."""
+    extents = [(side.stop - side.start) * step for side, step in zip(area, spacing, strict=True)]
+    limit = min(size * step for size, step in zip(shape, spacing, strict=True))
+    side_mm = min(max(_ZOOM_MM, factor * max(extents)), limit)
+    parts = []
+    for side, size, step in zip(area, shape, spacing, strict=True):
+        length = min(size, max(1, round(side_mm / step)))
+        start = round((side.start + side.stop - length) / 2)
+        start = min(max(0, start), size - length)
+        parts.append(slice(start, start + length))
+    return parts[0], parts[1]

@@ -1,0 +1,155 @@
+"""Which files are predicted, and which reference belongs to which."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from volattn.datasets.case import LabelScheme, natural_key
+from volattn.datasets.lits import SCHEME, has_lits
+from volattn.datasets.open import open_dataset
+from volattn.io.nifti import read_labels, volume_name
+from volattn.structures.volume import Volume
+
+AGREE_MM = 1e-3
+"""A reference lies on the CT's grid if no voxel is further from its place."""
+
+_SUFFIXES = (".nii", ".nii.gz")
+_CHANNEL = re.compile(r"_\d{4}$")  # nnU-Net names the images of case_x case_x_0000, ...
+_LABELS = re.compile(r"segmentation-\d+|labels?[-_].*|.*_lesions")
+
+
+def find_inputs(paths: Sequence[Path | str]) -> list[Path]:
+    """The CTs that some files and folders stand for, each once, in natural order within a folder.
+
+    A folder stands for the `.nii` and `.nii.gz` files directly in it, but those that are named like label
+    maps (LiTS's `segmentation-N`, and what prediction itself writes); if there are none, for the images of
+    the data set in it.
+
+    Raises:
+        ValueError: There is no path, a folder holds no CT, or two CTs have one name. (A file that is missing
+            fails when it is read, as one bad case among others.)
+    """
+    if not paths:
+        raise ValueError("nothing to predict: give a NIfTI file or a folder with some")
+    found: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        for file in _in_folder(path) if path.is_dir() else [path]:
+            found.setdefault(file.resolve(), file)
+    names: dict[str, Path] = {}
+    for file in found.values():
+        name = volume_name(file)
+        if name in names:
+            raise ValueError(
+                f"{names[name]} and {file} would both be written as {name}.nii.gz; "
+                "rename one, or predict them into two folders"
+            )
+        names[name] = file
+    return list(found.values())
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    files = [
+        file for file in folder.iterdir() if _is_nifti(file) and not _LABELS.fullmatch(volume_name(file))
+    ]
+    if files:
+        return sorted(files, key=lambda file: natural_key(volume_name(file)))
+    if _is_dataset(folder):
+        return [case.image for case in open_dataset(folder).cases]
+    raise ValueError(f"{folder}: holds no .nii or .nii.gz file; give a CT, or a folder with some")
+
+
+def _is_nifti(file: Path) -> bool:
+    return file.name.endswith(_SUFFIXES) and not file.name.startswith(".") and file.is_file()
+
+
+def _is_dataset(folder: Path) -> bool:
+    return (folder / "dataset.json").is_file() or has_lits(folder)
+
+
+@dataclass(frozen=True)
+class References:
+    """Reference segmentations of a folder.
+
+    Attributes:
+        folder: Where they are.
+        files: By case name.
+        scheme: What their values mean.
+    """
+
+    folder: Path
+    files: Mapping[str, Path]
+    scheme: LabelScheme
+
+    @classmethod
+    def open(cls, folder: Path | str, classes: Sequence[str]) -> References:
+        """Lists a folder: a data set's labels, or every NIfTI file in it.
+
+        Args:
+            folder: The folder. Without a `dataset.json` the values are 1 organ and 2 lesion, or 1 lesion for
+                a model that knows lesions only.
+            classes: Of the model.
+
+        Raises:
+            ValueError: It is not a folder, or holds no segmentation.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise ValueError(f"{folder}: is not a folder; give the one with the reference segmentations")
+        if _is_dataset(folder):
+            dataset = open_dataset(folder)
+            files = {case.name: case.labels for case in dataset.cases if case.labels is not None}
+            scheme = dataset.scheme
+        else:
+            files = {volume_name(file): file for file in sorted(folder.iterdir()) if _is_nifti(file)}
+            scheme = SCHEME if len(classes) > 1 else LabelScheme(lesion_values=(1,))
+        if not files:
+            raise ValueError(f"{folder}: holds no reference segmentation (.nii or .nii.gz)")
+        return cls(folder, files, scheme)
+
+    def find(self, image: Path) -> Path | None:
+        """The reference of a CT: that of its name, else the only one with the last number of its name.
+
+        Raises:
+            ValueError: Several have its number.
+        """
+        name = volume_name(image)
+        others = {key: file for key, file in self.files.items() if file.resolve() != image.resolve()}
+        for key in (name, _CHANNEL.sub("", name)):
+            if key in others:
+                return others[key]
+        number = _number(name)
+        if number is None:
+            return None
+        same = [file for key, file in others.items() if _number(key) == number]
+        if len(same) > 1:
+            raise ValueError(
+                f"{same[0]} and {same[1]} both have the number of {image.name}; "
+                "name the reference like the CT"
+            )
+        return same[0] if same else None
+
+    def read(self, path: Path, volume: Volume) -> NDArray[np.uint8]:
+        """A reference in the CT's file axes: 0 background, 1 organ, 2 lesion.
+
+        Raises:
+            ValueError: It cannot be read, lies on another grid, or has a label that the scheme does not know.
+        """
+        labels = read_labels(path)
+        if labels.geometry.disagreement(volume.geometry) > AGREE_MM:
+            raise ValueError(f"{path}: is not on the CT's grid; resample it onto that")
+        try:
+            return self.scheme.normalise(labels.array)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+
+def _number(name: str) -> int | None:
+    """The last number in a case's name."""
+    digits = re.findall(r"\d+", _CHANNEL.sub("", name))
+    return int(digits[-1]) if digits else None

@@ -1,0 +1,186 @@
+"""What is said of each lesion, in the terms of the file it was found in."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from volattn.inference.reader import SliceReader
+from volattn.inference.stitch import Best
+from volattn.inference.stream import mean_weights
+from volattn.slabs.images import bag_centres
+from volattn.structures.geometry import Geometry, Turn
+from volattn.structures.lesions import Lesion, measure_lesions
+
+AXES = "kji"
+"""Names of the file's array axes (z, y, x); NIfTI's own order is i, j, k."""
+
+
+@dataclass(frozen=True)
+class BagWeights:
+    """Which slices spoke for a detection.
+
+    Attributes:
+        model_slices: Centres of the bag, slices of the prepared volume; an end slice may be there several
+            times.
+        file_slices: The nearest slices of the file, along its slice axis.
+        offsets_mm: Distances of the centres from the target's, mm, positive towards the head.
+        channel: Weights of channel attention, the mean over the levels; None without it.
+        spatial: The same for spatial attention.
+    """
+
+    model_slices: tuple[int, ...]
+    file_slices: tuple[int, ...]
+    offsets_mm: tuple[float, ...]
+    channel: tuple[float, ...] | None
+    spatial: tuple[float, ...] | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "model_slices": list(self.model_slices),
+            "file_slices": list(self.file_slices),
+            "offsets_mm": [round(offset, 4) for offset in self.offsets_mm],
+            "channel": _rounded(self.channel),
+            "spatial": _rounded(self.spatial),
+        }
+
+
+@dataclass(frozen=True)
+class LesionRecord:
+    """One lesion.
+
+    Attributes:
+        id: Its number in the lesion map.
+        score: The highest of its slices' scores.
+        box: Half-open bounds (k0, j0, i0, k1, j1, i1) in voxels of the file's array (z, y, x).
+        box_lps: Bounds (x0, y0, z0, x1, y1, z1) in LPS mm, voxel edges included.
+        volume_ml: Volume.
+        long_axis_mm: Largest axial extent.
+        short_axis_mm: The extent perpendicular to it, in the same slice.
+        key_slice: The slice with the long axis, counted from the feet.
+        file_axis: The file's slice axis: "k", "j" or "i".
+        file_slice: The key slice along it.
+        model_slice: The slice of the prepared volume whose detection has the highest score.
+        bag: What its bag said; None without attention.
+    """
+
+    id: int
+    score: float
+    box: tuple[int, int, int, int, int, int]
+    box_lps: tuple[float, float, float, float, float, float]
+    volume_ml: float
+    long_axis_mm: float
+    short_axis_mm: float
+    key_slice: int
+    file_axis: str
+    file_slice: int
+    model_slice: int
+    bag: BagWeights | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, lengths in mm and volumes in ml."""
+        return {
+            "id": self.id,
+            "score": round(self.score, 6),
+            "box_voxels": {"axes": AXES, "start": list(self.box[:3]), "stop": list(self.box[3:])},
+            "box_lps_mm": {
+                "min": [round(bound, 4) for bound in self.box_lps[:3]],
+                "max": [round(bound, 4) for bound in self.box_lps[3:]],
+            },
+            "volume_ml": round(self.volume_ml, 6),
+            "long_axis_mm": round(self.long_axis_mm, 4),
+            "short_axis_mm": round(self.short_axis_mm, 4),
+            "key_slice": {
+                "file": {"axis": self.file_axis, "index": self.file_slice},
+                "from_feet": self.key_slice,
+            },
+            "best_detection": {
+                "model_slice": self.model_slice,
+                "bag": None if self.bag is None else self.bag.as_json(),
+            },
+        }
+
+
+def describe_lesions(
+    lesions: NDArray[np.unsignedinteger], best: Sequence[Best], reader: SliceReader, bag: int
+) -> tuple[LesionRecord, ...]:
+    """Describes every lesion of a map.
+
+    Args:
+        lesions: (Z, H, W) numbers from 1, canonical axes.
+        best: The detection behind each of them, in their order.
+        reader: Of the volume: its grids.
+        bag: N of the model; 1 without attention.
+    """
+    measured = measure_lesions(lesions, reader.canonical)
+    return tuple(_describe(lesion, one, reader, bag) for lesion, one in zip(measured, best, strict=True))
+
+
+def _describe(lesion: Lesion, best: Best, reader: SliceReader, bag: int) -> LesionRecord:
+    turn, geometry = reader.turn, reader.canonical
+    return LesionRecord(
+        id=lesion.id,
+        score=best.score,
+        box=file_box(lesion.box, turn, geometry),
+        box_lps=lps_box(lesion.box, geometry),
+        volume_ml=lesion.volume_ml,
+        long_axis_mm=lesion.long_axis_mm,
+        short_axis_mm=lesion.short_axis_mm,
+        key_slice=lesion.key_slice,
+        file_axis=AXES[turn.axes[0]],
+        file_slice=_file_slice(lesion.key_slice, turn, geometry),
+        model_slice=best.z,
+        bag=_bag(best, reader, bag),
+    )
+
+
+def _bag(best: Best, reader: SliceReader, bag: int) -> BagWeights | None:
+    weights = mean_weights(best.detections.weights)
+    if not weights:
+        return None
+    centres = bag_centres(best.z, reader.depth, bag).tolist()
+    rows = {kind: tuple(row.tolist()) for kind, row in weights.items()}
+    return BagWeights(
+        model_slices=tuple(centres),
+        file_slices=tuple(
+            _file_slice(reader.nearest(centre), reader.turn, reader.canonical) for centre in centres
+        ),
+        offsets_mm=tuple((centre - best.z) * reader.step for centre in centres),
+        channel=rows.get("channel"),
+        spatial=rows.get("spatial"),
+    )
+
+
+def file_box(
+    box: tuple[int, int, int, int, int, int], turn: Turn, canonical: Geometry
+) -> tuple[int, int, int, int, int, int]:
+    """A half-open box in canonical voxels as one in voxels of the file's array."""
+    start, stop = [0] * 3, [0] * 3
+    for axis, (place, flip) in enumerate(zip(turn.axes, turn.flips, strict=True)):
+        low, high, size = box[axis], box[axis + 3], canonical.shape[axis]
+        start[place], stop[place] = (size - high, size - low) if flip else (low, high)
+    return (start[0], start[1], start[2], stop[0], stop[1], stop[2])
+
+
+def lps_box(
+    box: tuple[int, int, int, int, int, int], geometry: Geometry
+) -> tuple[float, float, float, float, float, float]:
+    """The bounds of a half-open box of voxels in LPS mm: of its eight corners, on oblique grids too."""
+    corners = np.array(list(itertools.product(*((box[axis], box[axis + 3]) for axis in range(3))))) - 0.5
+    world = geometry.to_world(corners)
+    x0, y0, z0, x1, y1, z1 = (float(bound) for bound in (*world.min(axis=0), *world.max(axis=0)))
+    return (x0, y0, z0, x1, y1, z1)
+
+
+def _file_slice(z: int, turn: Turn, canonical: Geometry) -> int:
+    return canonical.shape[0] - 1 - z if turn.flips[0] else z
+
+
+def _rounded(row: tuple[float, ...] | None) -> list[float] | None:
+    return None if row is None else [round(weight, 6) for weight in row]

@@ -1,0 +1,343 @@
+"""Many CTs in, four files each out: the label map, the lesion map, the JSON and the picture."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from volattn.figures.outlines import draw_outlines
+from volattn.inference.inputs import References, find_inputs
+from volattn.inference.known import known_case
+from volattn.inference.predict import Prediction, Predictor, Progress
+from volattn.inference.records import AXES
+from volattn.inference.stitch import MASK_PROBABILITY, ORGAN_SCORE
+from volattn.io.atomic import write_json
+from volattn.io.nifti import read_volume, volume_name, write_labels
+from volattn.provenance import commit, versions
+
+FORMAT = 1
+"""Version of the JSON; results of another one are not resumed."""
+
+_CONVENTIONS = {
+    "voxels": (
+        f"indices into the file's array in the order {AXES} (NIfTI's i, j, k reversed), from 0; "
+        "boxes are half-open"
+    ),
+    "lps_mm": "x to the patient's left, y to the back, z to the head; the bounds include the voxels' edges",
+    "key_slice": "the slice with the long axis, along the file's slice axis and counted from the feet",
+    "bag": (
+        "centres of the slices that gave context to the lesion's best detection, with the attention that "
+        "each got (mean over the pyramid's levels); model slices are those of the resampled volume, from the feet"
+    ),
+}
+
+
+class Files(NamedTuple):
+    """What is written for one CT.
+
+    Attributes:
+        labels: 0 background, 1 organ, 2 lesion.
+        lesions: One number per 3D lesion.
+        json: Everything that is said of them; written last.
+        picture: The slices with the largest lesions.
+    """
+
+    labels: Path
+    lesions: Path
+    json: Path
+    picture: Path
+
+    @classmethod
+    def of(cls, out: Path, name: str) -> Files:
+        """The files of a CT in a folder."""
+        return cls(
+            out / f"{name}.nii.gz", out / f"{name}_lesions.nii.gz", out / f"{name}.json", out / f"{name}.png"
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one CT.
+
+    Attributes:
+        name: Its name, without `.nii.gz`.
+        image: Its file.
+        status: "predicted", "skipped" (finished before, with the same input, model and settings) or "failed".
+        lesions: How many were found; None if it failed.
+        notes: What the reader should know, e.g. that the model was trained on this case.
+        error: Why it failed.
+        seconds: How long it took.
+    """
+
+    name: str
+    image: Path
+    status: Literal["predicted", "skipped", "failed"]
+    lesions: int | None = None
+    notes: tuple[str, ...] = ()
+    error: Exception | None = field(default=None, compare=False)
+    seconds: float = 0.0
+
+    @property
+    def message(self) -> str:
+        """One line."""
+        if self.error is not None:
+            text = " ".join(str(self.error).split())
+            if isinstance(self.error, ValueError):
+                return text
+            return f"{self.image}: {type(self.error).__name__}: {text or 'no message'}"
+        what = f"{self.lesions} {'lesion' if self.lesions == 1 else 'lesions'}"
+        return "; ".join([f"{self.name}: {what}", *self.notes])
+
+
+@dataclass(frozen=True)
+class Job:
+    """What holds for all CTs of a run.
+
+    Attributes:
+        predictor: The model.
+        out: The folder that is written to.
+        threshold: Lesion detections below this score are dropped.
+        references: Where reference segmentations are looked for.
+        resume: Whether finished cases are left as they are.
+    """
+
+    predictor: Predictor
+    out: Path
+    threshold: float
+    references: References | None
+    resume: bool
+
+
+def predict_files(
+    predictor: Predictor,
+    inputs: Sequence[Path | str],
+    out: Path | str,
+    *,
+    threshold: float | None = None,
+    reference: Path | str | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> list[Outcome]:
+    """Predicts CTs one after the other and writes `NAME.nii.gz`, `NAME_lesions.nii.gz`, `NAME.json`,
+    `NAME.png`.
+
+    Files appear whole or not at all, and the JSON appears last. One bad case does not stop the others.
+
+    Args:
+        predictor: The model.
+        inputs: Files and folders, see `find_inputs`.
+        out: The folder for the results; made when there is one.
+        threshold: Lesion detections below this score are dropped; the model's own by default.
+        reference: A folder with reference segmentations, for the pictures; see `References`.
+        resume: Whether to skip the cases that are finished with the same input, model and settings.
+        progress: Called with ("1/3 NAME", slices done, slices).
+
+    Returns:
+        One outcome per CT.
+
+    Raises:
+        ValueError: Nothing could be done: no input, two of one name, a result would overwrite an input or a
+            reference, a threshold that is none, or a reference folder that is none.
+    """
+    out = Path(out)
+    files = find_inputs(inputs)
+    references = None if reference is None else References.open(reference, predictor.folder.classes)
+    _check_outputs(out, files, references)
+    job = Job(predictor, out, predictor.check_threshold(threshold), references, resume)
+    outcomes = []
+    for index, image in enumerate(files, start=1):
+        begun = time.monotonic()
+        label = f"{index}/{len(files)} {volume_name(image)}"
+        try:
+            outcome = _predict_one(job, image, _renamed(progress, label))
+        except torch.OutOfMemoryError:
+            outcome = _failed(image, MemoryError("out of GPU memory; lower the batch, or use the CPU"))
+        except Exception as error:  # Whatever is wrong with one case must not cost the user the others.
+            outcome = _failed(image, error)
+        outcomes.append(replace(outcome, seconds=time.monotonic() - begun))
+    return outcomes
+
+
+def _predict_one(job: Job, image: Path, progress: Progress | None) -> Outcome:
+    name = volume_name(image)
+    files = Files.of(job.out, name)
+    notes: list[str] = []
+    source = _sha256(image)
+    reference = _find_reference(job.references, image, notes)
+    settings = {
+        "format": FORMAT,
+        "input": source,
+        "model": job.predictor.fingerprint,
+        "threshold": job.threshold,
+        "organ_threshold": ORGAN_SCORE,
+        "mask_probability": MASK_PROBABILITY,
+        "precision": "bfloat16" if job.predictor.bf16 else "float32",
+        "reference": None if reference is None else _sha256(reference),
+        "volattn": version("volattn"),
+    }
+    fingerprint = _fingerprint(settings)
+    if job.resume and job.predictor.fingerprint is not None:
+        done = _finished(files, fingerprint)
+        if done is not None:
+            return Outcome(name, image, "skipped", len(done["lesions"]), tuple(done["notes"]))
+
+    volume = read_volume(image)
+    prediction = job.predictor.predict(volume, job.threshold, progress)
+    truth = _read_reference(job.references, reference, prediction, notes)
+    split = known_case(job.predictor.folder.training, name, source)
+    if split is not None and split.note is not None:
+        notes.append(split.note)
+
+    files.json.unlink(missing_ok=True)  # It vouches for the other three, which are about to change.
+    write_labels(files.labels, prediction.labels, volume)
+    write_labels(files.lesions, prediction.lesions, volume)
+    _draw(files.picture, prediction, truth, job.predictor.folder.classes)
+    content = {
+        "name": name,
+        "fingerprint": fingerprint,
+        "file": image.name,
+        "reference": None if truth is None or reference is None else reference.name,
+        "seen_in_training": None if split is None else split.as_json(),
+        "notes": notes,
+        "settings": settings,
+        **describe(prediction, job.predictor),
+    }
+    write_json(files.json, content)
+    return Outcome(name, image, "predicted", len(prediction.records), tuple(notes))
+
+
+def describe(prediction: Prediction, predictor: Predictor) -> dict[str, Any]:
+    """What the JSON says of a prediction and of the model behind it: plain values, nothing of the patient."""
+    geometry, folder, organ = prediction.volume.geometry, predictor.folder, prediction.organ
+    return {
+        "model": {
+            "sha256": predictor.fingerprint,
+            "classes": list(folder.classes),
+            "recipe": folder.training.recipe,
+            "dataset": folder.training.dataset,
+            "attention": folder.model.attention.kind,
+            "bag": predictor.model.bag,
+            "slice_step_mm": folder.plan.z_spacing,
+        },
+        "grid": {
+            "axes": AXES,
+            "shape": list(geometry.shape),
+            "spacing_mm": [round(spacing, 6) for spacing in geometry.spacing],
+        },
+        "conventions": _CONVENTIONS,
+        "threshold": prediction.threshold,
+        "organ_threshold": prediction.organ_threshold,
+        "organ": None if organ is None else {"name": organ.name, "volume_ml": round(organ.volume_ml, 6)},
+        "lesions": [record.as_json() for record in prediction.records],
+        "versions": versions(),
+        "commit": commit(),
+    }
+
+
+def _draw(
+    path: Path, prediction: Prediction, truth: NDArray[np.uint8] | None, classes: Sequence[str]
+) -> None:
+    volume = prediction.volume
+    turn = volume.geometry.turn()
+    draw_outlines(
+        path,
+        turn.apply(volume.array),
+        turn.apply(prediction.labels),
+        turn.apply(prediction.lesions),
+        volume.canonical().geometry.spacing,
+        scores=[record.score for record in prediction.records],
+        reference=None if truth is None else turn.apply(truth),
+        organ=classes[0] if len(classes) > 1 else None,
+        title=volume.name,
+    )
+
+
+def _check_outputs(out: Path, files: Sequence[Path], references: References | None) -> None:
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: is a file; give a folder for the results")
+    kept = {file.resolve(): "the CT" for file in files}
+    if references is not None:
+        kept |= {file.resolve(): "the reference" for file in references.files.values()}
+    written: dict[Path, Path] = {}
+    for image in files:
+        for result in Files.of(out, volume_name(image)):
+            place = result.resolve()
+            if place in kept:
+                raise ValueError(f"{result}: is {kept[place]} itself; give another folder for the results")
+            if place in written:
+                raise ValueError(
+                    f"{written[place]} and {image} would both be written as {result.name}; "
+                    "rename one, or predict them into two folders"
+                )
+            written[place] = image
+
+
+def _find_reference(references: References | None, image: Path, notes: list[str]) -> Path | None:
+    if references is None:
+        return None
+    try:
+        path = references.find(image)
+    except ValueError as error:
+        notes.append(str(error))
+        return None
+    if path is None:
+        notes.append(f"no reference for it in {references.folder}")
+    return path
+
+
+def _read_reference(
+    references: References | None, path: Path | None, prediction: Prediction, notes: list[str]
+) -> NDArray[np.uint8] | None:
+    """A bad reference costs the comparison, not the prediction."""
+    if references is None or path is None:
+        return None
+    try:
+        return references.read(path, prediction.volume)
+    except ValueError as error:
+        notes.append(f"without its reference: {error}")
+        return None
+
+
+def _finished(files: Files, fingerprint: str) -> dict[str, Any] | None:
+    """The JSON of a finished case with this fingerprint; None if there is none."""
+    if not all(path.is_file() for path in files):
+        return None
+    try:
+        content = json.loads(files.json.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(content, dict) or content.get("fingerprint") != fingerprint:
+        return None
+    return content
+
+
+def _fingerprint(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
+
+
+def _renamed(progress: Progress | None, label: str) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda _, done, total: progress(label, done, total)
+
+
+def _failed(image: Path, error: Exception) -> Outcome:
+    return Outcome(volume_name(image), image, "failed", error=error)

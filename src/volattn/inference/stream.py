@@ -1,0 +1,241 @@
+"""Prediction as a stream: every image is encoded once, and only what its bags still need is kept."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from volattn.models.bag_backbone import BagBackbone
+from volattn.models.pyramid import ContextDescriptors, Pyramid
+from volattn.slabs.images import STRIDE, bag_centres
+
+ReadImages = Callable[[Sequence[int]], Tensor]
+"""The 2.5D images of some centre slices as the network sees them: (k, S, H, W) in [0, 1], on any device."""
+
+
+@dataclass(frozen=True, eq=False)
+class SliceDetections:
+    """What was found in one slice, on the CPU.
+
+    Attributes:
+        boxes: (n, 4) float32, xyxy in input pixels, half-open.
+        labels: (n,) int64 from 1, the lesion last.
+        scores: (n,) float32 in [0, 1].
+        masks: (n, m, m) float16, probabilities in the m x m cells of the box.
+        weights: Softmax weights over the slice's bag, (N,) float32 each, by "channel.LEVEL" and
+            "spatial.LEVEL"; empty without attention.
+    """
+
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    masks: NDArray[np.float16]
+    weights: dict[str, NDArray[np.float32]]
+
+
+class Step(NamedTuple):
+    """One step of a stream.
+
+    Attributes:
+        encode: Centres of the images to encode.
+        detect: Targets whose bags are complete then.
+        drop: Centres of the images that no later target needs.
+    """
+
+    encode: tuple[int, ...]
+    detect: tuple[int, ...]
+    drop: tuple[int, ...]
+
+
+def stream_order(depth: int) -> list[int]:
+    """The order in which the images are encoded: every slice once.
+
+    Bags only join slices of one residue mod 3, but for the two end slices, which clamped bags of all residues
+    share. The pass through residue 0 goes up and starts with slice 0; the pass through the residue of the
+    last slice, if it is another, comes next and goes down, so that the last slice is encoded just when the
+    first pass begins to need it.
+    """
+    last = (depth - 1) % STRIDE
+    passes = {residue: list(range(residue, depth, STRIDE)) for residue in range(STRIDE)}
+    order = passes.pop(0)
+    if last in passes:
+        order += reversed(passes.pop(last))
+    return order + [z for rest in passes.values() for z in rest]
+
+
+def plan_stream(depth: int, bag: int, batch: int = 1) -> list[Step]:
+    """Which images to encode, which targets to detect and what to forget, step by step.
+
+    Args:
+        depth: Z, the slices of the volume.
+        bag: N, odd; 1 needs no context.
+        batch: Images encoded in a step.
+
+    Returns:
+        Steps in which every slice is encoded once and detected once. For a batch of 1 at most (N + 1) / 2
+        targets wait at any time and at most N + 2 images are needed by others.
+    """
+    bags = [set(bag_centres(z, depth, bag).tolist()) | {z} for z in range(depth)]
+    users: dict[int, list[int]] = {z: [] for z in range(depth)}
+    for target, images in enumerate(bags):
+        for image in images:
+            users[image].append(target)
+    missing = [len(images) for images in bags]
+    uses = Counter({image: len(targets) for image, targets in users.items()})
+    order, steps = stream_order(depth), []
+    for start in range(0, depth, batch):
+        encode = order[start : start + batch]
+        ready = []
+        for image in encode:
+            for target in users[image]:
+                missing[target] -= 1
+                if missing[target] == 0:
+                    ready.append(target)
+        drop = []
+        for target in ready:
+            uses.subtract(bags[target])
+            drop += [image for image in bags[target] if uses[image] == 0]
+        steps.append(Step(tuple(encode), tuple(ready), tuple(sorted(drop))))
+    return steps
+
+
+def stream(
+    model: BagBackbone,
+    read_images: ReadImages,
+    depth: int,
+    *,
+    batch: int = 1,
+    device: torch.device | str | None = None,
+    bf16: bool = False,
+) -> Iterator[tuple[int, SliceDetections]]:
+    """Detects in every slice of a volume; the output is that of building every bag from scratch.
+
+    Args:
+        model: In evaluation mode, on `device`.
+        read_images: Reads images by their centres.
+        depth: Z, the slices of the volume.
+        batch: K: images encoded at once; targets that become ready together are attended and detected up to K
+            at a time. For K = 1 at most (N + 1) / 2 pyramids are held, for K more of them up to 2 (K - 1)
+            more; with attention after RoIAlign N + 2, and K while they are stored.
+        device: Where the images go; the model's by default.
+        bf16: Mixed precision on a GPU; without effect on a CPU.
+
+    Yields:
+        (z, detections) for every slice once, in the order in which their bags become complete.
+    """
+    assert not model.training, "a model predicts in evaluation mode"
+    weight = next(model.parameters())
+    run = _Run(model, torch.device(device) if device is not None else weight.device, weight.dtype, bf16)
+    steps = plan_stream(depth, model.bag, batch)
+    run.reserve(steps)
+    for step in steps:
+        run.encode(step.encode, read_images)
+        for start in range(0, len(step.detect), batch):
+            targets = step.detect[start : start + batch]
+            yield from zip(targets, run.detect(targets, depth), strict=True)
+        run.drop(step.drop)
+
+
+class _Run:
+    """What a stream holds: the pyramids of waiting targets, and descriptors in a fixed number of places."""
+
+    def __init__(self, model: BagBackbone, device: torch.device, dtype: torch.dtype, bf16: bool) -> None:
+        self.model, self.device, self.dtype = model, device, dtype
+        self.autocast = torch.autocast(
+            device.type, torch.bfloat16, enabled=bf16 and device.type == "cuda", cache_enabled=False
+        )
+        self.waiting: dict[int, Pyramid] = {}
+        self.context: dict[str, Tensor] = {}
+        self.place: dict[int, int] = {}
+        self.free: list[int] = []
+        self.size = (0, 0)
+
+    def reserve(self, steps: Sequence[Step]) -> None:
+        """Makes as many places as the stream ever fills."""
+        held = most = 0
+        for step in steps:
+            held += len(step.encode)
+            most = max(most, held)
+            held -= len(step.drop)
+        self.capacity = most
+        self.free = list(range(most))[::-1]
+
+    @torch.no_grad()
+    def encode(self, centres: Sequence[int], read_images: ReadImages) -> None:
+        images = read_images(centres).to(self.device, self.dtype)
+        self.size = (images.shape[-2], images.shape[-1])
+        with self.autocast:
+            pyramid = self.model.encode(images)
+            descriptors = self.model.describe(pyramid)
+        places = [self.free.pop() for _ in centres]
+        self.place.update(zip(centres, places, strict=True))
+        for name, tensor in descriptors.items():
+            if name not in self.context:
+                self.context[name] = tensor.new_empty((self.capacity, *tensor.shape[1:]))
+            self.context[name][places] = tensor
+        if not _holds_pyramid(descriptors, pyramid):
+            for row, centre in enumerate(centres):
+                self.waiting[centre] = {level: maps[row : row + 1] for level, maps in pyramid.items()}
+
+    @torch.no_grad()
+    def detect(self, targets: Sequence[int], depth: int) -> list[SliceDetections]:
+        bags = torch.tensor(
+            [
+                [self.place[z] for z in bag_centres(target, depth, self.model.bag).tolist()]
+                for target in targets
+            ],
+            device=self.device,
+        )
+        pyramid = self._pyramid(targets)
+        with self.autocast:
+            attended = self.model.attend(pyramid, self.context, bags)
+            found = cast(list[dict[str, Tensor]], self.model.detect(attended, self.size))
+        weights = {name: _numpy(rows) for name, rows in attended.weights.items()}
+        return [
+            SliceDetections(
+                boxes=_numpy(one["boxes"]),
+                labels=one["labels"].cpu().numpy(),
+                scores=_numpy(one["scores"]),
+                masks=_numpy(one["masks"].squeeze(1)).astype(np.float16),
+                weights={name: rows[row] for name, rows in weights.items()},
+            )
+            for row, one in enumerate(found)
+        ]
+
+    def _pyramid(self, targets: Sequence[int]) -> Pyramid:
+        """The targets' pyramids, together; those that waited are let go. One alone is not copied."""
+        waited = [self.waiting.pop(target) for target in targets if target in self.waiting]
+        if len(waited) == 1:
+            return waited[0]
+        if waited:
+            return {level: torch.cat([one[level] for one in waited]) for level in waited[0]}
+        first = self.place[targets[0]]
+        rows = slice(first, first + 1) if len(targets) == 1 else [self.place[target] for target in targets]
+        return {level: maps[rows] for level, maps in self.context.items()}
+
+    def drop(self, centres: Sequence[int]) -> None:
+        self.free += [self.place.pop(centre) for centre in centres]
+
+
+def _holds_pyramid(descriptors: ContextDescriptors, pyramid: Pyramid) -> bool:
+    """Whether the descriptors are the pyramid itself (attention after RoIAlign): it is then kept once."""
+    return all(descriptors.get(level) is maps for level, maps in pyramid.items())
+
+
+def _numpy(tensor: Tensor) -> NDArray[np.float32]:
+    return tensor.float().cpu().numpy()
+
+
+def mean_weights(weights: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float64]]:
+    """Attention weights over the bag, the mean over the levels, (N,) each, by "channel" and "spatial"."""
+    kinds: dict[str, list[NDArray[np.float32]]] = {}
+    for name, row in weights.items():
+        kinds.setdefault(name.partition(".")[0], []).append(row)
+    return {kind: np.mean(np.stack(rows), axis=0, dtype=np.float64) for kind, rows in kinds.items()}

@@ -1,0 +1,250 @@
+"""NIfTI headers: everything that can be known, and refused, before a voxel is read.
+
+The header alone says how much memory a file asks for, so sizes are judged here, from its first few hundred
+bytes, before anything is inflated.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+from nibabel.spatialimages import HeaderDataError
+
+from volattn.structures.geometry import Geometry
+
+MAX_VOXELS = 2**31
+MAX_BYTES = 16 * 2**30
+_MAX_EXTENSION = 16 * 2**20
+_MAX_RATIO = 1032  # deflate cannot compress further than this
+_SUPPORTED = frozenset(
+    {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)} | {"float32", "float64"}
+)
+_UNIT_MM = {1: 1000.0, 3: 0.001}  # metres and micrometres; 2 is mm, 0 unknown and taken as mm
+
+
+@dataclass(frozen=True, eq=False)
+class NiftiInfo:
+    """What a NIfTI header says.
+
+    Attributes:
+        path: The file.
+        shape: Voxels (z, y, x): the file's axes reversed.
+        geometry: The grid, LPS mm; None if the header does not describe one.
+        dtype: Of the stored numbers, byte order included.
+        nbytes: Size of the stored numbers, inflated.
+        header: The header, for writing back.
+        offset: Where the numbers begin, bytes.
+        compressed: Whether the file is gzip, by its content, whatever its name.
+        slope: Stored numbers are multiplied by this,
+        intercept: and this is added.
+        units_mm: Millimetres per unit of the header's lengths.
+        faults: What is wrong with the geometry, each with what to do; empty if nothing is.
+    """
+
+    path: Path
+    shape: tuple[int, int, int]
+    geometry: Geometry | None
+    dtype: np.dtype
+    nbytes: int
+    header: Nifti1Header
+    offset: int
+    compressed: bool
+    slope: float
+    intercept: float
+    units_mm: float
+    faults: tuple[str, ...]
+
+
+def inspect_header(path: Path | str) -> NiftiInfo:
+    """Reads a header, tolerant of a wrong geometry: that is listed in `faults`, so that a check can go on.
+
+    Raises:
+        ValueError: The voxels cannot or must not be read: the file is missing, empty, truncated or no NIfTI,
+            its array is not 3D, is absurdly large, or has a type that is no CT's; one line with the way out.
+    """
+    path = Path(path)
+    raw, compressed, file_size = _first_bytes(path)
+    header = _parse(path, raw)
+    shape = _shape(path, header)
+    dtype = _dtype(path, header)
+    voxels = math.prod(shape)
+    nbytes = voxels * dtype.itemsize
+    if voxels > MAX_VOXELS or nbytes > MAX_BYTES:
+        raise ValueError(
+            f"{path}: its header asks for {' x '.join(map(str, reversed(shape)))} voxels "
+            f"({nbytes / 2**30:.1f} GiB), which is no CT volume; export it again or crop it"
+        )
+    offset = _offset(path, header)
+    capacity = file_size * _MAX_RATIO if compressed else file_size
+    if capacity < offset + nbytes:
+        raise ValueError(
+            f"{path}: is truncated, its header promises {nbytes} bytes of voxels and its {file_size} bytes "
+            "cannot hold them; copy or download it again"
+        )
+    slope, intercept = _scaling(path, header)
+    units_mm = _UNIT_MM.get(int(header["xyzt_units"]) % 8, 1.0)
+    geometry, faults = _geometry(header, shape, units_mm)
+    return NiftiInfo(
+        path=path,
+        shape=shape,
+        geometry=geometry,
+        dtype=dtype,
+        nbytes=nbytes,
+        header=header,
+        offset=offset,
+        compressed=compressed,
+        slope=slope,
+        intercept=intercept,
+        units_mm=units_mm,
+        faults=tuple(faults),
+    )
+
+
+def read_header(path: Path | str) -> NiftiInfo:
+    """Reads and judges a header; nothing but its own bytes is inflated.
+
+    Returns:
+        The header's content, its `geometry` never None.
+
+    Raises:
+        ValueError: As `inspect_header`, or the geometry is wrong: a NaN or singular affine, a spacing that is
+            zero or negative.
+    """
+    info = inspect_header(path)
+    if info.faults:
+        raise ValueError(f"{info.path}: {'; '.join(info.faults)}")
+    return info
+
+
+def _first_bytes(path: Path) -> tuple[bytes, bool, int]:
+    """The first 540 bytes, inflated; whether the file is gzip; its size on disk."""
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder, not a NIfTI file; name the .nii or .nii.gz file in it")
+    if not path.exists():
+        raise ValueError(f"{path}: does not exist; check the name")
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            compressed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if compressed else path.open("rb") as file:
+            raw = file.read(540)
+    except EOFError:
+        raise ValueError(f"{path}: is truncated within its header; copy or download it again") from None
+    except (zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: is damaged ({error}); copy or download it again") from None
+    except OSError as error:
+        raise ValueError(
+            f"{path}: cannot be read ({error.strerror or error}); check its permissions"
+        ) from None
+    if not raw:
+        raise ValueError(f"{path}: is empty; copy or download it again")
+    return raw, compressed, size
+
+
+def _parse(path: Path, raw: bytes) -> Nifti1Header:
+    sizes = {struct.unpack(order + "i", raw[:4])[0] for order in "<>"} if len(raw) >= 4 else set()
+    kind = Nifti1Header if 348 in sizes else Nifti2Header if 540 in sizes else None
+    if kind is None:
+        raise ValueError(f"{path}: is not a NIfTI file; convert it to .nii or .nii.gz")
+    if len(raw) < kind.sizeof_hdr:
+        raise ValueError(f"{path}: is truncated within its header; copy or download it again")
+    header = kind(raw[: kind.sizeof_hdr], check=False)
+    magic = bytes(header["magic"])[:3]
+    if magic in (b"ni1", b"ni2"):
+        raise ValueError(f"{path}: is half of a .hdr/.img pair; convert it to one .nii or .nii.gz file")
+    if magic not in (b"n+1", b"n+2"):
+        raise ValueError(f"{path}: is not a NIfTI file (Analyze?); convert it to .nii or .nii.gz")
+    return header
+
+
+def _shape(path: Path, header: Nifti1Header) -> tuple[int, int, int]:
+    count, *sizes = (int(size) for size in header["dim"])
+    if not 1 <= count <= 7:
+        raise ValueError(f"{path}: its header is damaged (it claims {count} axes); export it again")
+    sizes = sizes[:count]
+    shown = " x ".join(map(str, sizes))
+    if min(sizes) < 1:
+        raise ValueError(f"{path}: holds no voxels ({shown}); export it again")
+    while len(sizes) > 3 and sizes[-1] == 1:
+        sizes.pop()
+    if len(sizes) != 3:
+        way_out = (
+            "give the whole series as one volume"
+            if len(sizes) < 3
+            else "split it and give one 3D volume a file"
+        )
+        raise ValueError(f"{path}: is {len(sizes)}D ({shown}), not a 3D volume; {way_out}")
+    i, j, k = sizes
+    return k, j, i
+
+
+def _dtype(path: Path, header: Nifti1Header) -> np.dtype:
+    try:
+        dtype = header.get_data_dtype()
+    except (HeaderDataError, KeyError):
+        dtype = None
+    if dtype is None or dtype.name not in _SUPPORTED:
+        kind = f"code {int(header['datatype'])}" if dtype is None else dtype.name
+        raise ValueError(f"{path}: its voxels are of type {kind}; convert it to int16 or float32")
+    return dtype
+
+
+def _offset(path: Path, header: Nifti1Header) -> int:
+    offset = float(header["vox_offset"])
+    if not (math.isfinite(offset) and 0 <= offset <= header.sizeof_hdr + _MAX_EXTENSION):
+        raise ValueError(f"{path}: its header is damaged (voxels at byte {offset:g}); export it again")
+    return max(int(offset), header.sizeof_hdr + 4) if offset else header.sizeof_hdr + 4
+
+
+def _scaling(path: Path, header: Nifti1Header) -> tuple[float, float]:
+    """Slope and intercept; 1 and 0 where the header gives none (slope 0 or NaN, as the standard has it)."""
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if slope == 0 or math.isnan(slope):
+        return 1.0, 0.0
+    if not (math.isfinite(slope) and math.isfinite(intercept)):
+        raise ValueError(
+            f"{path}: its scaling is damaged (slope {slope}, intercept {intercept}); export it again"
+        )
+    return slope, intercept
+
+
+def _geometry(
+    header: Nifti1Header, shape: tuple[int, int, int], units_mm: float
+) -> tuple[Geometry | None, list[str]]:
+    faults = []
+    spacing = [float(size) for size in header["pixdim"][1:4]]
+    if not all(math.isfinite(size) and size > 0 for size in spacing):
+        shown = " x ".join(f"{size:g}" for size in spacing)
+        faults.append(f"its spacing is {shown} mm, zero, negative or NaN; correct pixdim or export it again")
+    header = header.copy()
+    if float(header["pixdim"][0]) not in (-1.0, 1.0):
+        header["pixdim"][0] = 1  # the standard's reading of a qfac that was never set
+    try:
+        ras = _ras_affine(header)
+        # Row by row, not as a matrix product, which would spread a NaN over the whole affine.
+        lps = ras * np.array([[-units_mm], [-units_mm], [units_mm], [1.0]])
+        return Geometry(shape, lps[:, [2, 1, 0, 3]]), faults
+    except (HeaderDataError, ValueError, np.linalg.LinAlgError) as error:
+        if not faults:
+            faults.append(f"{error}; correct its sform or qform, or export it again")
+        return None, faults
+
+
+def _ras_affine(header: Nifti1Header) -> np.ndarray:
+    """(i, j, k, 1) -> RAS, in the header's unit: the sform if it is set, else the qform, else a guess.
+
+    A header without either says nothing of orientation. Tools disagree there; the axes are taken to run to
+    L, P and S from the origin, as SimpleITK does and as slices from DICOM usually lie.
+    """
+    if not (int(header["sform_code"]) or int(header["qform_code"])):
+        i, j, k = (float(size) for size in header["pixdim"][1:4])
+        return np.diag([-i, -j, k, 1.0])
+    return np.asarray(header.get_best_affine())

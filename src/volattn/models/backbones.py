@@ -1,0 +1,89 @@
+"""ResNet bodies with a feature pyramid, from torchvision's public blocks."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from volattn.models.config import BackboneConfig
+
+_BLOCKS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+    "resnet152": (Bottleneck, (3, 8, 36, 3)),
+}
+
+
+def build_backbone(config: BackboneConfig, slices: int) -> BackboneWithFPN:
+    """A ResNet with a feature pyramid: levels "0", "1", ... (strides 4, 8, ...) and "pool", finest first.
+
+    At width 64 and four stages it is torchvision's network, key for key.
+
+    Args:
+        config: The network.
+        slices: S, the input channels.
+
+    Returns:
+        A module from (B, S, H, W) to a dict of (B, C, h, w), with `out_channels`.
+    """
+    body, widths = resnet_body(config, slices)
+    frozen = [body.conv1, body.bn1, *(getattr(body, f"layer{i + 1}") for i in range(config.stages))]
+    for module in frozen[: config.frozen_stages + 1] if config.frozen_stages else []:
+        module.requires_grad_(False)
+    return BackboneWithFPN(
+        body,
+        return_layers={f"layer{i + 1}": str(i) for i in range(config.stages)},
+        in_channels_list=widths,
+        out_channels=config.pyramid_channels,
+        extra_blocks=LastLevelMaxPool(),
+        norm_layer=_group_norm if config.norm == "group" else None,
+    )
+
+
+def resnet_body(config: BackboneConfig, slices: int) -> tuple[nn.Sequential, list[int]]:
+    """The ResNet without its classifier, under torchvision's names, and the channels of each stage."""
+    block, depths = _BLOCKS[config.name]
+    norm: Callable[[int], nn.Module] = (
+        _group_norm if config.norm == "group" else partial(FrozenBatchNorm2d, eps=config.norm_eps)
+    )
+    parts: OrderedDict[str, nn.Module] = OrderedDict(
+        conv1=nn.Conv2d(slices, config.width, 7, stride=2, padding=3, bias=False),
+        bn1=norm(config.width),
+        relu=nn.ReLU(inplace=True),
+        maxpool=nn.MaxPool2d(3, stride=2, padding=1),
+    )
+    inputs, widths = config.width, []
+    for stage in range(config.stages):
+        planes = config.width * 2**stage
+        blocks: list[nn.Module] = []
+        for position in range(depths[stage]):
+            stride = 2 if stage > 0 and position == 0 else 1
+            outputs = planes * block.expansion
+            shortcut = None
+            if stride != 1 or inputs != outputs:
+                shortcut = nn.Sequential(
+                    nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), norm(outputs)
+                )
+            blocks.append(block(inputs, planes, stride, shortcut, norm_layer=norm))
+            inputs = outputs
+        parts[f"layer{stage + 1}"] = nn.Sequential(*blocks)
+        widths.append(inputs)
+    body = nn.Sequential(parts)
+    for module in body.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return body, widths
+
+
+def _group_norm(channels: int) -> nn.GroupNorm:
+    # 8 channels a group: one group would tie small networks' channels together, one channel a group is instance norm.
+    return nn.GroupNorm(max(1, channels // 8), channels)

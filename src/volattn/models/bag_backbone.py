@@ -1,0 +1,195 @@
+"""Encode and attend: a backbone whose pyramid is refined by volumetric attention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+
+from volattn.models.config import AttentionConfig, ModelConfig
+from volattn.models.pyramid import Attended, ContextDescriptors, Pyramid, RegionContext
+from volattn.models.volumetric_attention import Descriptors, VolumetricAttention
+
+
+def build_attention(config: AttentionConfig, channels: int) -> VolumetricAttention:
+    """The module that a configuration describes, for maps of so many channels."""
+    return VolumetricAttention(
+        channels,
+        reduction=config.reduction,
+        kernel_size=config.kernel_size,
+        channel=config.kind in ("channel", "both"),
+        spatial=config.kind in ("spatial", "both"),
+        scale=config.scale,
+        gate_kernel=config.gate_kernel,
+    )
+
+
+class PyramidAttention(nn.Module):
+    """Volumetric attention on every level of a pyramid, own weights each or shared.
+
+    Args:
+        config: The attention; its kind is not "none".
+        channels: C of every level.
+        levels: The names of the levels, finest first.
+    """
+
+    def __init__(self, config: AttentionConfig, channels: int, levels: Iterable[str]) -> None:
+        super().__init__()
+        names = list(levels)
+        self.shared = config.shared
+        self.levels = nn.ModuleDict(
+            {name: build_attention(config, channels) for name in (["all"] if config.shared else names)}
+        )
+
+    def _at(self, level: str) -> VolumetricAttention:
+        return cast(VolumetricAttention, self.levels["all" if self.shared else level])
+
+    def describe(self, pyramid: Pyramid) -> dict[str, Tensor]:
+        """The descriptors of every level, flat: "channel.LEVEL" (B, C) and "spatial.LEVEL" (B, h, w)."""
+        found: dict[str, Tensor] = {}
+        for level, features in pyramid.items():
+            for kind, tensor in self._at(level).describe(features)._asdict().items():
+                if tensor is not None:
+                    found[f"{kind}.{level}"] = tensor
+        return found
+
+    def refine(self, target: Pyramid, context: ContextDescriptors, bags: Tensor) -> Attended:
+        """The refined targets with the weights of every level."""
+        maps: dict[str, Tensor] = {}
+        weights: dict[str, Tensor] = {}
+        for level, features in target.items():
+            descriptors = Descriptors(context.get(f"channel.{level}"), context.get(f"spatial.{level}"))
+            refined = self._at(level).refine_with_weights(features, descriptors, bags)
+            maps[level] = refined.features
+            for kind, tensor in (("channel", refined.channel), ("spatial", refined.spatial)):
+                if tensor is not None:
+                    weights[f"{kind}.{level}"] = tensor
+        return Attended(maps, weights=weights)
+
+
+class BagBackbone(nn.Module):
+    """A 2D backbone that sees the volume through its bags.
+
+    The module is abstract in `detect`: meta-architectures add their heads.
+
+    Args:
+        config: The model.
+        backbone: From (B, S, H, W) to a dict of maps, with `out_channels`.
+        levels: The names of its maps, finest first.
+    """
+
+    def __init__(self, config: ModelConfig, backbone: BackboneWithFPN, levels: Iterable[str]) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        self.attention = (
+            PyramidAttention(config.attention, backbone.out_channels, levels)
+            if config.attention.kind != "none" and config.attention.location == "rpn"
+            else None
+        )
+        shape = (1, -1, 1, 1)
+        self.register_buffer("mean", torch.tensor(config.mean).view(shape), persistent=False)
+        self.register_buffer("std", torch.tensor(config.std).view(shape), persistent=False)
+
+    @property
+    def bag(self) -> int:
+        """The images that a target's bag must hold: N, or 1 without attention (the target alone)."""
+        return 1 if self.config.attention.kind == "none" else self.config.bag
+
+    def encode(self, images: Tensor) -> Pyramid:
+        """The pyramid of each image: once per image, the expensive part.
+
+        Args:
+            images: 2.5D images in [0, 1], shape (B, S, H, W).
+
+        Returns:
+            Maps by level, (B, C, h, w).
+        """
+        mean, std = cast(Tensor, self.mean), cast(Tensor, self.std)
+        return self.backbone((images - mean) / std)
+
+    def describe(self, pyramid: Pyramid) -> ContextDescriptors:
+        """All that context needs to keep of the images: pooled descriptors, or whole maps for location "rcnn"."""
+        if self.config.attention.kind == "none":
+            return {}
+        if self.attention is None:
+            return dict(pyramid)
+        return self.attention.describe(pyramid)
+
+    def attend(self, target: Pyramid, context: ContextDescriptors, bags: Tensor) -> Attended:
+        """The targets, refined by their bags: nearly free.
+
+        Args:
+            target: Pyramids of the M targets.
+            context: What `describe` made of the B images.
+            bags: Integers into B, shape (M, N).
+        """
+        if self.config.attention.kind == "none":
+            return Attended(target)
+        if self.attention is None:
+            return Attended(target, RegionContext(context, bags))
+        return self.attention.refine(target, context, bags)
+
+    def detect(
+        self, attended: Attended, size: tuple[int, int], targets: list[dict[str, Tensor]] | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """Losses if there are targets, else detections per target."""
+        raise NotImplementedError("a meta-architecture defines detect")
+
+    def forward(
+        self,
+        images: Tensor,
+        bags: Tensor,
+        target_at: Tensor,
+        targets: list[dict[str, Tensor]] | None = None,
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """A slab through encode, attend and detect.
+
+        Args:
+            images: (B, S, H, W) in [0, 1].
+            bags: Integers into B, shape (M, N).
+            target_at: The image of each target, integers into B, shape (M,).
+            targets: Per target "boxes" (n, 4) xyxy in pixels, half-open, "labels" (n,), "masks" (n, H, W) uint8.
+
+        Returns:
+            A dict of losses if there are targets, else a list of detections per target.
+        """
+        attended = self.attend_slab(images, bags, target_at)
+        return self.detect(attended, (images.shape[-2], images.shape[-1]), targets)
+
+    def attend_slab(self, images: Tensor, bags: Tensor, target_at: Tensor) -> Attended:
+        """Encode and attend for a whole slab; the context's gradient as `attention.context_grad` says."""
+        mode = self.config.attention.context_grad
+        if mode == "full" or not torch.is_grad_enabled() or self.config.attention.kind == "none":
+            pyramid = self.encode(images)
+            target = {level: maps[target_at] for level, maps in pyramid.items()}
+            return self.attend(target, self.describe(pyramid), bags)
+
+        own, place = torch.unique(target_at, return_inverse=True)
+        pyramid = self.encode(images[own])
+        target = {level: maps[place] for level, maps in pyramid.items()}
+        others = torch.ones(len(images), dtype=torch.bool, device=images.device)
+        others[own] = False
+        parts = [self.describe(pyramid)]
+        order = [own]
+        for index in others.nonzero().unbind():
+            parts.append(self._describe_context(images[index], mode == "checkpoint"))
+            order.append(index)
+        if mode == "none":
+            parts = [{name: tensor.detach() for name, tensor in part.items()} for part in parts]
+        back = torch.argsort(torch.cat(order))
+        context = {name: torch.cat([part[name] for part in parts])[back] for name in parts[0]}
+        return self.attend(target, context, bags)
+
+    def _describe_context(self, images: Tensor, recompute: bool) -> ContextDescriptors:
+        if recompute:
+            return cast(
+                ContextDescriptors,
+                checkpoint(lambda x: self.describe(self.encode(x)), images, use_reentrant=False),
+            )
+        with torch.no_grad():
+            return self.describe(self.encode(images))

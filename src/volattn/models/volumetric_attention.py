@@ -1,0 +1,212 @@
+"""Volumetric attention (MICCAI 2019, section 2): the slices around a target say what it should look at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+GATE_BIAS = 3.0
+"""Gates start at sigmoid(3) = 0.95, so that a pretrained network is hardly scaled at first."""
+
+
+class Descriptors(NamedTuple):
+    """All that context needs to keep of an image: C numbers and one map.
+
+    Attributes:
+        channel: g(X) of eq. 2, shape (B, C), or None without channel attention.
+        spatial: e(X) of eq. 3, shape (B, H, W), or None without spatial attention.
+    """
+
+    channel: Tensor | None
+    spatial: Tensor | None
+
+
+class Refined(NamedTuple):
+    """A refined target and what its bag said.
+
+    Attributes:
+        features: X'' of shape (M, C, H, W).
+        channel: Softmax weights of eq. 2 over the bag, shape (M, N), or None.
+        spatial: Softmax weights of eq. 3 over the bag, shape (M, N), or None.
+    """
+
+    features: Tensor
+    channel: Tensor | None
+    spatial: Tensor | None
+
+
+class ChannelAttention(nn.Module):
+    """Volumetric channel attention (section 2.2, eq. 2)."""
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        reduced = max(1, channels // reduction)
+        self.reduce = nn.Linear(channels, reduced, bias=False)
+        self.expand = nn.Linear(reduced, channels, bias=False)
+        self.gate = nn.Linear(channels, channels)
+        nn.init.kaiming_normal_(self.reduce.weight, nonlinearity="relu")
+        # A few rectified units can all be off for every image, and would stay so. Of a pair w, -w one is always on.
+        with torch.no_grad():
+            half = reduced // 2
+            self.reduce.weight[half : 2 * half] = -self.reduce.weight[:half]
+        _open(self.gate)
+
+    def describe(self, features: Tensor) -> Tensor:
+        """g(X) = W2 relu(W1 avg_hw X): (B, C, H, W) -> (B, C)."""
+        return self.expand(F.relu(self.reduce(features.mean(dim=(-2, -1)))))
+
+    def forward(self, target: Tensor, bag: Tensor) -> tuple[Tensor, Tensor]:
+        """The gate S_c (M, C, 1, 1) and the weights (M, N), from g of the target (M, C) and of its bag (M, N, C)."""
+        weights = torch.einsum("mc,mnc->mn", target, bag).softmax(dim=-1)
+        value = torch.einsum("mn,mnc->mc", weights, bag)
+        return torch.sigmoid(self.gate(F.relu(value)))[:, :, None, None], weights
+
+
+class SpatialAttention(nn.Module):
+    """Volumetric spatial attention (section 2.3, eq. 3)."""
+
+    def __init__(self, kernel_size: int, gate_kernel: int, scale: Literal["none", "sqrt", "mean"]) -> None:
+        super().__init__()
+        self.scale = scale
+        self.embed = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
+        self.gate = nn.Conv2d(1, 1, gate_kernel, padding=gate_kernel // 2)
+        # The gate reads relu(m): an embedding that is negative everywhere would give it nothing and get no gradient.
+        nn.init.uniform_(self.embed.weight, 0.0, 2.0 / self.embed.weight.numel())
+        _open(self.gate)
+
+    def describe(self, features: Tensor) -> Tensor:
+        """e(X) = W [max_c X ; mean_c X]: (B, C, H, W) -> (B, H, W)."""
+        pooled = torch.stack((features.amax(dim=1), features.mean(dim=1)), dim=1)
+        return self.embed(pooled).squeeze(1)
+
+    def forward(self, target: Tensor, bag: Tensor) -> tuple[Tensor, Tensor]:
+        """The gate S_s (M, 1, H, W) and the weights (M, N), from e of the target (M, H, W) and the bag (M, N, H, W)."""
+        positions = target.shape[-2] * target.shape[-1]
+        factor = {"none": 1.0, "sqrt": 1.0 / math.sqrt(positions), "mean": 1.0 / positions}[self.scale]
+        weights = (torch.einsum("mhw,mnhw->mn", target, bag) * factor).softmax(dim=-1)
+        value = torch.einsum("mn,mnhw->mhw", weights, bag)
+        return torch.sigmoid(self.gate(F.relu(value)[:, None])), weights
+
+
+class VolumetricAttention(nn.Module):
+    """Refines a target's feature map by the maps of the slices around it; a drop-in for any CNN.
+
+    Channel attention first, then spatial attention on the channel-refined target. The context stays raw, so that it
+    is pooled once whatever number of targets use it: `describe` and `refine` are the pooled path that slabs and
+    streaming use, `forward` takes whole maps. The two agree to float rounding.
+
+    Args:
+        channels: C, the channels of the maps.
+        reduction: r; the channel embedding narrows C to max(1, C // r).
+        kernel_size: Odd side of the spatial embedding's convolution.
+        channel: Whether there is channel attention.
+        spatial: Whether there is spatial attention.
+        scale: Factor on the spatial dot products: "none" (the paper's letter), "sqrt" (1/sqrt(HW)) or "mean" (1/HW).
+        gate_kernel: Odd side of the convolution that makes the spatial gate.
+
+    Raises:
+        ValueError: A size is not positive, a kernel is even, or the scale is unknown.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: int = 16,
+        kernel_size: int = 7,
+        channel: bool = True,
+        spatial: bool = True,
+        scale: Literal["none", "sqrt", "mean"] = "mean",
+        gate_kernel: int = 1,
+    ) -> None:
+        super().__init__()
+        if channels < 1 or reduction < 1:
+            raise ValueError(f"channels and reduction must be positive, found {channels} and {reduction}")
+        for name, size in (("kernel_size", kernel_size), ("gate_kernel", gate_kernel)):
+            if size < 1 or size % 2 == 0:
+                raise ValueError(f"{name} must be odd and positive, found {size}")
+        if scale not in ("none", "sqrt", "mean"):
+            raise ValueError(f"scale must be none, sqrt or mean, found {scale!r}")
+        self.channel = ChannelAttention(channels, reduction) if channel else None
+        self.spatial = SpatialAttention(kernel_size, gate_kernel, scale) if spatial else None
+
+    def forward(self, target: Tensor, context: Tensor) -> Tensor:
+        """Attends over exactly the images given.
+
+        Args:
+            target: X_tgt, shape (M, C, H, W).
+            context: The bag of each target (eq. 1), shape (M, N, C, H, W); the target is among them if the caller
+                put it there.
+
+        Returns:
+            X'' of shape (M, C, H, W).
+        """
+        count, images = context.shape[:2]
+        bags = torch.arange(count * images, device=context.device).view(count, images)
+        return self.refine(target, self.describe(context.flatten(0, 1)), bags)
+
+    def describe(self, features: Tensor) -> Descriptors:
+        """Pools images to what a bag needs of them.
+
+        Args:
+            features: Raw maps, shape (B, C, H, W).
+        """
+        return Descriptors(
+            self.channel.describe(features) if self.channel is not None else None,
+            self.spatial.describe(features) if self.spatial is not None else None,
+        )
+
+    def refine(self, target: Tensor, descriptors: Descriptors, bags: Tensor) -> Tensor:
+        """Refines targets by their bags.
+
+        Args:
+            target: X_tgt, shape (M, C, H, W).
+            descriptors: Of the B images that the bags point to.
+            bags: Integers into B, shape (M, N).
+
+        Returns:
+            X'' of shape (M, C, H, W).
+        """
+        return self.refine_with_weights(target, descriptors, bags).features
+
+    def refine_with_weights(self, target: Tensor, descriptors: Descriptors, bags: Tensor) -> Refined:
+        """As `refine`, and which images of the bag spoke."""
+        channel_weights = spatial_weights = None
+        if self.channel is not None:
+            assert descriptors.channel is not None
+            gate, channel_weights = self.channel(self.channel.describe(target), descriptors.channel[bags])
+            target = target * gate
+        if self.spatial is not None:
+            assert descriptors.spatial is not None
+            gate, spatial_weights = self.spatial(self.spatial.describe(target), descriptors.spatial[bags])
+            target = target * gate
+        return Refined(target, channel_weights, spatial_weights)
+
+
+def _open(gate: nn.Linear | nn.Conv2d) -> None:
+    nn.init.zeros_(gate.weight)
+    assert gate.bias is not None
+    nn.init.constant_(gate.bias, GATE_BIAS)
+
+
+def entropy(weights: Tensor) -> Tensor:
+    """Entropy of attention weights over the bag, as a share of the uniform one's: 1 is uniform, 0 one-hot.
+
+    Args:
+        weights: Softmax weights, shape (..., N).
+
+    Returns:
+        Shape (...); 1 where N is 1.
+    """
+    images = weights.shape[-1]
+    if images == 1:
+        return torch.ones_like(weights[..., 0])
+    return torch.special.entr(weights).sum(dim=-1) / math.log(images)
+
+
+__all__: Sequence[str] = ("Descriptors", "Refined", "VolumetricAttention", "entropy")

@@ -1,0 +1,167 @@
+"""Pretrained weights: ImageNet, COCO, a file, or an earlier run."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from torchvision.models import get_model_weights
+from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
+
+from volattn.models.bag_backbone import BagBackbone
+from volattn.models.config import ModelConfig
+
+_IMAGENET_EPS = 1e-5
+_COCO_EPS = 0.0
+_PREDICTORS = r"roi_heads\.(box_predictor|mask_predictor)\."
+_ATTENTION = r"(attention\.|roi_heads\.\w+_roi_pool\.attention\.)"
+
+
+class Loaded(NamedTuple):
+    """What became of pretrained weights.
+
+    Attributes:
+        copied: Parameters and buffers of the model that now hold them.
+        new: Those that keep their initial values.
+    """
+
+    copied: tuple[str, ...]
+    new: tuple[str, ...]
+
+
+def fitting(config: ModelConfig, source: str) -> ModelConfig:
+    """The configuration with the norm's epsilon that the weights of `source` were trained with."""
+    eps = {"imagenet": _IMAGENET_EPS, "coco": _COCO_EPS}.get(source)
+    if eps is None or config.backbone.norm != "frozen":
+        return config
+    return config.model_copy(update={"backbone": config.backbone.model_copy(update={"norm_eps": eps})})
+
+
+def load_weights(model: BagBackbone, source: str | Path, *, attention: bool = False) -> Loaded:
+    """Copies pretrained weights into a model.
+
+    A classifier's file (ImageNet) gives the body; a detector's (COCO) everything but the class-specific predictors;
+    an earlier run's backbone, pyramid and RPN, the heads being new - unless the run is of the same classes and the
+    same network, in which case training goes on from all of it.
+
+    Args:
+        model: The model.
+        source: "none", "imagenet", "coco", a `.safetensors` or `.pth` file, or a model folder with
+            `model.safetensors` in it.
+        attention: Whether attention weights of an earlier run with other heads are copied too.
+
+    Raises:
+        ValueError: The source cannot be had, is not a state dict, or fits no part of the model.
+    """
+    own = model.state_dict()
+    if str(source) == "none":
+        return Loaded((), tuple(own))
+    state = _read(model.config, source)
+    state = {key: tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")}
+    if model.config.backbone.norm == "group" and any(key.endswith("running_mean") for key in state):
+        raise ValueError(
+            f"{source}: these weights were trained with batch norm; set model.backbone.norm=frozen to use them"
+        )
+    if "conv1.weight" in state:
+        state = {f"backbone.body.{key}": tensor for key, tensor in state.items() if not key.startswith("fc.")}
+    else:
+        same = _same_network(state, own)
+        if not same:
+            dropped = _PREDICTORS if attention else f"{_PREDICTORS}|{_ATTENTION}"
+            if any(re.match(_ATTENTION, key) for key in state):
+                dropped = r"roi_heads\." if attention else rf"roi_heads\.|{_ATTENTION}"
+            state = {key: tensor for key, tensor in state.items() if not re.match(dropped, key)}
+    state = _current_names(state)
+    unknown = sorted(key for key in state if key not in own and not _dropped_stage(key, model.config))
+    wrong = sorted(key for key in state if key in own and state[key].shape != own[key].shape)
+    copied = {key: tensor for key, tensor in state.items() if key in own and key not in wrong}
+    if not copied or unknown or wrong:
+        example = (unknown or wrong or ["nothing"])[0]
+        raise ValueError(
+            f"{source}: {len(unknown)} unknown and {len(wrong)} differently shaped tensors (first: {example}); "
+            f"the weights are of another network than {model.config.backbone.name}"
+        )
+    model.load_state_dict(copied, strict=False)
+    return Loaded(tuple(copied), tuple(key for key in own if key not in copied))
+
+
+def _read(config: ModelConfig, source: str | Path) -> Mapping[str, Tensor]:
+    if str(source) in ("imagenet", "coco"):
+        return _download(config, str(source))
+    path = Path(source)
+    if path.is_dir():
+        path = path / "model.safetensors"
+    if not path.is_file():
+        raise ValueError(
+            f"{path}: no such file; --weights takes none, imagenet, coco, a file or a run folder"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"{path}: holds more than tensors and is not opened; save its state dict alone"
+        ) from None
+    except (SafetensorError, OSError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path}: cannot be read as weights ({' '.join(str(error).split())})") from None
+    if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
+        state = state["model"]
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path}: is not a state dict (a mapping of names to tensors)")
+    return state
+
+
+def _download(config: ModelConfig, source: str) -> Mapping[str, Tensor]:
+    backbone = config.backbone
+    if backbone.width != 64 or backbone.norm != "frozen" or config.slices != 3:
+        raise ValueError(
+            f"--weights {source}: needs backbone.width=64, backbone.norm=frozen and slices=3, "
+            f"found {backbone.width}, {backbone.norm} and {config.slices}"
+        )
+    if source == "coco":
+        if backbone.name != "resnet50":
+            raise ValueError(f"--weights coco: published for resnet50 only, the model has {backbone.name}")
+        weights = MaskRCNN_ResNet50_FPN_Weights.COCO_V1
+    else:
+        weights = next(w for w in get_model_weights(backbone.name) if w.name == "IMAGENET1K_V1")
+    try:
+        return weights.get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"--weights {source}: {weights.url} could not be downloaded ({error}); fetch it where there is a network "
+            f"and give its path instead, or train with --weights none"
+        ) from None
+
+
+def _current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The names that torchvision gives today to what its published detection files call otherwise."""
+    rules = (
+        (r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$", r"\1.0.\2"),
+        (r"^rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1"),
+    )
+    renamed: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        for pattern, replacement in rules:
+            key = re.sub(pattern, replacement, key)
+        found = re.match(r"^roi_heads\.mask_head\.mask_fcn(\d+)\.(weight|bias)$", key)
+        if found:
+            key = f"roi_heads.mask_head.{int(found[1]) - 1}.0.{found[2]}"
+        renamed[key] = tensor
+    return renamed
+
+
+def _same_network(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:
+    return state.keys() == own.keys() and all(state[key].shape == own[key].shape for key in own)
+
+
+def _dropped_stage(key: str, config: ModelConfig) -> bool:
+    found = re.match(r"backbone\.body\.layer(\d)\.", key)
+    return found is not None and int(found[1]) > config.backbone.stages

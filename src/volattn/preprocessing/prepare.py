@@ -1,0 +1,370 @@
+"""`volattn prepare`: a data set becomes a store; killed at any moment, it goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from volattn.config import Config
+from volattn.datasets.case import LESION, Case, Dataset, LabelScheme
+from volattn.io.atomic import atomic_path, write_json, write_text
+from volattn.io.nifti import read_header, read_labels, read_volume
+from volattn.preprocessing.plan import Plan
+from volattn.preprocessing.prepared import prepare_labels, prepare_volume
+from volattn.preprocessing.resample import shrunk_shape
+from volattn.preprocessing.store import (
+    CASE,
+    IMAGE,
+    LABELS,
+    STORE,
+    CaseDescription,
+    Store,
+    StoreDescription,
+    canonical_json,
+    case_folder,
+    write_array,
+)
+from volattn.structures.components import label_components
+from volattn.structures.geometry import resampled_depth
+from volattn.structures.lesions import measure_lesions
+from volattn.structures.volume import Volume
+
+JOB = "job.json"
+FINGERPRINT = "fingerprint.json"
+PLAN = "plan.yaml"
+_AGREE_MM = 1e-3
+_SECONDS_PER_VOXEL = 1.6e-7  # two-core laptop class; reading, hashing, averaging and compressing together
+_COMPRESSED = 0.5  # of int16 HU with noise
+
+Progress = Callable[[str, int, int], None]
+
+
+class Job(Config):
+    """`job.json`, written first: what the store is being made of.
+
+    Attributes:
+        dataset: The data set's name.
+        plan: How the volumes are prepared.
+        scheme: What the data set's label values mean.
+    """
+
+    dataset: str
+    plan: Plan
+    scheme: LabelScheme
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What preparing will take, judged from the headers.
+
+    Attributes:
+        cases: Cases with labels and a readable header.
+        disk_bytes: Of the store, about.
+        seconds: With the given workers, about.
+    """
+
+    cases: int
+    disk_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `prepare_dataset` did.
+
+    Attributes:
+        store: The store.
+        prepared: Names of the cases prepared now.
+        kept: Names of those that stood from before.
+        failed: Name -> reason of those that could not be prepared; they are not in the store.
+    """
+
+    store: Store
+    prepared: tuple[str, ...]
+    kept: tuple[str, ...]
+    failed: dict[str, str]
+
+
+def estimate(dataset: Dataset, plan: Plan, workers: int = 1) -> Estimate:
+    """Disk and time that preparing will take; reads headers only."""
+    cases, stored, read = 0, 0, 0
+    for case in dataset.cases:
+        if case.labels is None:
+            continue
+        try:
+            geometry = read_header(case.image).geometry
+        except ValueError:
+            continue
+        canonical = geometry.turned(geometry.turn())
+        depth, *plane = canonical.shape
+        spacing = canonical.spacing[0]
+        slices = resampled_depth(depth, spacing, plan.z_spacing or spacing)
+        stored += slices * int(np.prod(shrunk_shape((plane[0], plane[1]), plan.size)))
+        read += int(np.prod(canonical.shape))
+        cases += 1
+    seconds = (read + stored) * _SECONDS_PER_VOXEL / max(1, min(workers, cases))
+    return Estimate(cases, int(stored * 2 * _COMPRESSED), seconds)
+
+
+def prepare_dataset(
+    dataset: Dataset,
+    plan: Plan,
+    out: Path | str,
+    *,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Prepares every labelled case of a data set.
+
+    Killed at any moment and called again it goes on; the store's bytes do not depend on that, nor on the workers.
+    One bad case does not stop the others.
+
+    Args:
+        dataset: The data set; cases without labels are left out.
+        plan: How.
+        out: The store's folder.
+        workers: Processes; 0 or 1 works in this one.
+        progress: Called with ("prepare", done, total).
+
+    Raises:
+        ValueError: The folder holds something else or a store of another plan or data set, or no case could be
+            prepared.
+    """
+    out = Path(out)
+    job = Job(dataset=dataset.name, plan=plan, scheme=dataset.scheme)
+    _claim(out, job)
+    cases = [case for case in dataset.cases if case.labels is not None]
+    if not cases:
+        raise ValueError(f"{dataset.root}: no case has labels; there is nothing to train on")
+    tell = progress or (lambda what, done, total: None)
+    fresh: dict[str, bool] = {}
+    failed: dict[str, str] = {}
+
+    def finished(name: str, result: bool | str) -> None:
+        if isinstance(result, str):
+            failed[name] = result
+        else:
+            fresh[name] = result
+        tell("prepare", len(fresh) + len(failed), len(cases))
+
+    tell("prepare", 0, len(cases))
+    if workers <= 1:
+        for case in cases:
+            finished(case.name, _attempt(case, dataset.scheme, plan, case_folder(out, case.name)))
+    else:
+        _in_parallel(cases, dataset.scheme, plan, out, workers, finished)
+
+    done = [case.name for case in cases if case.name in fresh]
+    if not done:
+        raise ValueError(f"{dataset.root}: none of {len(cases)} cases could be prepared; first: {failed[cases[0].name]}")
+    described = [CaseDescription.read(case_folder(out, name) / CASE) for name in done]
+    write_text(out / PLAN, plan.text())
+    write_json(out / FINGERPRINT, _measured(described))
+    description = StoreDescription(
+        dataset=dataset.name,
+        plan=plan,
+        scheme=dataset.scheme,
+        fingerprint=_fingerprint(job, described),
+        cases=tuple(done),
+        failed={case.name: failed[case.name] for case in cases if case.name in failed},
+    )
+    write_text(out / STORE, description.text("json"))
+    return Outcome(
+        Store(out, description),
+        tuple(name for name in done if fresh[name]),
+        tuple(name for name in done if not fresh[name]),
+        description.failed,
+    )
+
+
+def _claim(out: Path, job: Job) -> None:
+    """Makes the folder ours, or sees that it is."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: is a file; give a folder for the store")
+    if (out / JOB).is_file():
+        before = Job.read(out / JOB)
+        if before != job:
+            different = [key for key in Job.model_fields if getattr(before, key) != getattr(job, key)]
+            raise ValueError(
+                f"{out}: holds a store of another {' and '.join(different)}; give another folder or delete this one"
+            )
+    elif out.is_dir() and any(not path.name.startswith(".part-") for path in out.iterdir()):
+        raise ValueError(f"{out}: is not empty and not a store; give an empty folder")
+    else:
+        write_text(out / JOB, job.text("json"))
+    _sweep(out)
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what a kill left half written."""
+    for path in folder.glob(".part-*"):
+        path.unlink(missing_ok=True)
+
+
+def _in_parallel(
+    cases: list[Case],
+    scheme: LabelScheme,
+    plan: Plan,
+    out: Path,
+    workers: int,
+    finished: Callable[[str, bool | str], None],
+) -> None:
+    # A worker that the system kills for memory breaks its pool: what it held is tried once more, alone.
+    left = {case.name: case for case in cases}
+    with ProcessPoolExecutor(min(workers, len(cases)), multiprocessing.get_context("spawn")) as pool:
+        futures: dict[Future[bool | str], str] = {
+            pool.submit(_attempt, case, scheme, plan, case_folder(out, case.name)): case.name for case in cases
+        }
+        for future in as_completed(futures):
+            try:
+                result = future.result()
+            except BrokenProcessPool:
+                continue
+            del left[futures[future]]
+            finished(futures[future], result)
+    for case in left.values():
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            try:
+                result = pool.submit(_attempt, case, scheme, plan, case_folder(out, case.name)).result()
+            except BrokenProcessPool:
+                result = f"{case.image}: the process that prepared it was killed, likely for memory"
+        finished(case.name, result)
+
+
+def _attempt(case: Case, scheme: LabelScheme, plan: Plan, folder: Path) -> bool | str:
+    """True if the case was prepared, False if it stood already, a reason if it cannot be."""
+    try:
+        return _prepare_case(case, scheme, plan, folder)
+    except (ValueError, OSError, MemoryError) as error:
+        return " ".join(str(error).split()) or f"{case.image}: {type(error).__name__}"
+
+
+def _prepare_case(case: Case, scheme: LabelScheme, plan: Plan, folder: Path) -> bool:
+    assert case.labels is not None
+    sources = (_sha256(case.image), _sha256(case.labels))
+    if _stands(folder, sources):
+        return False
+    volume, labels = read_volume(case.image), read_labels(case.labels)
+    apart = volume.geometry.disagreement(labels.geometry)
+    if apart > _AGREE_MM:
+        raise ValueError(
+            f"{case.labels}: its grid is not that of {case.image.name} "
+            f"(shapes {labels.geometry.shape} and {volume.geometry.shape}, {apart:.3g} mm apart)"
+        )
+    prepared = prepare_volume(volume, plan)
+    try:
+        prepared_labels = prepare_labels(labels, scheme, plan)
+    except ValueError as error:
+        raise ValueError(f"{case.labels}: {error}") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
+    files = {}
+    for name, array in ((IMAGE, prepared.image), (LABELS, prepared_labels)):
+        with atomic_path(folder / name) as temporary:
+            write_array(temporary, array)
+            files[name] = _sha256(temporary)
+    geometry = prepared.canonical
+    description = CaseDescription(
+        name=case.name,
+        shape=prepared.image.shape,
+        step=prepared.step,
+        source_shape=geometry.shape,
+        source_affine=tuple(tuple(row) for row in geometry.affine.tolist()),
+        organ_pixels=tuple((prepared_labels > 0).sum(axis=(1, 2)).tolist()),
+        lesion_pixels=tuple((prepared_labels == LESION).sum(axis=(1, 2)).tolist()),
+        image_sha256=sources[0],
+        labels_sha256=sources[1],
+        files=files,
+        measures=_measures(volume, labels, scheme),
+    )
+    write_text(folder / CASE, description.text("json"))
+    return True
+
+
+def _stands(folder: Path, sources: tuple[str, str]) -> bool:
+    if not (folder / CASE).is_file():
+        return False
+    try:
+        description = CaseDescription.read(folder / CASE)
+    except ValueError:
+        return False
+    return (description.image_sha256, description.labels_sha256) == sources and all(
+        (folder / name).is_file() and _sha256(folder / name) == digest for name, digest in description.files.items()
+    )
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+
+
+def _measures(volume: Volume, labels: Volume, scheme: LabelScheme) -> dict[str, Any]:
+    """What the data set's fingerprint needs of a case."""
+    canonical = labels.canonical()
+    normal = scheme.normalise(canonical.array)
+    image = volume.canonical().array
+    components, _ = label_components(normal == LESION)
+    lesions = measure_lesions(components, canonical.geometry)
+    return {
+        "spacing_mm": [round(value, 6) for value in canonical.geometry.spacing],
+        "lesion_long_axes_mm": [round(lesion.long_axis_mm, 3) for lesion in lesions],
+        "lesion_volumes_ml": [round(lesion.volume_ml, 4) for lesion in lesions],
+        "organ_hu": _percentiles(image[normal == 1]),
+        "lesion_hu": _percentiles(image[normal == LESION]),
+    }
+
+
+def _percentiles(values: np.ndarray) -> list[float]:
+    """The 5th, 50th and 95th percentile; nothing of nothing."""
+    return [round(float(value), 2) for value in np.percentile(values, (5, 50, 95))] if values.size else []
+
+
+def _measured(cases: list[CaseDescription]) -> dict[str, Any]:
+    """The data set in numbers: what a plan, and a reader, wants to know of it."""
+    measures = [case.measures for case in cases]
+    axes = [axis for measured in measures for axis in measured["lesion_long_axes_mm"]]
+    spacing = np.array([measured["spacing_mm"] for measured in measures])
+
+    def median(key: str) -> list[float]:
+        known = [measured[key] for measured in measures if measured[key]]
+        return np.round(np.median(known, axis=0), 2).tolist() if known else []
+
+    return {
+        "cases": len(cases),
+        "spacing_mm_zyx": {
+            "least": spacing.min(axis=0).tolist(),
+            "median": np.median(spacing, axis=0).tolist(),
+            "largest": spacing.max(axis=0).tolist(),
+        },
+        "source_shapes_zyx": {case.name: list(case.source_shape) for case in cases},
+        "prepared_shapes_zyx": {case.name: list(case.shape) for case in cases},
+        "lesions": len(axes),
+        "lesions_per_case": {c.name: len(m["lesion_long_axes_mm"]) for c, m in zip(cases, measures, strict=True)},
+        "lesion_long_axis_mm_5_50_95": _percentiles(np.array(axes)),
+        "lesions_small_medium_large": [
+            sum(axis < 15 for axis in axes),
+            sum(15 <= axis <= 30 for axis in axes),
+            sum(axis > 30 for axis in axes),
+        ],
+        "organ_hu_5_50_95": median("organ_hu"),
+        "lesion_hu_5_50_95": median("lesion_hu"),
+    }
+
+
+def _fingerprint(job: Job, cases: list[CaseDescription]) -> str:
+    content = [
+        job.model_dump(mode="json"),
+        [[case.name, case.image_sha256, case.labels_sha256] for case in cases],
+    ]
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()

@@ -1,0 +1,83 @@
+"""Resampling along z, shrinking in the plane, and the way back."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from volattn.structures.geometry import resampled_depth
+
+
+class ZWeights(NamedTuple):
+    """Linear interpolation along z: sample i is (1 - weight) * slice `lower` + weight * slice `upper`.
+
+    Attributes:
+        lower: Shape (n,) indices.
+        upper: Shape (n,) indices; equal to `lower` where the weight is 0.
+        weight: Shape (n,) in [0, 1).
+    """
+
+    lower: NDArray[np.int64]
+    upper: NDArray[np.int64]
+    weight: NDArray[np.float64]
+
+
+def z_weights(depth: int, spacing: float, step: float) -> ZWeights:
+    """From resampled slices back to the `depth` slices of the input: the inverse of `resampling_weights`.
+
+    Slices beyond the centre of the last resampled one (less than a step) take its value.
+
+    Args:
+        depth: Slices of the input.
+        spacing: Distance between them, mm.
+        step: Distance between the resampled slices, mm.
+    """
+    return _weights(np.arange(depth) * (spacing / step), resampled_depth(depth, spacing, step))
+
+
+def resampling_weights(depth: int, spacing: float, step: float) -> ZWeights:
+    """From the `depth` slices of the input to resampled ones: the first centre stays, the step is exact."""
+    return _weights(np.arange(resampled_depth(depth, spacing, step)) * (step / spacing), depth)
+
+
+def _weights(positions: NDArray[np.float64], depth: int) -> ZWeights:
+    nearest = np.rint(positions)
+    # Rounded spacings put a sample 1e-12 off a slice that it stands for.
+    positions = np.clip(np.where(np.abs(positions - nearest) < 1e-6, nearest, positions), 0, depth - 1)
+    lower = np.floor(positions).astype(np.int64)
+    weight = positions - lower
+    return ZWeights(lower, np.where(weight > 0, lower + 1, lower), weight)
+
+
+def shrunk_shape(shape: tuple[int, int], size: int) -> tuple[int, int]:
+    """The in-plane shape when the longest side may have `size` pixels at most; the aspect is kept."""
+    longest = max(shape)
+    if longest <= size:
+        return shape
+    return max(1, round(shape[0] * size / longest)), max(1, round(shape[1] * size / longest))
+
+
+def shrink(plane: np.ndarray, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Averages a slice down to a smaller shape: every output pixel is the mean over the area that it covers.
+
+    Args:
+        plane: (h, w).
+        shape: Rows and columns, none larger than the slice's.
+    """
+    plane = np.asarray(plane, np.float32)
+    if plane.shape == shape:
+        return plane
+    return _area(plane.shape[0], shape[0]) @ plane @ _area(plane.shape[1], shape[1]).T
+
+
+@lru_cache(maxsize=16)
+def _area(source: int, target: int) -> NDArray[np.float32]:
+    """(target, source): the share of each source pixel in each target pixel; rows sum to 1."""
+    edges = np.arange(target + 1) * (source / target)
+    starts = np.arange(source)
+    covered = np.minimum(edges[1:, None], starts + 1) - np.maximum(edges[:-1, None], starts)
+    shares = np.clip(covered, 0, None)
+    return (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)

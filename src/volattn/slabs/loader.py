@@ -1,0 +1,230 @@
+"""Slabs from a store, in the order of an epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from copy import copy
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch.utils.data import DataLoader, Dataset
+
+from volattn.config import Config
+from volattn.slabs.augment import Augmentation, AugmentConfig, move_images, move_maps
+from volattn.slabs.epoch import Group, plan_epoch
+from volattn.slabs.images import STRIDE, image_slices, slab_table
+from volattn.slabs.slab import Slab, component_maps, objects
+
+if TYPE_CHECKING:
+    from volattn.preprocessing.store import Store, StoredCase
+
+TIMEOUT = 600.0
+"""Seconds without a slab after which a loader gives up on its workers."""
+
+
+class SlabConfig(Config):
+    """What a slab is made of, and what an epoch is.
+
+    Attributes:
+        bag: N, the 2.5D images in a bag; odd.
+        slices: S, the adjacent slices that make one 2.5D image; odd.
+        stride: Slices between neighbouring centres of a bag, and between neighbouring targets of a slab.
+        include_target: Whether a target is in its own bag.
+        targets: M, the targets of a slab at most.
+        slabs_per_step: Slabs joined for one call of the network.
+        empty_share: Share of an epoch's target slices without any object, at most.
+    """
+
+    bag: int = Field(default=9, ge=1)
+    slices: int = Field(default=3, ge=1)
+    stride: int = Field(default=STRIDE, ge=1)
+    include_target: bool = True
+    targets: int = Field(default=4, ge=1)
+    slabs_per_step: int = Field(default=1, ge=1)
+    empty_share: float = Field(default=0.25, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for key, value in (("bag", self.bag), ("slices", self.slices)):
+            if value % 2 == 0:
+                raise ValueError(f"{key} must be odd, found {value}")
+        if self.bag == 1 and not self.include_target:
+            raise ValueError("bag 1 without its target is empty; give 3 or more, or include_target true")
+        return self
+
+
+class SlabDataset(Dataset[Slab]):
+    """The slabs of one epoch; `set_epoch` deals the next.
+
+    A slab is a function of the store, the configuration and (seed, epoch, index): neither the workers nor
+    PyTorch's random numbers have a part in it.
+
+    Args:
+        store: The prepared cases.
+        names: Which of them.
+        config: Slabs and epochs.
+        augment: How they are changed; None leaves them as prediction sees them.
+        seed: The run's seed, at least 0.
+        size: Side of the network's input, pixels; the plan's by default.
+
+    Raises:
+        ValueError: A case is not in the store, or none has an object to learn.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        names: Sequence[str],
+        config: SlabConfig,
+        *,
+        augment: AugmentConfig | None = None,
+        seed: int = 0,
+        size: int | None = None,
+    ) -> None:
+        self.config = config
+        self.augment = augment
+        self.seed = seed
+        self.window = store.plan.window
+        self.size = size or store.plan.size
+        self.classes = len(store.classes)
+        self.cases: dict[str, StoredCase] = {name: store.case(name) for name in names}
+        self._filled = {name: _filled(case) for name, case in self.cases.items()}
+        if config.empty_share < 1 and not any(filled.any() for filled in self._filled.values()):
+            raise ValueError(
+                f"none of the {len(names)} cases ({', '.join(names[:5])}) has a labelled object: "
+                f"nothing to learn; check the label values, or choose other cases"
+            )
+        self.set_epoch(0)
+
+    def plan(self, epoch: int) -> tuple[Group, ...]:
+        """The groups of an epoch, in its order, without setting it."""
+        return plan_epoch(
+            self._filled,
+            targets=self.config.targets,
+            stride=self.config.stride,
+            empty_share=self.config.empty_share,
+            seed=self.seed,
+            epoch=epoch,
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Deals an epoch. A loader that exists already keeps to the one it was made for."""
+        self.epoch = epoch
+        self.groups = self.plan(epoch)
+
+    def __len__(self) -> int:
+        """Slabs in the epoch."""
+        return len(self.groups)
+
+    def __getitem__(self, index: int) -> Slab:
+        """Reads, moves and labels slab `index` of the epoch."""
+        group = self.groups[index]
+        try:
+            return self._build(group, self._draw(index))
+        except Exception as error:
+            error.add_note(f"in slab {index} of epoch {self.epoch}: {group.case}, slices {group.targets}")
+            raise
+
+    def _draw(self, index: int) -> Augmentation:
+        if self.augment is None:
+            return Augmentation()
+        return Augmentation.draw(self.augment, self.seed, self.epoch, index)
+
+    def _build(self, group: Group, augmentation: Augmentation) -> Slab:
+        case, config = self.cases[group.case], self.config
+        depth = case.shape[0]
+        table = slab_table(group.targets, depth, config.bag, config.stride, config.include_target)
+        needed = image_slices(table.centres, depth, config.slices)
+        first, stop = int(needed.min()), int(needed.max()) + 1
+        slices = torch.from_numpy(np.asarray(case.image[first:stop])[needed - first])
+        # All maps of the slab move in one call, as its images do.
+        maps = [component_maps(np.asarray(case.labels[z]), self.classes) for z in group.targets]
+        moved = move_maps(np.concatenate(maps), augmentation, self.size)
+        return Slab(
+            images=move_images(slices, augmentation, self.window, self.size),
+            bags=torch.from_numpy(table.bags),
+            target_at=torch.from_numpy(table.target_at),
+            targets=[objects(of_target) for of_target in np.split(moved, len(maps))],
+            origins=[(group.case, z) for z in group.targets],
+        )
+
+
+def _filled(case: StoredCase) -> NDArray[np.bool_]:
+    return np.asarray(case.slices.has_organ, bool) | np.asarray(case.slices.has_lesion, bool)
+
+
+def steps(slabs: int, slabs_per_step: int, world: int = 1) -> int:
+    """Steps of an epoch of so many slabs, over `world` processes with `slabs_per_step` each."""
+    return math.ceil(slabs / (slabs_per_step * world))
+
+
+def deal(slabs: int, slabs_per_step: int, start: int = 0, rank: int = 0, world: int = 1) -> list[list[int]]:
+    """Which slabs each step of an epoch takes on one of several processes.
+
+    A step takes the next `slabs_per_step` * `world` slabs and deals them round, so that W processes with one
+    slab each do together what one process with W slabs does. All have equally many steps; the last one is
+    dealt as evenly as it goes, and only if it has fewer slabs than processes are some of them dealt twice.
+
+    Args:
+        slabs: Slabs in the epoch.
+        slabs_per_step: On each process.
+        start: Steps to leave out, already done.
+        rank: This process, 0 to world - 1.
+        world: W, the number of processes.
+
+    Returns:
+        Per step from `start`, indices of slabs; never empty.
+    """
+    assert 0 <= rank < world
+    together = slabs_per_step * world
+    rounds = (
+        range(place, min(place + together, slabs)) for place in range(start * together, slabs, together)
+    )
+    return [list(slabs_of_step[rank % len(slabs_of_step) :: world]) for slabs_of_step in rounds]
+
+
+def make_loader(
+    dataset: SlabDataset,
+    slabs_per_step: int,
+    workers: int = 0,
+    *,
+    start: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    pin_memory: bool = False,
+    context: str | None = None,
+    timeout: float = TIMEOUT,
+) -> DataLoader[Slab]:
+    """Joined slabs of the data set's present epoch, one per step, always in the same order.
+
+    Make a new one after each `set_epoch`. A fault in a worker is raised here with the worker's own traceback;
+    a worker that is killed, or gives nothing for `timeout` seconds, raises too.
+
+    Args:
+        dataset: Its epoch is set.
+        slabs_per_step: Slabs joined, on each process.
+        workers: Processes that read ahead; 0 reads here.
+        start: Steps of this epoch already done: the loader begins with the next, without reading them.
+        rank: See `deal`, as is `world`.
+        pin_memory: Page-locked memory, for copies to a GPU.
+        context: How workers start: "fork", "spawn" or "forkserver"; Python's choice by default.
+        timeout: Seconds.
+
+    Raises:
+        RuntimeError: While iterating: a worker died or hangs.
+    """
+    return DataLoader(
+        copy(dataset),  # It stays at this epoch whatever becomes of the original.
+        batch_sampler=deal(len(dataset), slabs_per_step, start, rank, world),
+        collate_fn=Slab.join,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        timeout=timeout if workers else 0,
+        multiprocessing_context=context if workers else None,
+        # Its own generator: starting an epoch must not use up numbers of the training's.
+        generator=torch.Generator(),
+    )

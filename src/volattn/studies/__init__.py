@@ -1,0 +1,1 @@
+"""Whole experiments: data, training, prediction, scores and a report."""

@@ -1,0 +1,1 @@
+"""Training: recipes as data, our own loop on accelerate, and the run folder."""

@@ -1,0 +1,134 @@
+"""What a run will take, measured on its own first slab before it starts."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from accelerate import Accelerator
+
+from volattn.models.bag_backbone import BagBackbone
+from volattn.models.rcnn import total
+from volattn.slabs.loader import SlabDataset
+from volattn.slabs.slab import Slab
+from volattn.training.loop import slab_losses
+from volattn.training.recipe import Recipe
+from volattn.training.schedule import Timetable
+from volattn.training.validate import follows
+
+_STATES = {"sgd": 1, "adamw": 2}
+"""Tensors of its size that an optimiser keeps for a weight."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take at most, on each process.
+
+    Attributes:
+        memory: Bytes on the device: weights, gradients, the optimiser's state, and what the backward pass of
+            a slab keeps.
+        seconds: For the steps that are left and their validations.
+        steps: Steps that are left.
+    """
+
+    memory: int
+    seconds: float
+    steps: int
+
+    @property
+    def text(self) -> str:
+        """In one line."""
+        hours, mebibytes = self.seconds / 3600, ceil(self.memory / 2**20)
+        duration = f"{hours:.1f} h" if hours >= 1 else f"{max(1, ceil(self.seconds / 60))} min"
+        size = f"{mebibytes / 1024:.1f} GiB" if mebibytes >= 1024 else f"{mebibytes} MiB"
+        return f"{self.steps} steps, about {duration}, about {size} of memory on each process"
+
+
+def estimate(
+    model: BagBackbone,
+    dataset: SlabDataset,
+    recipe: Recipe,
+    timetable: Timetable,
+    accelerator: Accelerator,
+    *,
+    start: int = 0,
+    validated: int = 0,
+) -> Estimate:
+    """Runs the largest slab of the first epoch forward and backward, twice, and leaves the model as it was.
+
+    Args:
+        model: On the accelerator's device, not yet prepared.
+        dataset: The training slabs.
+        recipe: The run.
+        timetable: Its steps.
+        accelerator: Of the run.
+        start: Steps that are done.
+        validated: Slices that one validation streams, on one process.
+    """
+    largest = max(range(len(dataset)), key=lambda index: len(dataset.groups[index].targets))
+    began = time.perf_counter()
+    read = dataset[largest]
+    reading = time.perf_counter() - began
+    slab = Slab.join([read] * recipe.step.slabs).to(accelerator.device)
+    _measure(model, slab, recipe, accelerator)  # The first pass pays for what is set up once.
+    computing, kept = _measure(model, slab, recipe, accelerator)
+    learning = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    left = timetable.total - start
+    calls = recipe.step.accumulate
+    per_step = calls * (computing + recipe.step.slabs * reading)
+    validations = sum(follows(recipe.validation, timetable, step) for step in range(start, timetable.total))
+    streaming = validations * validated * _seconds_per_slice(model, slab) if validated else 0.0
+    return Estimate(
+        memory=weights + learning * (1 + _STATES[recipe.optimiser.name]) + kept,
+        seconds=left * per_step + streaming,
+        steps=left,
+    )
+
+
+def _measure(model: BagBackbone, slab: Slab, recipe: Recipe, accelerator: Accelerator) -> tuple[float, int]:
+    """Seconds of a forward and backward pass, and the bytes held for it beside weights and gradients."""
+    cuda = slab.images.is_cuda
+    before = 0
+    if cuda:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    began = time.perf_counter()
+    model.train()
+    with accelerator.autocast(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = total(slab_losses(model, slab, (recipe.seed, 0, 0)))
+    loss.backward()
+    if cuda:
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - began
+    gradients = sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
+    model.zero_grad(set_to_none=True)
+    if cuda:
+        return seconds, torch.cuda.max_memory_allocated() - before - gradients
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    return seconds, sum(size for place, size in kept.items() if place not in own)
+
+
+@torch.no_grad()
+def _seconds_per_slice(model: BagBackbone, slab: Slab) -> float:
+    """Of streaming: every image is encoded once and every slice detected once."""
+    model.eval()
+    began = time.perf_counter()
+    pyramid = model.encode(slab.images)
+    encoded = time.perf_counter()
+    target = {level: maps[slab.target_at] for level, maps in pyramid.items()}
+    attended = model.attend(target, model.describe(pyramid), slab.bags)
+    model.detect(attended, (slab.images.shape[-2], slab.images.shape[-1]))
+    if slab.images.is_cuda:
+        torch.cuda.synchronize()
+    detected = time.perf_counter()
+    return (encoded - began) / len(slab.images) + (detected - encoded) / len(slab.target_at)

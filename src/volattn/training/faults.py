@@ -1,0 +1,101 @@
+"""What a run says when it cannot go on: which slices, or which setting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import nn
+
+from volattn.slabs.slab import Slab
+from volattn.training.recipe import Recipe
+
+
+def explain_divergence(
+    model: nn.Module,
+    slabs: Sequence[Slab],
+    step: int,
+    losses: Mapping[str, float],
+    accelerator: Accelerator,
+) -> str:
+    """Names the targets whose loss is not finite, on all processes; all targets if none is alone to blame.
+
+    Args:
+        model: As it was when the loss went wrong.
+        slabs: What this process looked at.
+        step: The step's number, from 0.
+        losses: Its losses.
+        accelerator: Of the run.
+    """
+    found = [origin for slab in slabs for origin in culprits(model, slab.to(accelerator.device))]
+    found = gather_object(found)
+    blamed = found or gather_object([origin for slab in slabs for origin in slab.origins])
+    broken = [name for name, value in losses.items() if not math.isfinite(value)] or ["gradient"]
+    where = ", ".join(f"{case} slice {z}" for case, z in sorted(set(blamed)))
+    return (
+        f"step {step + 1}: {', '.join(broken)} not finite; caused by {where}; look at these slices, or begin "
+        f"another run with a lower optimiser.lr or optimiser.clip (the last saved state is whole)"
+    )
+
+
+@torch.no_grad()
+def culprits(model: nn.Module, slab: Slab) -> list[tuple[str, int]]:
+    """The targets of a slab whose loss is not finite when they are alone with their bag.
+
+    Args:
+        model: In training mode.
+        slab: On the model's device.
+    """
+    found = []
+    for row, origin in enumerate(slab.origins):
+        bag = slab.bags[row : row + 1]
+        needed, places = torch.unique(torch.cat([bag[0], slab.target_at[row : row + 1]]), return_inverse=True)
+        losses = model(slab.images[needed], places[None, :-1], places[-1:], [slab.targets[row]])
+        if not all(bool(torch.isfinite(loss)) for loss in losses.values()):
+            found.append(origin)
+    return found
+
+
+@contextmanager
+def memory_advice(recipe: Recipe) -> Iterator[None]:
+    """Turns running out of memory into the setting to lower.
+
+    Raises:
+        ValueError: Memory ran out inside the block.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # torch's OutOfMemoryError is one; its CPU allocator raises a bare one.
+        if isinstance(error, torch.OutOfMemoryError) or "CPUAllocator" in str(error):
+            raise ValueError(f"out of memory: {_advice(recipe)}") from error
+        raise
+    except MemoryError as error:
+        raise ValueError(f"out of memory: {_advice(recipe)}") from error
+
+
+def _advice(recipe: Recipe) -> str:
+    """What to lower first: from what leaves the result as it is to what changes it."""
+    step, attention = recipe.step, recipe.model.attention
+    if step.slabs > 1:
+        accumulate = step.accumulate * step.slabs
+        return (
+            f"lower step.slabs from {step.slabs} to 1 and raise step.accumulate to {accumulate} (the same "
+            f"step, one slab at a time)"
+        )
+    if attention.kind != "none" and attention.context_grad == "full":
+        return "set model.attention.context_grad to checkpoint (the same gradient, computed slice by slice)"
+    if step.targets > 1:
+        return (
+            f"lower step.targets from {step.targets} to {step.targets // 2} and raise step.accumulate to "
+            f"{step.accumulate * 2} (as many targets a step, fewer at a time)"
+        )
+    if recipe.precision == "no":
+        return "set precision to bf16"
+    return (
+        f"lower plan.size from {recipe.plan.size} (and prepare the store again) or model.bag from "
+        f"{recipe.model.bag}"
+    )

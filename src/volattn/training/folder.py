@@ -1,0 +1,129 @@
+"""The run folder: what a run writes beside its states, and what keeps two runs out of one folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from volattn.checkpoints import CONFIG, WEIGHTS
+from volattn.datasets.splits import Split
+from volattn.io.atomic import write_json, write_text
+from volattn.provenance import commit, versions
+from volattn.training.recipe import Recipe
+
+RECIPE, SPLIT, MANIFEST, METRICS = "recipe.yaml", "split.json", "manifest.json", "metrics.jsonl"
+LAST, STATES = "last.safetensors", "resume"
+
+
+class RunFolder:
+    """A folder that one run owns.
+
+    `config.json` and `model.safetensors` (the best weights) make it a model folder, `last.safetensors` holds
+    the last weights, `metrics.jsonl` a line for each step and validation, and `resume/` what a killed run
+    goes on from.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def claim(
+        cls, path: Path, recipe: Recipe, split: Split, fingerprint: str, processes: int, resume: bool
+    ) -> Self:
+        """Makes a folder for a new run, or finds one that this very run has begun.
+
+        Args:
+            path: The folder.
+            recipe: The run's.
+            split: The run's.
+            fingerprint: Of the store.
+            processes: That train together.
+            resume: Whether the folder may hold the run already.
+
+        Raises:
+            ValueError: The folder holds a run and `resume` is false, or it holds another run.
+        """
+        folder = cls(path)
+        begun = (path / MANIFEST).is_file()
+        if begun and not resume:
+            raise ValueError(
+                f"{path}: holds a run already; give --resume to go on with it, or another folder"
+            )
+        if not begun and any((path / name).exists() for name in (CONFIG, WEIGHTS)):
+            raise ValueError(f"{path}: holds a model already; give another folder")
+        facts = {"seed": recipe.seed, "fingerprint": fingerprint, "processes": processes}
+        if begun:
+            folder._check_same(recipe, split, facts)
+            folder._sweep()
+        else:
+            write_text(path / RECIPE, recipe.text())
+            split.write(path / SPLIT)
+        folder._note_session(facts)
+        return folder
+
+    def _check_same(self, recipe: Recipe, split: Split, facts: dict[str, Any]) -> None:
+        changed = differences(Recipe.read(self.path / RECIPE).model_dump(), recipe.model_dump())
+        if changed:
+            raise ValueError(
+                f"{self.path}: was begun with another recipe ({changed[0]}); resume it with its own"
+            )
+        if Split.read(self.path / SPLIT) != split:
+            raise ValueError(
+                f"{self.path}: was begun with other cases or another fold; resume it with its own"
+            )
+        manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+        for key, value in facts.items():
+            if manifest[key] != value:
+                raise ValueError(
+                    f"{self.path}: was begun with {key} {manifest[key]}, now it is {value}; "
+                    f"resume it as it was, or start another run"
+                )
+
+    def _sweep(self) -> None:
+        """Removes what a kill left half written."""
+        for leftover in self.path.rglob(".part-*"):
+            leftover.unlink()
+
+    def _note_session(self, facts: dict[str, Any]) -> None:
+        path = self.path / MANIFEST
+        begun = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        manifest = {**facts, "sessions": [], **begun}
+        manifest["sessions"].append(
+            {
+                "started": datetime.now(UTC).isoformat(timespec="seconds"),
+                "command": sys.argv,
+                "commit": commit(),
+                "versions": versions(),
+            }
+        )
+        write_json(path, manifest)
+
+    def forget_after(self, step: int) -> None:
+        """Drops the metrics of steps that will be taken again, and a line that a kill cut short."""
+        path = self.path / METRICS
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+        whole = [line for line in lines if line.endswith("\n")]
+        write_text(path, "".join(line for line in whole if json.loads(line)["step"] <= step))
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Adds a line to the metrics."""
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def differences(old: Any, new: Any, place: str = "") -> list[str]:
+    """Which values of two nested mappings differ, as "key: old, now new"."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = dict.fromkeys([*old, *new])
+        return [
+            found
+            for key in keys
+            for found in differences(old.get(key), new.get(key), f"{place}.{key}" if place else key)
+        ]
+    return [] if old == new else [f"{place}: {old}, now {new}"]

@@ -1,0 +1,137 @@
+"""A recipe: everything that decides what a run becomes, as values."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from volattn.config import Config
+from volattn.models.config import ModelConfig
+from volattn.preprocessing.plan import Plan
+from volattn.slabs.augment import AugmentConfig
+from volattn.slabs.images import STRIDE
+from volattn.slabs.loader import SlabConfig
+from volattn.training.schedule import ScheduleConfig
+
+_SHIPPED = files("volattn.training") / "recipes"
+
+
+class StepConfig(Config):
+    """What one optimiser step looks at, and so what fits into memory.
+
+    Attributes:
+        targets: M, the neighbouring targets of a slab at most; they share their context.
+        slabs: Slabs joined for one call of the network, on each process.
+        accumulate: Calls whose gradients make one step.
+        empty_share: Share of an epoch's target slices without any object, at most.
+    """
+
+    targets: int = Field(default=4, ge=1)
+    slabs: int = Field(default=1, ge=1)
+    accumulate: int = Field(default=4, ge=1)
+    empty_share: float = Field(default=0.25, ge=0, le=1)
+
+    def nominal_targets(self, processes: int = 1) -> int:
+        """Targets of a full step over all processes."""
+        return self.targets * self.slabs * self.accumulate * processes
+
+
+class OptimiserConfig(Config):
+    """How gradients become new weights.
+
+    Attributes:
+        name: "sgd" (with momentum) or "adamw".
+        lr: Learning rate for a step of `reference_targets` targets; it grows linearly with a step's targets.
+        reference_targets: See `lr`.
+        momentum: Of SGD; the first beta of AdamW.
+        weight_decay: L2 penalty of SGD; decoupled decay of AdamW.
+        clip: Largest norm of a step's gradient; null does not clip.
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(default=0.02, gt=0)
+    reference_targets: int = Field(default=16, ge=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    clip: float | None = Field(default=35.0, gt=0)
+
+
+class ValidationConfig(Config):
+    """When a run looks at cases that it does not learn from, and which.
+
+    Attributes:
+        fraction: Share of the patients that are kept for it (unless a fold is asked for).
+        every: Steps between validations; 0 validates after every epoch. The last step always validates.
+        cases: Validates on the first so many validation cases only; null takes all.
+        batch: Images encoded at a time.
+    """
+
+    fraction: float = Field(default=0.25, ge=0, lt=1)
+    every: int = Field(default=0, ge=0)
+    cases: int | None = Field(default=None, ge=1)
+    batch: int = Field(default=4, ge=1)
+
+
+class Recipe(Config):
+    """A run, as data.
+
+    Attributes:
+        name: What results call it.
+        weights: Where the weights start: none, imagenet, coco, demo, a file or an earlier run.
+        seed: Decides the split, the initial weights, the order of slabs, their augmentation and all sampling.
+        precision: "no" is float32 throughout; "bf16" and "fp16" are automatic mixed precision.
+        save_every: Steps between two states from which a killed run goes on; every validation saves one too.
+        plan: How volumes are prepared; a store prepared otherwise is refused.
+        model: The network; the bags and images of the slabs are its own.
+        step: What a step looks at.
+        augment: How slabs are changed; null does not change them.
+        optimiser: How gradients become weights.
+        schedule: How long, and the learning rate on the way.
+        validation: When and on what.
+    """
+
+    name: str = "custom"
+    weights: str = "none"
+    seed: int = Field(default=0, ge=0)
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    save_every: int = Field(default=500, ge=1)
+    plan: Plan = Plan()
+    model: ModelConfig = ModelConfig()
+    step: StepConfig = StepConfig()
+    augment: AugmentConfig | None = AugmentConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    validation: ValidationConfig = ValidationConfig()
+
+    @property
+    def slabs(self) -> SlabConfig:
+        """The slabs that this model and these steps ask for; a model without attention needs no bags."""
+        return SlabConfig(
+            bag=1 if self.model.attention.kind == "none" else self.model.bag,
+            slices=self.model.slices,
+            stride=STRIDE,
+            targets=self.step.targets,
+            slabs_per_step=self.step.slabs,
+            empty_share=self.step.empty_share,
+        )
+
+
+def shipped() -> tuple[str, ...]:
+    """Names of the recipes in the package."""
+    return tuple(sorted(entry.name[:-5] for entry in _SHIPPED.iterdir() if entry.name.endswith(".yaml")))
+
+
+def load_recipe(source: str | Path) -> Recipe:
+    """Reads a recipe of the package by its name, or any other by its path.
+
+    Raises:
+        ValueError: There is no such recipe, or a key or value of it does not fit.
+    """
+    if str(source) in shipped():
+        return Recipe.read(Path(str(_SHIPPED / f"{source}.yaml")))
+    if Path(source).suffix in (".yaml", ".json"):
+        return Recipe.read(source)
+    raise ValueError(f"{source}: no such recipe; give {' or '.join(shipped())}, or the path of a .yaml file")

@@ -1,0 +1,272 @@
+"""A run from a store to a model folder: the one entry point of training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from volattn.checkpoints import DEMO, ModelFolder, Training, save_folder, save_weights
+from volattn.datasets.splits import Split, make_split
+from volattn.models.bag_backbone import BagBackbone
+from volattn.models.catalogue import build_model
+from volattn.models.weights import fitting, load_weights
+from volattn.preprocessing.store import Store
+from volattn.provenance import commit, versions
+from volattn.slabs.loader import SlabDataset
+from volattn.training.estimate import estimate
+from volattn.training.faults import memory_advice
+from volattn.training.folder import LAST, RECIPE, STATES, RunFolder, differences
+from volattn.training.loop import Step, make_optimiser, make_timetable, train_steps
+from volattn.training.recipe import Recipe
+from volattn.training.state import Progress, has_state, load_state, save_state
+from volattn.training.validate import Validation, follows, validate
+
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    Attributes:
+        path: The run folder, which is a model folder.
+        steps: Taken in all.
+        best_step: Steps behind the best weights.
+        validation: What they scored.
+    """
+
+    path: Path
+    steps: int
+    best_step: int
+    validation: Validation
+
+
+def train(
+    recipe: Recipe,
+    store_path: Path | str,
+    run_path: Path | str,
+    *,
+    resume: bool = False,
+    fold: str | None = None,
+    weights: str | None = None,
+    workers: int = 0,
+    cpu: bool = False,
+    tensorboard: bool = False,
+    progress: Report | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> Result:
+    """Trains a model; under `torchrun` on all its processes together.
+
+    Args:
+        recipe: Everything that decides what the run becomes.
+        store_path: What `volattn prepare` wrote.
+        run_path: The run folder.
+        resume: Goes on with the run in `run_path`, if there is one.
+        fold: "k/n" for a fold instead of the recipe's validation fraction.
+        weights: Instead of the recipe's: none, imagenet, coco, demo, a file or an earlier run.
+        workers: Processes that read ahead, on each process.
+        cpu: Stays on the CPU where there is a GPU.
+        tensorboard: Also writes TensorBoard's files, into `run_path`/tensorboard.
+        progress: Told what is done, how far it is and how far it goes: ("train", steps, steps) and
+            ("validate", slices, slices).
+        announce: Told in words what comes: the estimate, what the weights were, every validation.
+
+    Raises:
+        ValueError: Something does not fit (recipe, store, run folder, weights), memory ran out, or a loss is
+            not finite; the message says what to do. The last saved state is whole whatever happened.
+    """
+    if tensorboard and find_spec("tensorboard") is None:
+        raise ValueError("TensorBoard is not installed; install volattn[tensorboard], or leave it out")
+    run_path = Path(run_path)
+    accelerator = Accelerator(
+        mixed_precision=recipe.precision,
+        cpu=cpu,
+        log_with="tensorboard" if tensorboard else None,
+        project_dir=run_path,
+    )
+    main = accelerator.is_main_process
+    say = announce if main and announce is not None else _silent
+    report = progress if main else None
+    if weights is None and resume and (run_path / RECIPE).is_file():
+        weights = Recipe.read(run_path / RECIPE).weights
+    if weights is not None:
+        recipe = recipe.model_copy(update={"weights": weights})
+    store = Store.open(store_path)
+    _check_plan(recipe, store)
+    split = make_split(store.names, recipe.seed, recipe.validation.fraction, fold)
+    dataset = SlabDataset(
+        store, split.train, recipe.slabs, augment=recipe.augment, seed=recipe.seed, size=recipe.plan.size
+    )
+    timetable = make_timetable(recipe, dataset, accelerator.num_processes)
+
+    states = run_path / STATES
+    going_on = resume and has_state(states)
+    model, origin = _make_model(recipe, store.classes, fresh=not going_on)
+    model.to(accelerator.device)
+    optimiser = make_optimiser(recipe.optimiser, model)
+    accelerator.wait_for_everyone()  # Every process has seen whether there is a state before one is written.
+    folder = _claim(accelerator, run_path, recipe, split, store, resume)
+    state = load_state(states, model, optimiser) if going_on else Progress()
+    say(f"goes on after step {state.step}" if going_on else origin)
+
+    names = _validated(recipe, split)
+    if not split.validation:
+        say(f"no case is left to validate on: the threshold is chosen on training case {', '.join(names)}")
+    with memory_advice(recipe):
+        if state.step < timetable.total:
+            slices = sum(store.case(name).shape[0] for name in names[:: accelerator.num_processes])
+            say(
+                estimate(
+                    model, dataset, recipe, timetable, accelerator, start=state.step, validated=slices
+                ).text
+            )
+        parallel, stepper = accelerator.prepare(model, optimiser)
+        if accelerator.scaler is not None and state.scaler is not None:
+            accelerator.scaler.load_state_dict(state.scaler)
+        if tensorboard:
+            accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": state.step}})
+        if main:
+            folder.forget_after(state.step)
+        if main and not going_on:
+            save_state(states, model, optimiser, state)
+
+        for step in train_steps(
+            parallel, stepper, dataset, recipe, timetable, accelerator, start=state.step, workers=workers
+        ):
+            state = replace(state, step=step.number + 1, seconds=state.seconds + step.seconds)
+            _log(accelerator, folder, _step_row(step))
+            if report is not None:
+                report("train", state.step, timetable.total)
+            validated = follows(recipe.validation, timetable, step.number)
+            if validated:
+                found = validate(
+                    model, store, names, accelerator, batch=recipe.validation.batch, progress=report
+                )
+                _log(accelerator, folder, _validation_row(state.step, found))
+                say(_in_words(state.step, found))
+                if _better(found, state.best):
+                    state = replace(state, best={"step": state.step, **asdict(found)})
+                    if main:
+                        described = _describe(recipe, model, store, split, names, state.step, found)
+                        save_folder(run_path, model, described)
+            if main and (validated or state.step % recipe.save_every == 0):
+                if accelerator.scaler is not None:
+                    state = replace(state, scaler=accelerator.scaler.state_dict())
+                save_weights(run_path / LAST, model)
+                save_state(states, model, optimiser, state)
+    accelerator.end_training()
+    assert state.best is not None, "the last step always validates"
+    best = dict(state.best)
+    return Result(run_path, state.step, best.pop("step"), Validation(**best))
+
+
+def _silent(text: str) -> None:
+    pass
+
+
+def _check_plan(recipe: Recipe, store: Store) -> None:
+    changed = differences(store.plan.model_dump(), recipe.plan.model_dump())
+    if changed:
+        raise ValueError(
+            f"{store.path}: was prepared with another plan than recipe {recipe.name} has (plan.{changed[0]}"
+            f"); prepare the data set with --recipe {recipe.name}, or give the store's value with --set"
+        )
+
+
+def _claim(
+    accelerator: Accelerator, path: Path, recipe: Recipe, split: Split, store: Store, resume: bool
+) -> RunFolder:
+    """The main process claims the folder; the others write nothing."""
+    if not accelerator.is_main_process:
+        return RunFolder(path)
+    return RunFolder.claim(path, recipe, split, store.fingerprint, accelerator.num_processes, resume)
+
+
+def _make_model(recipe: Recipe, classes: tuple[str, ...], *, fresh: bool) -> tuple[BagBackbone, str]:
+    """The network with its initial weights, and in words where they are from."""
+    source = recipe.weights
+    if source == "none" and recipe.model.backbone.norm == "frozen":
+        raise ValueError(
+            "a frozen norm needs pretrained weights; give --weights imagenet, coco, a file or a run, or "
+            "train from scratch with --set model.backbone.norm=group --set model.backbone.frozen_stages=0"
+        )
+    torch.manual_seed(recipe.seed)
+    model = build_model(fitting(recipe.model, source), classes)
+    if source == "none" or not fresh:
+        return model, "starts from new weights"
+    loaded = load_weights(model, DEMO if source == "demo" else source)
+    return model, f"starts from {source}: {len(loaded.copied)} tensors copied, {len(loaded.new)} new"
+
+
+def _validated(recipe: Recipe, split: Split) -> tuple[str, ...]:
+    return (split.validation or split.train)[: recipe.validation.cases]
+
+
+def _better(found: Validation, best: dict | None) -> bool:
+    """Lesions decide; while they are level (none found yet), the organ does."""
+    if best is None:
+        return True
+    return (found.lesion_dice, found.organ_dice or 0) > (best["lesion_dice"], best["organ_dice"] or 0)
+
+
+def _describe(
+    recipe: Recipe,
+    model: BagBackbone,
+    store: Store,
+    split: Split,
+    names: tuple[str, ...],
+    step: int,
+    found: Validation,
+) -> ModelFolder:
+    return ModelFolder(
+        model=model.config,
+        plan=recipe.plan,
+        classes=store.classes,
+        threshold=found.threshold,
+        training=Training(
+            recipe=recipe.name,
+            dataset=store.description.dataset,
+            fingerprint=store.fingerprint,
+            cases=split.train,
+            validation=names,
+            sources={name: store.case(name).description.image_sha256 for name in split.train},
+            seed=recipe.seed,
+            step=step,
+            commit=commit(),
+            versions=versions(),
+        ),
+    )
+
+
+def _log(accelerator: Accelerator, folder: RunFolder, row: dict) -> None:
+    if accelerator.is_main_process:
+        folder.append(row)
+        numbers = {key: value for key, value in row.items() if isinstance(value, float)}
+        accelerator.log(numbers | row.get("entropies", {}), step=row["step"])
+
+
+def _step_row(step: Step) -> dict:
+    return {
+        "step": step.number + 1,
+        "epoch": step.epoch,
+        "lr": step.lr,
+        **step.losses,
+        "gradient_norm": step.gradient_norm if math.isfinite(step.gradient_norm) else None,
+        "targets": step.targets,
+        "seconds": round(step.seconds, 3),
+    }
+
+
+def _validation_row(step: int, found: Validation) -> dict:
+    return {"step": step, **asdict(found)}
+
+
+def _in_words(step: int, found: Validation) -> str:
+    organ = "" if found.organ_dice is None else f", organ Dice {found.organ_dice:.3f}"
+    return f"step {step}: lesion Dice {found.lesion_dice:.3f} at score {found.threshold:.2f}{organ}"

@@ -1,0 +1,97 @@
+"""What tests share: the real data if it is there, and small volumes made on the spot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from volattn.io.nifti import write_labels, write_volume
+from volattn.structures.geometry import Geometry
+from volattn.structures.volume import Volume
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real CTs beside the repository; tests that need it are skipped where it is missing."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the folder of real data is not there")
+    return folder
+
+
+@pytest.fixture
+def make_volume() -> Callable[..., Volume]:
+    """Makes a small CT-like volume: `make_volume(shape, spacing, affine=None, seed=0)`."""
+    return _make_volume
+
+
+@pytest.fixture
+def write_lits_case(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
+    """Writes one case in LiTS's layout: `write_lits_case(number, folder=tmp_path / "lits", **options)`.
+
+    Options: `shape`, `spacing`, `seed`, `suffix` (".nii.gz"), `labels` (an array instead of the default liver
+    with one lesion). Returns the paths of the volume and the segmentation.
+    """
+
+    def write(
+        number: int = 0,
+        folder: Path = tmp_path / "lits",
+        *,
+        shape: tuple[int, int, int] = (12, 24, 28),
+        spacing: tuple[float, float, float] = (2.0, 0.8, 0.8),
+        seed: int = 0,
+        suffix: str = ".nii.gz",
+        labels: np.ndarray | None = None,
+    ) -> tuple[Path, Path]:
+        volume = _make_volume(shape, spacing, seed=seed + number)
+        image = folder / f"volume-{number}{suffix}"
+        segmentation = folder / f"segmentation-{number}{suffix}"
+        write_volume(image, volume)
+        write_labels(segmentation, _liver_with_lesion(shape) if labels is None else labels, volume)
+        return image, segmentation
+
+    return write
+
+
+@pytest.fixture
+def write_description(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a `dataset.json` with the given entries into `tmp_path / "set"`; returns that folder."""
+
+    def write(**entries: object) -> Path:
+        folder = tmp_path / "set"
+        folder.mkdir(exist_ok=True)
+        (folder / "dataset.json").write_text(json.dumps(entries))
+        return folder
+
+    return write
+
+
+def _make_volume(
+    shape: tuple[int, int, int] = (12, 24, 28),
+    spacing: tuple[float, float, float] = (2.0, 0.8, 0.8),
+    affine: np.ndarray | None = None,
+    seed: int = 0,
+) -> Volume:
+    """Noise around soft tissue in a body, air around it; int16 HU."""
+    noise = np.random.default_rng(seed).normal(60, 25, shape)
+    body = _ellipsoid(shape, (shape[0], shape[1] * 0.42, shape[2] * 0.42))
+    array = np.where(body, noise, -1000 + noise / 10).round().astype(np.int16)
+    geometry = Geometry.aligned(shape, spacing) if affine is None else Geometry(shape, affine)
+    return Volume(array, geometry, "made")
+
+
+def _liver_with_lesion(shape: tuple[int, int, int]) -> np.ndarray:
+    z, y, x = shape
+    liver = _ellipsoid(shape, (z * 0.4, y * 0.3, x * 0.3))
+    lesion = _ellipsoid(shape, (max(z * 0.15, 1), y * 0.12, x * 0.12))
+    return liver.astype(np.uint8) + lesion
+
+
+def _ellipsoid(shape: tuple[int, int, int], radii: tuple[float, float, float]) -> np.ndarray:
+    axes = [np.arange(size) - (size - 1) / 2 for size in shape]
+    z, y, x = np.meshgrid(*axes, indexing="ij")
+    return (z / radii[0]) ** 2 + (y / radii[1]) ** 2 + (x / radii[2]) ** 2 <= 1

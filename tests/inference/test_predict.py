@@ -1,0 +1,185 @@
+"""One CT in, one label map out: on the voxel, in any orientation, in little memory."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from boxes_in_ct import LESION_BOXES, SHAPE, box_predictor, ct, truth, turns
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from small_detectors import CLASSES, made, small_config
+from volattn.checkpoints import ModelFolder, Training, save_folder
+from volattn.inference.predict import Predictor, find_device, load
+from volattn.inference.reader import SliceReader
+from volattn.io.nifti import write_volume
+from volattn.preprocessing.plan import Plan
+from volattn.preprocessing.prepared import prepare_volume
+from volattn.structures.geometry import Geometry
+from volattn.structures.volume import Volume
+
+
+@pytest.mark.parametrize("tilt", [0.0, 0.3])
+def test_every_orientation_gives_the_same_labels_in_its_own_axes(tilt: float) -> None:
+    predictor = box_predictor()
+    for turn in turns():
+        volume = ct(turn, tilt)
+        found = predictor.predict(volume)
+        np.testing.assert_array_equal(turn.apply(found.labels), truth())
+        assert found.labels.shape == found.lesions.shape == volume.array.shape
+        assert found.labels.dtype == np.uint8
+        assert len(found.records) == 2
+        for record in found.records:
+            start, stop = record.box[:3], record.box[3:]
+            inside = tuple(slice(*ends) for ends in zip(start, stop, strict=True))
+            assert (found.lesions[inside] == record.id).all()
+            assert np.count_nonzero(found.lesions == record.id) == np.prod(np.subtract(stop, start))
+            axis = "kji".index(record.file_axis)
+            assert (found.lesions.take(record.file_slice, axis=axis) == record.id).any()
+
+
+def test_records_say_where_and_how_large() -> None:
+    volume = ct()
+    found = box_predictor().predict(volume)
+    assert found.organ is not None
+    assert found.organ.name == CLASSES[0]
+    assert found.organ.volume_ml == pytest.approx(np.count_nonzero(truth()) * 1.5 * 0.8 * 0.8 / 1000)
+    for record, box in zip(found.records, LESION_BOXES, strict=True):
+        assert record.box == box
+        sides = np.subtract(box[3:], box[:3]) * volume.geometry.spacing
+        assert record.volume_ml == pytest.approx(np.prod(sides) / 1000)
+        assert record.long_axis_mm == pytest.approx(np.hypot(sides[1], sides[2]))
+        z0, y0, x0, z1, y1, x1 = box
+        wanted = (
+            *(-31 + (x0 - 0.5) * 0.8, -87.5 + (y0 - 0.5) * 0.8, 412 + (z0 - 0.5) * 1.5),
+            *(-31 + (x1 - 0.5) * 0.8, -87.5 + (y1 - 0.5) * 0.8, 412 + (z1 - 0.5) * 1.5),
+        )
+        assert record.box_lps == pytest.approx(wanted)
+        assert record.bag is not None
+        assert record.bag.model_slices[1] == record.model_slice
+        assert record.bag.channel == pytest.approx((0.5, 0.25, 0.25))
+        assert record.bag.spatial == pytest.approx((0.25, 0.25, 0.5))
+
+
+def test_bag_slices_are_those_of_the_file() -> None:
+    """3 mm slices counted from the head: the bag's centres, 4.5 mm apart, named by the nearest slice."""
+    turn = next(turn for turn in turns() if turn.axes == (0, 1, 2) and turn.flips == (True, False, False))
+    found = box_predictor().predict(ct(turn, spacing=(3.0, 0.8, 0.8)))
+    np.testing.assert_array_equal(turn.apply(found.labels), truth())
+    for record in found.records:
+        assert record.bag is not None
+        canonical = np.array(record.bag.model_slices) * 1.5 / 3.0
+        nearest = SHAPE[0] - 1 - np.array(record.bag.file_slices)
+        assert np.abs(nearest - canonical).max() <= 0.5
+        assert record.bag.offsets_mm == pytest.approx(
+            (np.array(record.bag.model_slices) - record.model_slice) * 1.5
+        )
+
+
+def test_threshold_can_be_given_and_batch_changes_nothing() -> None:
+    volume = ct()
+    assert box_predictor().predict(volume, threshold=0.99).records == ()
+    assert box_predictor().predict(volume, threshold=0.0).threshold == 0.0
+    one, many = box_predictor(5).predict(volume), box_predictor(5, batch=4).predict(volume)
+    np.testing.assert_array_equal(one.labels, many.labels)
+    assert one.records == many.records
+    for wrong in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="threshold"):
+            box_predictor().predict(volume, threshold=wrong)
+
+
+def test_each_slice_is_encoded_once() -> None:
+    predictor = box_predictor(9)
+    seen: list[tuple[str, int, int]] = []
+    predictor.predict(ct(), progress=lambda *step: seen.append(step))
+    assert predictor.model.encoded == SHAPE[0]
+    assert seen == [("boxes", done, SHAPE[0]) for done in range(1, SHAPE[0] + 1)]
+
+
+def test_nan_in_an_array_is_refused() -> None:
+    array = ct().array.astype(np.float32)
+    array[0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="1 of its"):
+        box_predictor().predict(Volume(array, ct().geometry, "spoiled"))
+
+
+@given(
+    depth=st.integers(1, 9),
+    spacing=st.sampled_from([0.7, 1.5, 2.5, 5.0]),
+    step=st.sampled_from([None, 1.5, 2.0]),
+    size=st.sampled_from([32, 40, 64]),
+    seed=st.integers(0, 1000),
+)
+@settings(deadline=None, max_examples=30)
+def test_reader_gives_the_prepared_slices_bit_for_bit(
+    depth: int, spacing: float, step: float | None, size: int, seed: int
+) -> None:
+    array = np.random.default_rng(seed).integers(-1000, 1000, (depth, 41, 60)).astype(np.int16)
+    volume = Volume(
+        array[:, ::-1], Geometry.aligned(array.shape, (spacing, 0.7, 0.7)).turned(ct().geometry.turn())
+    )
+    plan = Plan(z_spacing=step, size=size)
+    prepared, reader = prepare_volume(volume, plan), SliceReader(volume, plan)
+    assert reader.depth == len(prepared.image)
+    np.testing.assert_array_equal(np.stack([reader.slice(z) for z in range(reader.depth)]), prepared.image)
+    for mine, theirs in zip(reader.back(), prepared.back(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("depth", [30, 90])
+def test_memory_stays_below_eight_bytes_a_voxel(depth: int) -> None:
+    """The CT's own two bytes among them; 5 mm slices, which preparing would make 3.3 times as many."""
+    shape = (depth, 96, 96)
+    array = np.full(shape, -200, np.int16)
+    array[:, 10:90, 10:90] = 100
+    array[::6, 20:80, 20:80] = 200
+    predictor = box_predictor()
+    predictor.folder = predictor.folder.model_copy(update={"plan": Plan(size=96)})
+    volume = Volume(array, Geometry.aligned(shape, (5.0, 0.8, 0.8)))
+    tracemalloc.start()
+    found = predictor.predict(volume)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found.records) == -(-depth // 6)
+    fixed = 2 * 2**20  # the slices in work, whatever the depth
+    assert peak + array.nbytes <= 8 * array.size + fixed
+
+
+def test_a_run_folder_predicts_from_a_file(tmp_path) -> None:
+    config = small_config(5)
+    model = made(config, dtype=torch.float32)
+    folder = ModelFolder(
+        model=config,
+        plan=Plan(z_spacing=2.0, size=64),
+        classes=CLASSES,
+        threshold=0.1,
+        training=Training(recipe="small", dataset="made", fingerprint="0"),
+    )
+    save_folder(tmp_path / "run", model, folder)
+    volume = ct()
+    write_volume(tmp_path / "boxes.nii.gz", volume)
+    predictor = load(tmp_path / "run", device="cpu")
+    assert isinstance(predictor, Predictor)
+    assert predictor.fingerprint is not None
+    read = predictor.predict(tmp_path / "boxes.nii.gz")
+    given_ = predictor.predict(volume)
+    np.testing.assert_array_equal(read.labels, given_.labels)
+    assert read.threshold == 0.1
+    assert read.volume.name == "boxes"
+    with pytest.raises(ValueError, match="no such model folder"):
+        load(tmp_path / "nothing")
+
+
+def test_devices() -> None:
+    assert find_device("cpu").type == "cpu"
+    with pytest.raises(ValueError, match="unknown"):
+        find_device("potato")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="not there"):
+            find_device("cuda")
+        assert find_device("auto").type == "cpu"
+    with pytest.raises(ValueError, match="batch"):
+        box_predictor(batch=0)

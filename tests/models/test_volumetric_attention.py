@@ -1,0 +1,154 @@
+"""The module against the equations, in numpy, and its symmetries."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.ndimage import correlate
+
+from volattn import VolumetricAttention
+from volattn.models.volumetric_attention import entropy
+
+NAMES = {
+    "channel.reduce.weight",
+    "channel.expand.weight",
+    "channel.gate.weight",
+    "channel.gate.bias",
+    "spatial.embed.weight",
+    "spatial.gate.weight",
+    "spatial.gate.bias",
+}
+
+
+def module(channels: int = 12, seed: int = 0, **options: object) -> VolumetricAttention:
+    torch.manual_seed(seed)
+    made = VolumetricAttention(channels, reduction=4, kernel_size=3, **options).double()  # type: ignore[arg-type]
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.5)
+    return made
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max())
+    return e / e.sum()
+
+
+def written_out(va: VolumetricAttention, target: np.ndarray, context: np.ndarray, scale: str) -> np.ndarray:
+    """Eqs. 2 and 3 for one target (C, H, W) and its bag (N, C, H, W), with no tensor library."""
+    weight = {name: tensor.detach().numpy() for name, tensor in va.named_parameters()}
+    if va.channel is not None:
+        w1, w2 = weight["channel.reduce.weight"], weight["channel.expand.weight"]
+
+        def g(x: np.ndarray) -> np.ndarray:
+            return w2 @ np.maximum(w1 @ x.mean(axis=(1, 2)), 0)
+
+        bag = np.stack([g(x) for x in context])
+        value = softmax(bag @ g(target)) @ bag
+        gate = sigmoid(weight["channel.gate.weight"] @ np.maximum(value, 0) + weight["channel.gate.bias"])
+        target = target * gate[:, None, None]
+    if va.spatial is not None:
+        kernel = weight["spatial.embed.weight"][0]
+
+        def e(x: np.ndarray) -> np.ndarray:
+            pooled = np.stack([x.max(axis=0), x.mean(axis=0)])
+            return sum(correlate(p, k, mode="constant") for p, k in zip(pooled, kernel, strict=True))
+
+        maps = np.stack([e(x) for x in context])
+        factor = {"none": 1.0, "sqrt": maps[0].size ** -0.5, "mean": 1 / maps[0].size}[scale]
+        attention = softmax((maps * e(target)).sum(axis=(1, 2)) * factor)
+        value = np.maximum(np.tensordot(attention, maps, axes=1), 0)
+        gate = (
+            correlate(value, weight["spatial.gate.weight"][0, 0], mode="constant")
+            + weight["spatial.gate.bias"][0]
+        )
+        target = target * sigmoid(gate)
+    return target
+
+
+@pytest.mark.parametrize("scale", ["none", "sqrt", "mean"])
+@pytest.mark.parametrize(("channel", "spatial"), [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize("gate_kernel", [1, 7])
+def test_equals_the_equations(scale: str, channel: bool, spatial: bool, gate_kernel: int) -> None:
+    va = module(channel=channel, spatial=spatial, scale=scale, gate_kernel=gate_kernel)
+    target, context = torch.randn(2, 12, 9, 10).double(), torch.randn(2, 5, 12, 9, 10).double()
+    expected = np.stack(
+        [written_out(va, t, c, scale) for t, c in zip(target.numpy(), context.numpy(), strict=True)]
+    )
+    np.testing.assert_allclose(va(target, context).detach().numpy(), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_the_parameters_have_their_names() -> None:
+    assert {name for name, _ in VolumetricAttention(32).named_parameters()} == NAMES
+
+
+def test_gates_start_all_but_open() -> None:
+    target = torch.rand(1, 32, 8, 8)
+    refined = VolumetricAttention(32)(target, torch.rand(1, 5, 32, 8, 8))
+    torch.testing.assert_close(refined, target * torch.sigmoid(torch.tensor(3.0)) ** 2)
+
+
+@given(seed=st.integers(0, 1000), images=st.integers(1, 7))
+def test_the_order_of_a_bag_does_not_matter(seed: int, images: int) -> None:
+    torch.manual_seed(seed)
+    va = module(seed=seed)
+    target, context = torch.randn(1, 12, 6, 6).double(), torch.randn(1, images, 12, 6, 6).double()
+    torch.testing.assert_close(va(target, context), va(target, context[:, torch.randperm(images)]))
+
+
+def test_identical_images_get_uniform_attention() -> None:
+    va = module()
+    image = torch.randn(1, 12, 6, 6).double()
+    refined = va.refine_with_weights(image, va.describe(image), torch.zeros(1, 5, dtype=torch.long))
+    for weights in (refined.channel, refined.spatial):
+        assert weights is not None
+        torch.testing.assert_close(weights, torch.full((1, 5), 0.2).double())
+
+
+def test_pooled_context_is_the_whole_context() -> None:
+    va = module()
+    images = torch.randn(6, 12, 6, 6).double()
+    bags = torch.tensor([[0, 0, 1, 2, 3], [1, 2, 3, 4, 5]])
+    pooled = va.refine(images[[1, 3]], va.describe(images), bags)
+    torch.testing.assert_close(va(images[[1, 3]], images[bags]), pooled)
+
+
+def test_every_parameter_moves_within_ten_steps() -> None:
+    torch.manual_seed(0)
+    va = VolumetricAttention(32)
+    before = {name: parameter.detach().clone() for name, parameter in va.named_parameters()}
+    optimiser = torch.optim.SGD(va.parameters(), lr=0.1)
+    for _ in range(10):
+        target, context = torch.rand(2, 32, 8, 8), torch.rand(2, 5, 32, 8, 8)
+        optimiser.zero_grad()
+        (va(target, context) - target * context.mean(dim=1)).square().mean().backward()
+        optimiser.step()
+    for name, parameter in va.named_parameters():
+        assert not torch.equal(parameter, before[name]), name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kernel_size": 4}, "kernel_size must be odd"),
+        ({"gate_kernel": 0}, "gate_kernel must be odd"),
+        ({"scale": "half"}, "scale must be"),
+        ({"reduction": 0}, "must be positive"),
+    ],
+)
+def test_wrong_options_are_named(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        VolumetricAttention(8, **options)  # type: ignore[arg-type]
+
+
+def test_entropy_is_one_when_uniform_and_zero_when_one_hot() -> None:
+    weights = torch.tensor([[0.25] * 4, [1.0, 0, 0, 0]])
+    torch.testing.assert_close(entropy(weights), torch.tensor([1.0, 0.0]))
+    assert entropy(torch.ones(2, 1)).tolist() == [1.0, 1.0]

@@ -1,0 +1,153 @@
+"""Pretrained weights, from files with the published names that the tests make themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from small_detectors import CLASSES, made, small_config
+from torchvision.models import resnet18
+from torchvision.models.detection import maskrcnn_resnet50_fpn
+from torchvision.ops import FrozenBatchNorm2d
+
+from volattn.models.catalogue import build_model
+from volattn.models.config import BackboneConfig, ModelConfig, ProposalConfig
+from volattn.models.weights import fitting, load_weights
+
+
+def published(name: str = "resnet18", **backbone: object) -> ModelConfig:
+    return ModelConfig(backbone=BackboneConfig(name=name, **backbone))  # type: ignore[arg-type]
+
+
+def test_imagenet_names_fill_the_body(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    source = resnet18(weights=None)
+    for module in source.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    torch.save(source.state_dict(), tmp_path / "resnet18.pth")
+    model = build_model(fitting(published(), "imagenet"), CLASSES).eval()
+    loaded = load_weights(model, tmp_path / "resnet18.pth")
+    assert all(key.startswith("backbone.body.") for key in loaded.copied)
+    assert not any(key.startswith("backbone.body.") for key in loaded.new)
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        x = image
+        for part in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
+            x = getattr(source.eval(), part)(x)
+        ours = model.backbone.body(image)["3"]
+    torch.testing.assert_close(ours, x, rtol=1e-4, atol=1e-5)
+
+
+def test_the_frozen_norm_has_the_epsilon_of_its_weights() -> None:
+    for source, eps in (("imagenet", 1e-5), ("coco", 0.0)):
+        model = build_model(fitting(published(), source), CLASSES)
+        assert {m.eps for m in model.modules() if isinstance(m, FrozenBatchNorm2d)} == {eps}
+
+
+def test_a_dropped_stage_needs_no_weights(tmp_path: Path) -> None:
+    torch.save(resnet18(weights=None).state_dict(), tmp_path / "resnet18.pth")
+    config = published().model_copy(
+        update={
+            "backbone": BackboneConfig(name="resnet18", stages=3),
+            "proposals": ProposalConfig(anchor_sizes=((8.0,), (16.0,), (32.0,), (64.0,))),
+        }
+    )
+    loaded = load_weights(build_model(config, CLASSES), tmp_path / "resnet18.pth")
+    assert not any("layer4" in key for key in loaded.copied)
+
+
+def test_coco_names_fill_all_but_the_predictors(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    state = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=91).state_dict()
+    old = {}
+    for key, tensor in state.items():
+        key = key.replace("rpn.head.conv.0.0.", "rpn.head.conv.")
+        for block in ("inner_blocks", "layer_blocks"):
+            for level in range(4):
+                key = key.replace(f"fpn.{block}.{level}.0.", f"fpn.{block}.{level}.")
+        for layer in range(4):
+            key = key.replace(f"mask_head.{layer}.0.", f"mask_head.mask_fcn{layer + 1}.")
+        old[key] = tensor
+    torch.save(old, tmp_path / "coco.pth")
+    config = published("resnet50")
+    model = build_model(config, CLASSES)
+    loaded = load_weights(model, tmp_path / "coco.pth")
+    assert all("predictor" in key or key.startswith("attention.") for key in loaded.new)
+    own = model.state_dict()
+    for key in (
+        "rpn.head.conv.0.0.weight",
+        "roi_heads.mask_head.3.0.weight",
+        "backbone.fpn.inner_blocks.2.0.bias",
+    ):
+        torch.testing.assert_close(own[key], state[key])
+
+
+def test_a_run_of_other_classes_gives_backbone_pyramid_and_rpn(tmp_path: Path) -> None:
+    earlier = build_model(small_config(), ("lesion",))
+    save_file(earlier.state_dict(), tmp_path / "model.safetensors")
+    for attention in (False, True):
+        model = build_model(small_config(), CLASSES)
+        loaded = load_weights(model, tmp_path, attention=attention)
+        prefixes = {"backbone", "rpn", *(["attention"] if attention else [])}
+        assert {key.split(".")[0] for key in loaded.copied} == prefixes
+        assert {key.split(".")[0] for key in loaded.new} == {"roi_heads", "attention"} - prefixes
+
+
+def test_a_run_of_the_same_network_gives_everything(tmp_path: Path) -> None:
+    earlier = made(small_config(), dtype=torch.float32)
+    save_file(earlier.state_dict(), tmp_path / "model.safetensors")
+    model = build_model(small_config(), CLASSES)
+    assert not load_weights(model, tmp_path / "model.safetensors").new
+    torch.testing.assert_close(dict(model.state_dict()), dict(earlier.state_dict()))
+
+
+def test_none_changes_nothing() -> None:
+    model = build_model(small_config(), CLASSES)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert not load_weights(model, "none").copied
+    torch.testing.assert_close(dict(model.state_dict()), before)
+
+
+class Payload:
+    """Unpickling it would run code."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (exec, ("raise SystemExit('unpickled')",))
+
+
+def test_nothing_is_unpickled_and_every_fault_has_one_line(tmp_path: Path) -> None:
+    model = build_model(published(), CLASSES)
+    torch.save({"conv1.weight": Payload()}, tmp_path / "evil.pth")
+    (tmp_path / "empty.safetensors").write_bytes(b"")
+    (tmp_path / "empty.pth").write_bytes(b"")
+    torch.save([torch.ones(1)], tmp_path / "list.pth")
+    torch.save({"head.weight": torch.ones(1)}, tmp_path / "other.pth")
+    for name, reason in (
+        ("evil.pth", "more than tensors"),
+        ("empty.safetensors", "cannot be read"),
+        ("empty.pth", "cannot be read"),
+        ("list.pth", "not a state dict"),
+        ("other.pth", "another network"),
+        ("missing.pth", "no such file"),
+    ):
+        with pytest.raises(ValueError, match=reason) as caught:
+            load_weights(model, tmp_path / name)
+        assert name in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_batch_norm_weights_do_not_go_into_group_norm(tmp_path: Path) -> None:
+    torch.save(resnet18(weights=None).state_dict(), tmp_path / "resnet18.pth")
+    with pytest.raises(ValueError, match=r"norm=frozen"):
+        load_weights(build_model(small_config(), CLASSES), tmp_path / "resnet18.pth")
+
+
+def test_published_weights_need_the_published_network() -> None:
+    with pytest.raises(ValueError, match=r"resnet50 only"):
+        load_weights(build_model(published(), CLASSES), "coco")
+    with pytest.raises(ValueError, match=r"width=64"):
+        load_weights(build_model(small_config(), CLASSES), "imagenet")

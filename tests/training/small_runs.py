@@ -1,0 +1,119 @@
+"""A store and a recipe with which a whole run takes seconds; and a script to be killed, or run by torchrun.
+
+python small_runs.py STORE RUN [--resume] [--set key=value ...]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from volattn.datasets.case import LabelScheme
+from volattn.models.config import AttentionConfig, BackboneConfig, ModelConfig, ProposalConfig, RegionConfig
+from volattn.preprocessing.plan import Plan
+from volattn.preprocessing.store import (
+    CASE,
+    IMAGE,
+    LABELS,
+    STORE,
+    CaseDescription,
+    Store,
+    StoreDescription,
+    case_folder,
+    write_array,
+)
+from volattn.training.recipe import OptimiserConfig, Recipe, StepConfig, ValidationConfig
+from volattn.training.schedule import ScheduleConfig
+
+SIZE = 64
+PLAN = Plan(z_spacing=1.5, size=SIZE)
+
+
+def small_recipe(**changes: Any) -> Recipe:
+    """Eight steps of a network of a tenth of a million weights, validated twice."""
+    values: dict[str, Any] = {
+        "name": "small",
+        "plan": PLAN,
+        "save_every": 2,
+        "model": ModelConfig(
+            bag=3,
+            mean=(0.5,),
+            std=(0.25,),
+            attention=AttentionConfig(reduction=4),
+            backbone=BackboneConfig(
+                name="resnet18", norm="group", frozen_stages=0, width=16, stages=2, pyramid_channels=16
+            ),
+            proposals=ProposalConfig(
+                anchor_sizes=((8.0,), (16.0,), (32.0,)), samples=32, before_nms=(60, 40), after_nms=(40, 20)
+            ),
+            regions=RegionConfig(samples=16, box_channels=32, mask_layers=(16,), detections=5),
+        ),
+        "step": StepConfig(targets=2, slabs=1, accumulate=1),
+        "optimiser": OptimiserConfig(name="adamw", lr=2e-3, reference_targets=2, clip=5.0),
+        "schedule": ScheduleConfig(unit="steps", length=8, decay="cosine", warmup=2),
+        "validation": ValidationConfig(every=4, cases=1),
+    }
+    return Recipe(**values | changes)
+
+
+def write_store(path: Path, cases: int = 4, depth: int = 14, plan: Plan = PLAN) -> Store:
+    """Bright livers with one dark lesion each, as `volattn prepare` would have left them."""
+    names = tuple(f"volume-{number}" for number in range(cases))
+    for number, name in enumerate(names):
+        image, labels = _case(np.random.default_rng(number), depth)
+        folder = case_folder(path, name)
+        folder.mkdir(parents=True)
+        write_array(folder / IMAGE, image)
+        write_array(folder / LABELS, labels)
+        description = CaseDescription(
+            name=name,
+            shape=image.shape,
+            step=1.5,
+            source_shape=image.shape,
+            source_affine=tuple(map(tuple, np.eye(4).tolist())),
+            organ_pixels=tuple((labels >= 1).sum((1, 2)).tolist()),
+            lesion_pixels=tuple((labels == 2).sum((1, 2)).tolist()),
+            image_sha256=f"{number:064d}",
+            labels_sha256="",
+            files={},
+            measures={},
+        )
+        (folder / CASE).write_text(description.text("json"))
+    described = StoreDescription(
+        dataset="small",
+        plan=plan,
+        scheme=LabelScheme(organ_name="liver", organ_values=(1,), lesion_values=(2,)),
+        fingerprint="f" * 64,
+        cases=names,
+    )
+    (path / STORE).write_text(described.text("json"))
+    return Store.open(path)
+
+
+def _case(generator: np.random.Generator, depth: int) -> tuple[np.ndarray, np.ndarray]:
+    z, y, x = np.mgrid[:depth, :SIZE, :SIZE]
+    middle = generator.uniform(26, 38, 2)
+    liver = ((y - middle[0]) / 22) ** 2 + ((x - middle[1]) / 20) ** 2 < 1
+    liver &= (z > 0) & (z < depth - 1)
+    place = middle + generator.uniform(-8, 8, 2)
+    lesion = (y - place[0]) ** 2 + (x - place[1]) ** 2 + (2 * (z - depth / 2)) ** 2 < 8**2
+    labels = liver.astype(np.uint8) + (liver & lesion)
+    image = np.select([labels == 2, labels == 1], [20, 180], -120) + generator.normal(0, 15, labels.shape)
+    return image.round().astype(np.int16), labels
+
+
+def main(arguments: list[str]) -> None:
+    from volattn.training.run import train
+
+    torch.set_num_threads(1)
+    resume = "--resume" in arguments
+    store, run, *settings = [word for word in arguments if word not in ("--resume", "--set")]
+    train(small_recipe().updated(settings), store, run, resume=resume, cpu=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

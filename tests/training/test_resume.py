@@ -1,0 +1,183 @@
+"""A killed run goes on as if nothing had happened: bit for bit, whatever the moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import small_runs
+import torch
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+from small_runs import small_recipe, write_store
+
+from volattn.models.catalogue import build_model
+from volattn.training.loop import make_optimiser
+from volattn.training.recipe import OptimiserConfig
+from volattn.training.run import train
+from volattn.training.state import Progress, load_state, save_state
+
+SETTINGS = ["schedule.length=10", "validation.every=5", "save_every=2"]
+CLASSES = ("liver", "lesion")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store, and an uninterrupted run on it."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("data")
+    write_store(folder / "store")
+    train(small_recipe().updated(SETTINGS), folder / "store", folder / "whole", cpu=True)
+    return folder
+
+
+def taken(run: Path) -> int:
+    """Lines of the metrics so far."""
+    return (run / "metrics.jsonl").read_text().count("\n") if (run / "metrics.jsonl").exists() else 0
+
+
+def story(run: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+@pytest.mark.parametrize("lines", [1, 7])
+def test_a_killed_run_reaches_the_weights_of_an_uninterrupted_one(
+    data: Path, tmp_path: Path, lines: int
+) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, small_runs.__file__, str(data / "store"), str(run)]
+    command += [word for setting in SETTINGS for word in ("--set", setting)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while taken(run) < lines and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, process.stderr.read() if process.stderr else ""
+    train(small_recipe().updated(SETTINGS), data / "store", run, resume=True, cpu=True)
+
+    for name in ("last.safetensors", "model.safetensors"):
+        ours, whole = load_file(run / name), load_file(data / "whole" / name)
+        assert all(torch.equal(ours[key], whole[key]) for key in whole), name
+    assert (run / "config.json").read_text() == (data / "whole" / "config.json").read_text()
+    assert story(run) == story(data / "whole")
+    assert not list(run.rglob(".part-*"))
+
+
+def test_resuming_in_the_middle_of_an_epoch_and_of_an_accumulated_step(data: Path, tmp_path: Path) -> None:
+    """Stopped from within after every step in turn, and gone on with each time."""
+    recipe = small_recipe(save_every=1).updated(["schedule.length=4", "step.accumulate=2"])
+    train(recipe, data / "store", tmp_path / "whole", cpu=True)
+
+    stops: list[int] = []
+
+    def stop_once(what: str, done: int, total: int) -> None:
+        """Before the state of the step is saved, so that the next attempt takes it again."""
+        if what == "train" and done < total and done not in stops:
+            stops.append(done)
+            raise InterruptedError
+
+    for _ in range(3):
+        with pytest.raises(InterruptedError):
+            train(recipe, data / "store", tmp_path / "run", resume=True, cpu=True, progress=stop_once)
+    train(recipe, data / "store", tmp_path / "run", resume=True, cpu=True, progress=stop_once)
+    assert stops == [1, 2, 3]
+    ours, whole = (load_file(tmp_path / name / "last.safetensors") for name in ("run", "whole"))
+    assert all(torch.equal(ours[key], whole[key]) for key in whole)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_a_run_that_goes_on_stays_within_a_tolerance(data: Path, tmp_path: Path) -> None:
+    """CUDA adds gradients up in any order: losses then agree to 1 % and weights to 1e-2 after ten steps."""
+    recipe = small_recipe().updated(SETTINGS)
+    AcceleratorState._reset_state(True)
+    train(recipe, data / "store", tmp_path / "whole")
+
+    def stop(what: str, done: int, total: int) -> None:
+        if done == 7:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train(recipe, data / "store", tmp_path / "run", progress=stop)
+    train(recipe, data / "store", tmp_path / "run", resume=True)
+    AcceleratorState._reset_state(True)
+    ours, whole = (load_file(tmp_path / name / "last.safetensors") for name in ("run", "whole"))
+    for key in whole:
+        torch.testing.assert_close(ours[key], whole[key], rtol=0, atol=1e-2)
+    for one, other in zip(story(tmp_path / "run"), story(tmp_path / "whole"), strict=True):
+        assert one.get("loss", 0) == pytest.approx(other.get("loss", 0), rel=1e-2)
+
+
+def test_a_finished_run_has_nothing_left_to_do(data: Path, tmp_path: Path) -> None:
+    recipe = small_recipe().updated(["schedule.length=2"])
+    first = train(recipe, data / "store", tmp_path / "run", cpu=True)
+    before = (tmp_path / "run" / "last.safetensors").read_bytes()
+    assert train(recipe, data / "store", tmp_path / "run", resume=True, cpu=True) == first
+    assert (tmp_path / "run" / "last.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_an_optimisers_state_survives(tmp_path: Path, name: str, momentum: float) -> None:
+    model = build_model(small_recipe().model, CLASSES)
+    optimiser = make_optimiser(OptimiserConfig(name=name, momentum=momentum), model)
+    for parameter in list(model.parameters())[:5]:
+        parameter.grad = torch.ones_like(parameter)
+    optimiser.step()
+    save_state(tmp_path, model, optimiser, Progress(step=3, seconds=1.5))
+
+    torch.manual_seed(1)
+    again = build_model(small_recipe().model, CLASSES)
+    renewed = make_optimiser(OptimiserConfig(name=name, momentum=momentum), again)
+    progress = load_state(tmp_path, again, renewed)
+    assert (progress.step, progress.seconds) == (3, 1.5)
+    for one, other in ((model, optimiser), (again, renewed)):
+        for parameter in one.parameters():
+            parameter.grad = torch.full_like(parameter, 0.5)
+        other.step()
+    for ours, theirs in zip(again.parameters(), model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_whichever_write_fails_a_whole_state_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build_model(small_recipe().model, CLASSES)
+    optimiser = make_optimiser(OptimiserConfig(), model)
+    save_state(tmp_path, model, optimiser, Progress(step=1))
+    replace, left = Path.replace, [0]
+
+    def failing(source: Path, target: Path) -> Path:
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return replace(source, target)
+
+    monkeypatch.setattr(Path, "replace", failing)
+    outcomes = []
+    for allowed in range(6):
+        left[0] = allowed
+        try:
+            save_state(tmp_path, model, optimiser, Progress(step=2))
+        except KeyboardInterrupt:
+            assert load_state(tmp_path, model, optimiser).step == 1
+            outcomes.append("old")
+        else:
+            assert load_state(tmp_path, model, optimiser).step == 2
+            outcomes.append("new")
+            break
+    assert outcomes == ["old"] * 4 + ["new"]
+
+
+def test_a_damaged_state_is_named(tmp_path: Path) -> None:
+    model = build_model(small_recipe().model, CLASSES)
+    optimiser = make_optimiser(OptimiserConfig(), model)
+    save_state(tmp_path, model, optimiser, Progress(step=1))
+    (tmp_path / "000000001" / "state.json").write_text("{")
+    with pytest.raises(ValueError, match="cannot be read as a training state"):
+        load_state(tmp_path, model, optimiser)
