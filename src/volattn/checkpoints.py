@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import Field
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from volattn.config import Config
 from volattn.io.atomic import atomic_path, write_text
@@ -85,7 +85,9 @@ def save_weights(path: Path | str, model: BagBackbone) -> None:
     """Writes a state dict as safetensors, atomically."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_path(Path(path)) as temporary:
-        save_file(state, temporary)
+        temporary.write_bytes(
+            save(state)
+        )  # safetensors' own `save_file` makes files that nobody else can read
 
 
 def load_weights_file(path: Path | str, model: BagBackbone) -> None:

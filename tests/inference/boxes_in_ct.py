@@ -8,19 +8,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from small_detectors import CLASSES, small_config
 from torch import Tensor, nn
 
-from small_detectors import CLASSES, small_config
 from volattn.checkpoints import ModelFolder, Training
 from volattn.inference.predict import Predictor
 from volattn.models.config import ModelConfig
 from volattn.models.pyramid import Attended
 from volattn.preprocessing.plan import Plan
+from volattn.structures.components import label_components
 from volattn.structures.geometry import Geometry, Turn
 from volattn.structures.volume import Volume
 
 SHAPE = (12, 20, 24)
 SPACING = (1.5, 0.8, 0.8)
+AS_IT_IS = Turn()
 AIR, LIVER, TUMOUR = -200, 100, 200
 
 LIVER_BOX = (2, 4, 3, 11, 17, 21)
@@ -36,7 +38,7 @@ def truth() -> np.ndarray:
     return labels
 
 
-def ct(turn: Turn = Turn(), tilt: float = 0.0, spacing: tuple[float, float, float] = SPACING) -> Volume:
+def ct(turn: Turn = AS_IT_IS, tilt: float = 0.0, spacing: tuple[float, float, float] = SPACING) -> Volume:
     """The CT stored in other file axes: `turn` brings it to canonical ones."""
     canonical = np.array([AIR, LIVER, TUMOUR], np.int16)[truth()]
     geometry = Geometry.aligned(SHAPE, spacing, (-31.0, -87.5, 412.0))
@@ -64,8 +66,7 @@ def turns() -> Iterator[Turn]:
 class BoxDetector(nn.Module):
     """Finds the liver as what is brighter than air, and a lesion in each bright box of the middle slice.
 
-    Boxes are found by halves of the slice, so that two lesions in one slice stay two. It shades its scores by the
-    slice's mean brightness, and leans on the first image of its bag.
+    Its scores follow the slice's mean brightness, and it leans on the first image of its bag.
     """
 
     def __init__(self, config: ModelConfig, bag: int = 3) -> None:
@@ -109,8 +110,6 @@ class BoxDetector(nn.Module):
 
 
 def _components(mask: np.ndarray) -> list[np.ndarray]:
-    from volattn.structures.components import label_components
-
     numbers, count = label_components(mask)
     return [numbers == number for number in range(1, count + 1)]
 

@@ -41,7 +41,7 @@ def disc(shape: tuple[int, int], centre: tuple[float, float], radius: float) -> 
 
 
 def drawn_as_in_training(mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The box of a mask and its reference for the mask head, as torchvision draws them at the input's size."""
+    """The box of a mask and its reference for the mask head, as torchvision draws it."""
     moved = resize(torch.from_numpy(mask.astype(np.float32))[None, None], size)[0, 0].numpy() >= 0.5
     rows, columns = np.nonzero(moved)
     box = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], np.float32)

@@ -11,9 +11,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_detectors import made, small_config
 from torch import Tensor
 
-from small_detectors import made, small_config
 from volattn.inference.stream import SliceDetections, mean_weights, plan_stream, stream, stream_order
 from volattn.models.bag_backbone import BagBackbone
 from volattn.slabs.images import bag_centres, image_slices

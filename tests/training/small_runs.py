@@ -1,11 +1,12 @@
 """A store and a recipe with which a whole run takes seconds; and a script to be killed, or run by torchrun.
 
-python small_runs.py STORE RUN [--resume] [--set key=value ...]
+python small_runs.py STORE RUN [--slow] [--set key=value ...]
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,15 @@ def small_recipe(**changes: Any) -> Recipe:
     return Recipe(**values | changes)
 
 
-def write_store(path: Path, cases: int = 4, depth: int = 14, plan: Plan = PLAN) -> Store:
-    """Bright livers with one dark lesion each, as `volattn prepare` would have left them."""
-    names = tuple(f"volume-{number}" for number in range(cases))
-    for number, name in enumerate(names):
-        image, labels = _case(np.random.default_rng(number), depth)
+def write_store(path: Path, cases: int = 4, depth: int = 14) -> Store:
+    """Bright livers with one dark lesion each."""
+    arrays = {f"volume-{number}": _case(np.random.default_rng(number), depth) for number in range(cases)}
+    return store_of(path, arrays, PLAN)
+
+
+def store_of(path: Path, arrays: dict[str, tuple[np.ndarray, np.ndarray]], plan: Plan) -> Store:
+    """Writes images and labels (Z, h, w) by case as `volattn prepare` would have left them."""
+    for number, (name, (image, labels)) in enumerate(arrays.items()):
         folder = case_folder(path, name)
         folder.mkdir(parents=True)
         write_array(folder / IMAGE, image)
@@ -88,7 +93,7 @@ def write_store(path: Path, cases: int = 4, depth: int = 14, plan: Plan = PLAN) 
         plan=plan,
         scheme=LabelScheme(organ_name="liver", organ_values=(1,), lesion_values=(2,)),
         fingerprint="f" * 64,
-        cases=names,
+        cases=tuple(arrays),
     )
     (path / STORE).write_text(described.text("json"))
     return Store.open(path)
@@ -110,9 +115,13 @@ def main(arguments: list[str]) -> None:
     from volattn.training.run import train
 
     torch.set_num_threads(1)
-    resume = "--resume" in arguments
-    store, run, *settings = [word for word in arguments if word not in ("--resume", "--set")]
-    train(small_recipe().updated(settings), store, run, resume=resume, cpu=True)
+    store, run, *settings = [word for word in arguments if word not in ("--slow", "--set")]
+
+    def wait(what: str, done: int, total: int) -> None:
+        if "--slow" in arguments and what == "train":  # so that a kill comes while there is something to kill
+            time.sleep(0.3)
+
+    train(small_recipe().updated(settings), store, run, cpu=True, progress=wait)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,6 @@ def test_tiny_starts_from_nothing_and_depends_on_no_batch() -> None:
     assert (recipe.model.bag, recipe.weights, recipe.model.backbone.norm) == (5, "none", "group")
     model = build_model(recipe.model, ("liver", "lesion"))
     assert all(parameter.requires_grad for parameter in model.parameters())
-    assert sum(p.numel() * 4 for p in model.parameters()) < 16 * 2**20
 
 
 @pytest.mark.parametrize("name", shipped())

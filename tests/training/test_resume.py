@@ -52,7 +52,7 @@ def test_a_killed_run_reaches_the_weights_of_an_uninterrupted_one(
     data: Path, tmp_path: Path, lines: int
 ) -> None:
     run = tmp_path / "run"
-    command = [sys.executable, small_runs.__file__, str(data / "store"), str(run)]
+    command = [sys.executable, small_runs.__file__, str(data / "store"), str(run), "--slow"]
     command += [word for setting in SETTINGS for word in ("--set", setting)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 GOOD = 0
 SOME_FAILED = 1
 NOTHING_DONE = 2
 STOPPED = 130
 
+AGAIN = "what was written is whole, and the same command goes on from there"
+RESUME = "what was written is whole, and the same command with --resume goes on from there"
 
-def run(command: Callable[[], int | None], *, debug: bool = False) -> int:
+_WAYS_OUT = {
+    errno.ENOENT: "check the path",
+    errno.EACCES: "check its permissions",
+    errno.EPERM: "check its permissions",
+    errno.EROFS: "give a folder that can be written to",
+    errno.ENOSPC: "make room on the disk and give the same command again",
+    errno.EDQUOT: "make room on the disk and give the same command again",
+}
+
+
+def run(command: Callable[[], int | None], *, after_stop: str = AGAIN, debug: bool = False) -> int:
     """Runs a command; a user's mistake becomes one line on standard error.
 
     Args:
         command: Returns its exit code, None for good.
+        after_stop: What a user who stopped the command does to go on.
         debug: Shows the traceback too.
+
+    Returns:
+        The exit code.
     """
     try:
         return command() or GOOD
@@ -27,7 +44,7 @@ def run(command: Callable[[], int | None], *, debug: bool = False) -> int:
         say(_one_line(error))
         return NOTHING_DONE
     except KeyboardInterrupt:
-        say("stopped; what was written is whole, and --resume (prepare: the same command) goes on from there")
+        say(f"stopped; {after_stop}")
         return STOPPED
 
 
@@ -36,19 +53,32 @@ def say(text: str) -> None:
     print(f"volattn: {text}", file=sys.stderr)
 
 
-def report_failures(failed: dict[str, str], total: int) -> int:
-    """Lists the cases that failed, at the very end where they are seen; the exit code."""
-    for name, reason in failed.items():
-        print(f"failed: {name}: {reason}", file=sys.stderr)
+def report_failures(failed: Mapping[str, str], total: int) -> int:
+    """Lists the cases that failed, at the very end where they are seen.
+
+    Args:
+        failed: The reason, by case.
+        total: Cases in all.
+
+    Returns:
+        The exit code.
+    """
     if not failed:
         return GOOD
-    print(f"{len(failed)} of {total} failed", file=sys.stderr)
+    if total == 1:
+        say(next(iter(failed.values())))
+        return NOTHING_DONE
+    say(f"{len(failed)} of {total} cases failed:")
+    for name, reason in failed.items():
+        print(f"  {name}: {reason}", file=sys.stderr)
     return NOTHING_DONE if len(failed) == total else SOME_FAILED
 
 
 def _one_line(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.errno is not None:
+        where = "" if error.filename is None else f"{error.filename}: "
+        way_out = _WAYS_OUT.get(error.errno)
+        return f"{where}{error.strerror}" + (f"; {way_out}" if way_out else "")
     if isinstance(error, MemoryError):
         return "out of memory; close other programs, or use a machine with more"
-    return " ".join(str(error).split())
+    return " ".join(str(error).split()) or type(error).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -13,7 +14,6 @@ from volattn.cli.values import spread
 
 app = typer.Typer(
     name="volattn",
-    help="Finds and outlines lesions in 3D CT with volumetric attention.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -38,9 +38,14 @@ def _options(
     """Finds and outlines lesions in 3D CT with volumetric attention. Not a medical device."""
 
 
-def main() -> None:
-    """Entry point of the command."""
-    app(args=spread(sys.argv[1:], {"-i", "--input"}), prog_name="volattn")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the command; ends in `SystemExit` with the exit code.
+
+    Args:
+        arguments: Of the command line, those of this process by default.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    app(args=spread(words, {"-i", "--input"}), prog_name="volattn")
 
 
 if __name__ == "__main__":

@@ -2,50 +2,120 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 Report = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and how much there is."""
+
+_SPEED_SECONDS = 600
+"""A case may take a minute: a shorter memory would never see two of them."""
 
 
 @contextmanager
 def shown() -> Iterator[Report]:
-    """A callback that shows (what, done, total), one bar for each `what`.
-
-    On a terminal the bars move; in a log each tenth of the way is a line.
-    """
+    """A callback that shows what is done and the time left: bars on a terminal, in a log a line each tenth."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-    from rich.progress import TimeRemainingColumn
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        tenths: dict[str, int] = {}
-
-        def log(what: str, done: int, total: int) -> None:
-            tenth = 10 * done // max(total, 1)
-            if tenths.get(what) != tenth and done:
-                tenths[what] = tenth
-                console.print(f"{what}: {done} of {total}", highlight=False, markup=False)
-
-        yield log
+        yield Lines().report
         return
+    bars = Bars(console)
+    try:
+        yield bars.report
+    finally:
+        bars.close()
 
-    bar = Progress(
-        TextColumn("{task.description:>12}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    )
-    tasks: dict[str, int] = {}
-    with bar:
 
-        def move(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(bar.task_ids[list(tasks).index(what)], completed=done, total=total)
+class Lines:
+    """Lines on standard error, one for each tenth of the way.
 
-        yield move
+    Args:
+        clock: Gives the time in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._begun: dict[str, tuple[float, int]] = {}
+        self._said: dict[str, int] = {}
+
+    def report(self, what: str, done: int, total: int) -> None:
+        """Prints a line if another tenth is done."""
+        now = self._clock()
+        began, before = self._begun.setdefault(what, (now, done))
+        if done < before:  # It has begun anew, as every validation does.
+            began, before = self._begun[what] = (now, done)
+            self._said.pop(what, None)
+        tenth = 10 * done // max(total, 1)
+        if done == 0 or self._said.get(what) == tenth:
+            return
+        self._said[what] = tenth
+        left = ""
+        if before < done < total:
+            left = f", {_duration((now - began) / (done - before) * (total - done))} left"
+        print(f"{what}: {done} of {total}{left}", file=sys.stderr, flush=True)
+
+
+class Bars:
+    """Bars on a terminal, those of what is going on; what is finished becomes a line above them.
+
+    Args:
+        console: The terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def report(self, what: str, done: int, total: int) -> None:
+        """Moves a bar; the first report shows it."""
+        progress = self._progress = self._progress or self._start()
+        if what not in self._tasks:
+            self._tasks[what] = progress.add_task(what, total=total)
+        task = self._tasks[what]
+        progress.update(task, completed=done, total=total)
+        if done >= total:
+            elapsed = next(one.elapsed for one in progress.tasks if one.id == task) or 0.0
+            progress.remove_task(task)
+            del self._tasks[what]
+            self._console.print(
+                f"{what}: {total} in {_duration(elapsed)}", highlight=False, markup=False, soft_wrap=True
+            )
+
+    def close(self) -> None:
+        """Leaves the bars as they are."""
+        if self._progress is not None:
+            self._progress.stop()
+
+    def _start(self) -> Progress:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        progress = Progress(
+            TextColumn("{task.description:>12}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=self._console,
+            speed_estimate_period=_SPEED_SECONDS,
+            redirect_stdout=sys.stdout.isatty(),  # Results that go into a file stay there.
+        )
+        progress.start()
+        return progress
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 
-def spread(arguments: Sequence[str], options: set[str]) -> list[str]:
+def spread(arguments: Sequence[str], options: Collection[str]) -> list[str]:
     """Repeats an option before each of its values, up to the next option.
 
     Args:
         arguments: Of the command line.
-        options: The options that take several values.
+        options: The options that take several values, e.g. `-i` and `--input`.
     """
-    spreaded: list[str] = []
-    current: str | None = None
-    fresh = False
+    result: list[str] = []
+    repeated: str | None = None
     for argument in arguments:
-        if argument in options:
-            current, fresh = argument, True
-            spreaded.append(argument)
-        elif argument.startswith("-") and len(argument) > 1:
-            current = None
-            spreaded.append(argument)
+        if argument.startswith("-") and argument != "-":
+            name = argument.partition("=")[0]
+            repeated = name if name in options else None
+            result.append(argument)
         else:
-            if current is not None and not fresh:
-                spreaded.append(current)
-            fresh = False
-            spreaded.append(argument)
-    return spreaded
+            # The first value follows its option already.
+            if repeated is not None and result[-1] != repeated:
+                result.append(repeated)
+            result.append(argument)
+    return result

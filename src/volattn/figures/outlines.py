@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from volattn.figures.scene import Outline, Scene, View
+from volattn.figures.scene import Named, Scene, View
 from volattn.io.atomic import atomic_path
 
 SOFT_TISSUE = (-160.0, 240.0)
@@ -159,14 +159,13 @@ def _panel(axes: Axes, view: View, column: int, organ: bool) -> None:
         if organ:
             _contour(axes, view, area, view.organ, COLOURS["organ"], 0.8, "-")
         for outline in view.outlines:
-            reference = outline.reference
-            _contour(
-                axes, view, area, outline.mask, COLOURS[outline.kind],
-                (0.9 if reference and outline.kind == "hit" else 1.3) * (0.8 if column == 0 else 1.2),
-                (0, (3, 1.5)) if reference else "-",
-            )  # fmt: skip
-            if column == 2 and outline.text:
-                _tag(axes, view, area, outline)
+            width = 0.9 if outline.reference and outline.kind == "hit" else 1.4
+            style = (0, (3, 1.5)) if outline.reference else "-"
+            scale = 0.8 if column == 0 else 1.2
+            _contour(axes, view, area, outline.mask, COLOURS[outline.kind], width * scale, style)
+    if column == 2:
+        for lesion in view.named:
+            _tag(axes, view, area, lesion)
     if column == 0:
         _frame(axes, view)
         _side(axes, 0.015, 0.5, "R", "left", "center")
@@ -198,9 +197,9 @@ def _contour(
     axes.contour(x, y, padded, levels=[0.5], colors=[colour], linewidths=width, linestyles=[style])
 
 
-def _tag(axes: Axes, view: View, area: tuple[slice, slice], outline: Outline) -> None:
+def _tag(axes: Axes, view: View, area: tuple[slice, slice], lesion: Named) -> None:
     """Number and score (or "missed") above a lesion; below it where the panel ends."""
-    rows, columns = np.nonzero(outline.mask[area])
+    rows, columns = np.nonzero(lesion.mask[area])
     if not len(rows):
         return
     left, right = axes.get_xlim()
@@ -212,8 +211,8 @@ def _tag(axes: Axes, view: View, area: tuple[slice, slice], outline: Outline) ->
     axes.text(
         min(max(x, left + margin), right - margin),
         (row + (-1 if above else 2) + area[0].start) * view.spacing[0],
-        outline.text,
-        color=COLOURS[outline.kind],
+        lesion.text,
+        color=COLOURS[lesion.kind],
         fontsize=9,
         ha="center",
         va="bottom" if above else "top",

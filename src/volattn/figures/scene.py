@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,22 +22,36 @@ _BODY_HU = -300.0
 _MARGIN_MM = 8.0
 _ZOOM_MM = 90.0
 _REPEATED = 0.6
+_NAMED = 12
 
 
 @dataclass(frozen=True, eq=False)
 class Outline:
-    """One lesion in a slice.
+    """What is drawn with one line.
 
     Attributes:
-        mask: (y, x).
-        kind: What it is.
-        reference: Whether it is the reference's own outline.
-        text: What stands beside it.
+        mask: (y, x) all lesions of the kind.
+        kind: What they are.
+        reference: Whether it is the reference's outline.
     """
 
     mask: NDArray[np.bool_]
     kind: Kind
     reference: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Named:
+    """A lesion with a text beside it.
+
+    Attributes:
+        mask: (y, x).
+        kind: What it is.
+        text: Its number and score, or that it was missed.
+    """
+
+    mask: NDArray[np.bool_]
+    kind: Kind
     text: str
 
 
@@ -51,6 +65,7 @@ class View:
         image: (y, x) HU.
         organ: (y, x) the predicted organ with its lesions.
         outlines: The reference's first, so that predictions are drawn on top.
+        named: The largest predicted or missed lesions, in descending order.
         spacing: mm (y, x).
         body: The part with the patient in it.
         zoom: The part to enlarge.
@@ -61,6 +76,7 @@ class View:
     image: NDArray[Any]
     organ: NDArray[np.bool_]
     outlines: list[Outline]
+    named: list[Named]
     spacing: tuple[float, float]
     body: Area
     zoom: Area
@@ -72,15 +88,6 @@ class View:
     def width_mm(self, area: Area) -> float:
         """Of a part."""
         return (area[1].stop - area[1].start) * self.spacing[1]
-
-
-class _Extent(NamedTuple):
-    """The slice in which a lesion has its largest area."""
-
-    area: int
-    z: int
-    number: int
-    truth: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,17 +152,18 @@ class Scene:
         A lesion that a chosen slice shows well already gets no slice of its own. Without lesions it is the
         slice with the most organ; without organ the middle one.
         """
-        candidates = [*self._extents(self.lesions, truth=False)]
+        areas = {(number, z, False): area for number, z, area in _areas(self.lesions)}
         if self.truth is not None:
-            extents = self._extents(self.truth, truth=True)
-            candidates += [extent for extent in extents if extent.number in self.missed]
+            found = _areas(self.truth)
+            areas |= {(number, z, True): area for number, z, area in found if number in self.missed}
+        seen: set[tuple[int, bool]] = set()
         chosen: list[int] = []
-        for extent in sorted(candidates, key=lambda extent: (-extent.area, extent.z)):
-            numbers = self.truth if extent.truth else self.lesions
-            assert numbers is not None
-            shown = [int(np.count_nonzero(numbers[z] == extent.number)) for z in chosen]
-            if not any(area >= _REPEATED * extent.area for area in shown):
-                chosen.append(extent.z)
+        for (number, z, truth), area in sorted(areas.items(), key=lambda item: (-item[1], item[0])):
+            if (number, truth) in seen:
+                continue
+            seen.add((number, truth))
+            if not any(areas.get((number, other, truth), 0) >= _REPEATED * area for other in chosen):
+                chosen.append(z)
             if len(chosen) == most:
                 break
         if chosen:
@@ -165,42 +173,54 @@ class Scene:
 
     def view(self, z: int) -> View:
         """A slice, ready to draw."""
-        outlines = self._outlines(z)
         organ = self.labels[z] >= ORGAN
         spacing = (self.spacing[1], self.spacing[2])
         image = self.image[z]
+        named = self._named(z)
         body = _widened(_bounds(_largest(image > _BODY_HU)), image.shape, spacing, _MARGIN_MM)
-        if outlines:
-            # The largest one that is predicted or missed, not a found one's reference.
-            named = [outline for outline in outlines if outline.text] or outlines
-            subject = max((outline.mask for outline in named), key=np.count_nonzero)
-            zoom = _square(_bounds(subject), image.shape, spacing, 1.5)
-        else:
-            zoom = _square(_bounds(organ), image.shape, spacing, 1.1)
-        return View(z, len(self.image), image, organ, outlines, spacing, body, zoom)
+        subject, factor = (named[0].mask, 1.5) if named else (organ, 1.1)
+        zoom = _square(_bounds(subject), image.shape, spacing, factor)
+        return View(z, len(self.image), image, organ, self._outlines(z), named, spacing, body, zoom)
 
     def _outlines(self, z: int) -> list[Outline]:
         drawn = []
         if self.truth is not None:
-            for number in _numbers(self.truth[z]):
-                missed = number in self.missed
-                kind: Kind = "missed" if missed else "hit"
-                drawn.append(Outline(self.truth[z] == number, kind, True, "missed" if missed else ""))
-        for number in _numbers(self.lesions[z]):
-            score = f"  {self.scores[number - 1]:.2f}" if len(self.scores) else ""
-            drawn.append(Outline(self.lesions[z] == number, self.kinds[number], False, f"#{number}{score}"))
+            missed = np.isin(self.truth[z], list(self.missed))
+            drawn = [
+                Outline((self.truth[z] > 0) & ~missed, "hit", True),
+                Outline(missed, "missed", True),
+            ]
+        for kind in dict.fromkeys(self.kinds.values()):
+            of_kind = [number for number, its in self.kinds.items() if its == kind]
+            drawn.append(Outline(np.isin(self.lesions[z], of_kind), kind, False))
         return drawn
 
-    def _extents(self, numbers: NDArray[np.unsignedinteger], *, truth: bool) -> list[_Extent]:
-        where = np.nonzero(numbers)
-        depth = len(numbers)
-        codes, areas = np.unique(numbers[where].astype(np.int64) * depth + where[0], return_counts=True)
-        best: dict[int, _Extent] = {}
-        for code, area in zip(codes.tolist(), areas.tolist(), strict=True):
-            number, z = divmod(code, depth)
-            if number not in best or area > best[number].area:
-                best[number] = _Extent(area, z, number, truth)
-        return list(best.values())
+    def _named(self, z: int) -> list[Named]:
+        found = []
+        for number in _largest_numbers(self.lesions[z]):
+            score = f"  {self.scores[number - 1]:.2f}" if len(self.scores) else ""
+            found.append(Named(self.lesions[z] == number, self.kinds[number], f"#{number}{score}"))
+        if self.truth is not None:
+            for number in _largest_numbers(
+                np.where(np.isin(self.truth[z], list(self.missed)), self.truth[z], 0)
+            ):
+                found.append(Named(self.truth[z] == number, "missed", "missed"))
+        return sorted(found, key=lambda one: -np.count_nonzero(one.mask))[:_NAMED]
+
+
+def _areas(numbers: NDArray[np.unsignedinteger]) -> list[tuple[int, int, int]]:
+    """(number, slice, pixels) of every lesion in every slice that shows it."""
+    where = np.nonzero(numbers)
+    codes, areas = np.unique(numbers[where].astype(np.int64) * len(numbers) + where[0], return_counts=True)
+    return [
+        (*divmod(code, len(numbers)), area) for code, area in zip(codes.tolist(), areas.tolist(), strict=True)
+    ]
+
+
+def _largest_numbers(plane: NDArray[np.unsignedinteger]) -> list[int]:
+    """The numbers of the largest lesions in a slice."""
+    numbers, areas = np.unique(plane[plane > 0], return_counts=True)
+    return numbers[np.argsort(-areas, kind="stable")][:_NAMED].tolist()
 
 
 def _numbers(array: NDArray[np.unsignedinteger]) -> list[int]:

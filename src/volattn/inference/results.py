@@ -22,7 +22,7 @@ from volattn.inference.predict import Prediction, Predictor, Progress
 from volattn.inference.records import AXES
 from volattn.inference.stitch import MASK_PROBABILITY, ORGAN_SCORE
 from volattn.io.atomic import write_json
-from volattn.io.nifti import read_volume, volume_name, write_labels
+from volattn.io.nifti import read_header, read_volume, volume_name, write_labels
 from volattn.provenance import commit, versions
 
 FORMAT = 1
@@ -37,7 +37,7 @@ _CONVENTIONS = {
     "key_slice": "the slice with the long axis, along the file's slice axis and counted from the feet",
     "bag": (
         "centres of the slices that gave context to the lesion's best detection, with the attention that "
-        "each got (mean over the pyramid's levels); model slices are those of the resampled volume, from the feet"
+        "each got (mean over the pyramid's levels); model slices are resampled ones, counted from the feet"
     ),
 }
 
@@ -172,6 +172,7 @@ def _predict_one(job: Job, image: Path, progress: Progress | None) -> Outcome:
     name = volume_name(image)
     files = Files.of(job.out, name)
     notes: list[str] = []
+    read_header(image)  # Sizes are judged before anything is read.
     source = _sha256(image)
     reference = _find_reference(job.references, image, notes)
     settings = {

@@ -187,9 +187,6 @@ class BagBackbone(nn.Module):
 
     def _describe_context(self, images: Tensor, recompute: bool) -> ContextDescriptors:
         if recompute:
-            return cast(
-                ContextDescriptors,
-                checkpoint(lambda x: self.describe(self.encode(x)), images, use_reentrant=False),
-            )
+            return checkpoint(lambda x: self.describe(self.encode(x)), images, use_reentrant=False)
         with torch.no_grad():
             return self.describe(self.encode(images))

@@ -158,4 +158,8 @@ class ModelConfig(Config):
                 f"proposals.anchor_sizes must have one tuple for each of the {levels} pyramid levels, "
                 f"found {len(self.proposals.anchor_sizes)}"
             )
+        if len({len(sizes) for sizes in self.proposals.anchor_sizes}) != 1:
+            raise ValueError(
+                "proposals.anchor_sizes must have equally many sizes on every level: they share a head"
+            )
         return self

@@ -15,8 +15,8 @@ class Plan(Config):
     Attributes:
         window: HU that are kept; what is outside is clamped (paper, section 3.2).
         z_spacing: Distance between slices, mm; None keeps the volume's own.
-        size: Longest in-plane side, pixels. Larger slices are averaged down; smaller ones stay as they are in the
-            store and are scaled up on their way into the network.
+        size: Longest in-plane side, pixels. Larger slices are averaged down; smaller ones stay as they are in
+            the store and are scaled up on their way into the network.
     """
 
     window: tuple[float, float] = (-200.0, 300.0)

@@ -103,6 +103,7 @@ def estimate(dataset: Dataset, plan: Plan, workers: int = 1) -> Estimate:
             geometry = read_header(case.image).geometry
         except ValueError:
             continue
+        assert geometry is not None, "read_header refuses a header without a grid"
         canonical = geometry.turned(geometry.turn())
         depth, *plane = canonical.shape
         spacing = canonical.spacing[0]
@@ -164,7 +165,9 @@ def prepare_dataset(
 
     done = [case.name for case in cases if case.name in fresh]
     if not done:
-        raise ValueError(f"{dataset.root}: none of {len(cases)} cases could be prepared; first: {failed[cases[0].name]}")
+        raise ValueError(
+            f"{dataset.root}: none of {len(cases)} cases could be prepared; first: {failed[cases[0].name]}"
+        )
     described = [CaseDescription.read(case_folder(out, name) / CASE) for name in done]
     write_text(out / PLAN, plan.text())
     write_json(out / FINGERPRINT, _measured(described))
@@ -221,7 +224,8 @@ def _in_parallel(
     left = {case.name: case for case in cases}
     with ProcessPoolExecutor(min(workers, len(cases)), multiprocessing.get_context("spawn")) as pool:
         futures: dict[Future[bool | str], str] = {
-            pool.submit(_attempt, case, scheme, plan, case_folder(out, case.name)): case.name for case in cases
+            pool.submit(_attempt, case, scheme, plan, case_folder(out, case.name)): case.name
+            for case in cases
         }
         for future in as_completed(futures):
             try:
@@ -259,7 +263,7 @@ def _prepare_case(case: Case, scheme: LabelScheme, plan: Plan, folder: Path) -> 
             f"{case.labels}: its grid is not that of {case.image.name} "
             f"(shapes {labels.geometry.shape} and {volume.geometry.shape}, {apart:.3g} mm apart)"
         )
-    prepared = prepare_volume(volume, plan)
+    image = prepare_volume(volume, plan)
     try:
         prepared_labels = prepare_labels(labels, scheme, plan)
     except ValueError as error:
@@ -267,15 +271,15 @@ def _prepare_case(case: Case, scheme: LabelScheme, plan: Plan, folder: Path) -> 
     folder.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
     files = {}
-    for name, array in ((IMAGE, prepared.image), (LABELS, prepared_labels)):
+    for name, array in ((IMAGE, image), (LABELS, prepared_labels)):
         with atomic_path(folder / name) as temporary:
             write_array(temporary, array)
             files[name] = _sha256(temporary)
-    geometry = prepared.canonical
+    geometry = volume.canonical().geometry
     description = CaseDescription(
         name=case.name,
-        shape=prepared.image.shape,
-        step=prepared.step,
+        shape=image.shape,
+        step=plan.z_spacing or geometry.spacing[0],
         source_shape=geometry.shape,
         source_affine=tuple(tuple(row) for row in geometry.affine.tolist()),
         organ_pixels=tuple((prepared_labels > 0).sum(axis=(1, 2)).tolist()),
@@ -297,7 +301,8 @@ def _stands(folder: Path, sources: tuple[str, str]) -> bool:
     except ValueError:
         return False
     return (description.image_sha256, description.labels_sha256) == sources and all(
-        (folder / name).is_file() and _sha256(folder / name) == digest for name, digest in description.files.items()
+        (folder / name).is_file() and _sha256(folder / name) == digest
+        for name, digest in description.files.items()
     )
 
 
@@ -350,7 +355,9 @@ def _measured(cases: list[CaseDescription]) -> dict[str, Any]:
         "source_shapes_zyx": {case.name: list(case.source_shape) for case in cases},
         "prepared_shapes_zyx": {case.name: list(case.shape) for case in cases},
         "lesions": len(axes),
-        "lesions_per_case": {c.name: len(m["lesion_long_axes_mm"]) for c, m in zip(cases, measures, strict=True)},
+        "lesions_per_case": {
+            c.name: len(m["lesion_long_axes_mm"]) for c, m in zip(cases, measures, strict=True)
+        },
         "lesion_long_axis_mm_5_50_95": _percentiles(np.array(axes)),
         "lesions_small_medium_large": [
             sum(axis < 15 for axis in axes),

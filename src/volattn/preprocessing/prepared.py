@@ -1,9 +1,9 @@
-"""One volume, prepared: the same function for the store and for prediction."""
+"""One volume, prepared slice by slice: the same code for the store and for prediction."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,35 +12,60 @@ from volattn.datasets.case import LESION, ORGAN, LabelScheme
 from volattn.preprocessing.intensity import clamp, whole
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.resample import ZWeights, resampling_weights, shrink, shrunk_shape, z_weights
-from volattn.structures.geometry import Geometry, Turn
+from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
 
+_FEW = 8
+"""Shrunk slices that are kept where keeping all would take too much."""
 
-@dataclass(frozen=True)
-class Prepared:
-    """A volume as the network's slices are cut from it.
 
-    Attributes:
-        image: (Z, h, w) int16, HU within the plan's window, canonical axes.
-        turn: From the file's axes to canonical ones.
-        source: The file's grid, in file axes.
-        canonical: The file's grid, turned; not resampled.
-        step: Distance between the slices of `image`, mm.
+class Resampled:
+    """The slices of an array on a plan's grid, made when they are asked for.
+
+    At 1.5 mm a CT with 5 mm slices has 3.3 times as many; whoever needs three at a time should not hold them all.
+
+    Args:
+        plane: Gives slice z of the array in canonical axes, (H, W) float32.
+        geometry: The array's canonical grid.
+        plan: The grid that is made of it.
     """
 
-    image: NDArray[np.int16]
-    turn: Turn
-    source: Geometry
-    canonical: Geometry
-    step: float
+    def __init__(self, plane: Callable[[int], np.ndarray], geometry: Geometry, plan: Plan) -> None:
+        depth, *in_plane = geometry.shape
+        self.geometry = geometry
+        self.step = plan.z_spacing or geometry.spacing[0]
+        self.weights = resampling_weights(depth, geometry.spacing[0], self.step)
+        self.shape = shrunk_shape((in_plane[0], in_plane[1]), plan.size)
+        # A stream passes three times. Shrunk slices are slow to make and small: all are kept where they take no more
+        # than a byte per voxel of the input.
+        few = 4 * self.shape[0] * self.shape[1] > in_plane[0] * in_plane[1]
+        self._plane = lru_cache(maxsize=_FEW if few else depth)(lambda z: shrink(plane(z), self.shape))
+
+    def __len__(self) -> int:
+        """Z, the number of slices."""
+        return len(self.weights.lower)
+
+    def __getitem__(self, z: int) -> NDArray[np.float32]:
+        """Slice z, (h, w)."""
+        if not 0 <= z < len(self):
+            raise IndexError(z)
+        lower = self._plane(int(self.weights.lower[z]))
+        weight = np.float32(self.weights.weight[z])
+        if weight == 0:
+            return lower
+        return lower + weight * (self._plane(int(self.weights.upper[z])) - lower)
 
     def back(self) -> ZWeights:
-        """Which prepared slices make each slice of the canonical input, and how."""
-        return z_weights(self.canonical.shape[0], self.canonical.spacing[0], self.step)
+        """Which of these slices make each slice of the input, and how."""
+        return z_weights(self.geometry.shape[0], self.geometry.spacing[0], self.step)
+
+    def nearest(self, z: int) -> int:
+        """The slice of the input that is nearest to slice z."""
+        return int(self.weights.upper[z] if self.weights.weight[z] > 0.5 else self.weights.lower[z])
 
 
-def prepare_volume(volume: Volume, plan: Plan) -> Prepared:
-    """Turns, clamps, resamples and shrinks a CT.
+class PreparedSlices:
+    """A CT as the network's images are cut from it: turned, clamped, resampled, shrunk.
 
     HU are clamped before anything is averaged, so that metal and air do not bleed into their neighbours, and rounded
     once, at the end.
@@ -49,16 +74,28 @@ def prepare_volume(volume: Volume, plan: Plan) -> Prepared:
         volume: HU in file axes.
         plan: How.
     """
-    canonical = volume.canonical()
-    step = plan.z_spacing or canonical.geometry.spacing[0]
-    image = _resampled(
-        lambda z: clamp(canonical.array[z], plan.window), canonical.geometry, step, plan.size, np.int16, whole
-    )
-    return Prepared(image, volume.geometry.turn(), volume.geometry, canonical.geometry, step)
+
+    def __init__(self, volume: Volume, plan: Plan) -> None:
+        canonical = volume.canonical()
+        self.resampled = Resampled(lambda z: clamp(canonical.array[z], plan.window), canonical.geometry, plan)
+
+    def __len__(self) -> int:
+        """Z, the number of slices."""
+        return len(self.resampled)
+
+    def __getitem__(self, z: int) -> NDArray[np.int16]:
+        """Slice z, (h, w), HU within the plan's window."""
+        return whole(self.resampled[z])
+
+
+def prepare_volume(volume: Volume, plan: Plan) -> NDArray[np.int16]:
+    """A whole CT as the store keeps it: (Z, h, w) HU within the plan's window, canonical axes."""
+    slices = PreparedSlices(volume, plan)
+    return np.stack([slices[z] for z in range(len(slices))])
 
 
 def prepare_labels(labels: Volume, scheme: LabelScheme, plan: Plan) -> NDArray[np.uint8]:
-    """Label map on the grid of `prepare_volume`'s image: 0 background, 1 organ, 2 lesion.
+    """Label map on the grid of `prepare_volume`: 0 background, 1 organ, 2 lesion.
 
     Each class (the organ with its lesions; the lesions) is resampled linearly and cut at 0.5.
 
@@ -71,41 +108,10 @@ def prepare_labels(labels: Volume, scheme: LabelScheme, plan: Plan) -> NDArray[n
         ValueError: A value is not in the scheme.
     """
     canonical = labels.canonical()
-    geometry = canonical.geometry
-    step = plan.z_spacing or geometry.spacing[0]
     normal = scheme.normalise(canonical.array)
-    found = [
-        _resampled(
-            lambda z, least=least: (normal[z] >= least).astype(np.float32),
-            geometry,
-            step,
-            plan.size,
-            np.uint8,
-            lambda share: share >= 0.5,
-        )
-        for least in (ORGAN, LESION)
-    ]
-    return np.where(found[1] > 0, np.uint8(LESION), found[0])
 
+    def at_least(least: int) -> NDArray[np.bool_]:
+        shares = Resampled(lambda z: (normal[z] >= least).astype(np.float32), canonical.geometry, plan)
+        return np.stack([shares[z] >= 0.5 for z in range(len(shares))])
 
-def _resampled(
-    plane: Callable[[int], np.ndarray],
-    geometry: Geometry,
-    step: float,
-    size: int,
-    dtype: type,
-    finish: Callable[[np.ndarray], np.ndarray],
-) -> np.ndarray:
-    """Slice by slice, so that nothing but the result is as large as the volume."""
-    depth, *in_plane = geometry.shape
-    shape = shrunk_shape((in_plane[0], in_plane[1]), size)
-    weights = resampling_weights(depth, geometry.spacing[0], step)
-    result = np.empty((len(weights.lower), *shape), dtype)
-    kept: dict[int, np.ndarray] = {}
-    for k, (lower, upper, weight) in enumerate(zip(*weights, strict=True)):
-        kept = {z: kept[z] if z in kept else shrink(plane(z), shape) for z in {int(lower), int(upper)}}
-        mixed = kept[int(lower)]
-        if weight > 0:
-            mixed = mixed + np.float32(weight) * (kept[int(upper)] - mixed)
-        result[k] = finish(mixed)
-    return result
+    return np.where(at_least(LESION), np.uint8(LESION), at_least(ORGAN).astype(np.uint8) * np.uint8(ORGAN))

@@ -43,7 +43,7 @@ def resampling_weights(depth: int, spacing: float, step: float) -> ZWeights:
     return _weights(np.arange(resampled_depth(depth, spacing, step)) * (step / spacing), depth)
 
 
-def _weights(positions: NDArray[np.float64], depth: int) -> ZWeights:
+def _weights(positions: NDArray[np.floating], depth: int) -> ZWeights:
     nearest = np.rint(positions)
     # Rounded spacings put a sample 1e-12 off a slice that it stands for.
     positions = np.clip(np.where(np.abs(positions - nearest) < 1e-6, nearest, positions), 0, depth - 1)
@@ -61,23 +61,42 @@ def shrunk_shape(shape: tuple[int, int], size: int) -> tuple[int, int]:
 
 
 def shrink(plane: np.ndarray, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Averages a slice down to a smaller shape: every output pixel is the mean over the area that it covers.
+    """Averages slices down to a smaller shape: every output pixel is the mean over the area that it covers.
 
     Args:
-        plane: (h, w).
+        plane: (..., h, w).
         shape: Rows and columns, none larger than the slice's.
+
+    Returns:
+        (..., *shape), the same bits on every machine and for any number of threads.
     """
     plane = np.asarray(plane, np.float32)
-    if plane.shape == shape:
+    for axis, target in zip((-2, -1), shape, strict=True):
+        plane = _averaged(plane, target, axis)
+    return plane
+
+
+def _averaged(plane: NDArray[np.float32], target: int, axis: int) -> NDArray[np.float32]:
+    if plane.shape[axis] == target:
         return plane
-    return _area(plane.shape[0], shape[0]) @ plane @ _area(plane.shape[1], shape[1]).T
+    indices, shares = _area(plane.shape[axis], target)
+    # Summed in a fixed order. A matrix product would be shorter, but its rounding depends on the processor and
+    # its threads, and a label share of exactly one half, cut at 0.5, would fall on either side.
+    total = np.float32(0)
+    for index, share in zip(indices, shares, strict=True):
+        total = total + plane.take(index, axis) * (share[:, None] if axis == -2 else share)
+    return np.asarray(total, np.float32)
 
 
 @lru_cache(maxsize=16)
-def _area(source: int, target: int) -> NDArray[np.float32]:
-    """(target, source): the share of each source pixel in each target pixel; rows sum to 1."""
-    edges = np.arange(target + 1) * (source / target)
-    starts = np.arange(source)
-    covered = np.minimum(edges[1:, None], starts + 1) - np.maximum(edges[:-1, None], starts)
-    shares = np.clip(covered, 0, None)
-    return (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
+def _area(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Which source pixels every target pixel covers, and their shares of it; both (taps, target).
+
+    In whole numbers, in units of 1 / target of a source pixel: target pixel j is source units long.
+    """
+    start = np.arange(target) * source
+    first, last = start // target, (start + source - 1) // target
+    index = first + np.arange(int((last - first).max()) + 1)[:, None]
+    covered = np.minimum((index + 1) * target, start + source) - np.maximum(index * target, start)
+    shares = np.clip(covered, 0, None) / source
+    return np.minimum(index, source - 1), shares.astype(np.float32)

@@ -138,7 +138,8 @@ class StoredCase:
     def slices(self) -> SliceTable:
         """What each slice holds."""
         return SliceTable(
-            np.array(self.description.organ_pixels, np.int64), np.array(self.description.lesion_pixels, np.int64)
+            np.array(self.description.organ_pixels, np.int64),
+            np.array(self.description.lesion_pixels, np.int64),
         )
 
     @property

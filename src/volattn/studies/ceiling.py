@@ -7,9 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torchvision.ops import roi_align
 
-from volattn.datasets.case import LabelScheme
+from volattn.datasets.case import Case, LabelScheme
+from volattn.evaluation.cases import CaseScore, score_case
 from volattn.inference.stitch import Stitcher
 from volattn.inference.stream import SliceDetections
+from volattn.io.nifti import read_labels
 from volattn.models.config import ModelConfig
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepared import prepare_labels
@@ -18,6 +20,29 @@ from volattn.slabs.augment import Augmentation, move_maps
 from volattn.slabs.images import input_shape
 from volattn.slabs.slab import component_maps, objects
 from volattn.structures.volume import Volume
+
+
+def score_perfect(case: Case, scheme: LabelScheme, plan: Plan, model: ModelConfig) -> CaseScore:
+    """What a case's reference itself scores at a model's resolution.
+
+    Args:
+        case: With labels.
+        scheme: What they mean.
+        plan: See `perfect_labels`, as is `model`.
+
+    Raises:
+        ValueError: The labels cannot be read, or hold an unknown value.
+    """
+    assert case.labels is not None
+    labels = read_labels(case.labels)
+    canonical = labels.canonical()
+    return score_case(
+        case.name,
+        scheme.normalise(canonical.array),
+        perfect_labels(labels, scheme, plan, model),
+        canonical.geometry,
+        organ=scheme.organ_name is not None,
+    )
 
 
 def perfect_labels(labels: Volume, scheme: LabelScheme, plan: Plan, model: ModelConfig) -> NDArray[np.uint8]:

@@ -121,7 +121,7 @@ def examine(
     lesions, organ = LesionCounts(), Overlap(0, 0, 0)
     has_organ = len(store.classes) == 2
     weights: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
-    read = _reader(case, store, model.config.slices)
+    read = _reader(case, store, model.config.slices, device)
     for count, (z, detections) in enumerate(stream(model, read, depth, batch=batch, device=device), start=1):
         labels = np.asarray(case.labels[z])
         maps = score_maps(detections, shape, store.plan.size, len(store.classes))
@@ -170,13 +170,15 @@ def _mean_by_key(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {key: float(np.mean([row[key] for row in rows])) for key in (rows[0] if rows else {})}
 
 
-def _reader(case: StoredCase, store: Store, slices: int) -> Callable[[Sequence[int]], torch.Tensor]:
+def _reader(
+    case: StoredCase, store: Store, slices: int, device: torch.device
+) -> Callable[[Sequence[int]], torch.Tensor]:
     """Reads the 2.5D images of some centres as the network sees them."""
 
     def read(centres: Sequence[int]) -> torch.Tensor:
         needed = image_slices(centres, case.shape[0], slices)
         planes = {z: np.asarray(case.image[z]) for z in np.unique(needed).tolist()}
         images = np.stack([np.stack([planes[z] for z in row]) for row in needed.tolist()])
-        return to_input(torch.from_numpy(images), store.plan.window, store.plan.size)
+        return to_input(torch.from_numpy(images).to(device), store.plan.window, store.plan.size)
 
     return read

@@ -113,6 +113,11 @@ def draw_diameter(rng: np.random.Generator, largest: float) -> float:
             return diameter
 
 
+def _off_middle(rng: np.random.Generator) -> float:
+    """A cross-section of a lesion over its longest: most slices miss its middle, but none that of a course."""
+    return float(np.sqrt(1 - rng.uniform(0, 0.65) ** 2))
+
+
 def paint_findings(
     canvas: Canvas, rng: np.random.Generator, liver: Liver, spacing: float, depth: float
 ) -> tuple[Field, NDArray[np.uint8], list[Finding]]:
@@ -135,9 +140,9 @@ def paint_findings(
     brighter = rng.random() < 0.1
     largest = min(110.0, depth)
     wanted: list[tuple[float, bool]] = [(draw_diameter(rng, largest), True) for _ in range(draw_count(rng))]
-    # Distractors are as wide as lesions; but for a fifth of the widest, vessels of that size do not exist.
+    # Distractors are as wide as cross-sections of lesions, but for the widest: no vessel is that wide.
     count = LEAST_DISTRACTORS + int(rng.poisson(1))
-    wanted += [(draw_diameter(rng, min(largest, 60.0)), False) for _ in range(count)]
+    wanted += [(draw_diameter(rng, min(largest, 60.0)) * _off_middle(rng), False) for _ in range(count)]
     found: list[Finding] = []
     for diameter, is_lesion in sorted(wanted, reverse=True):
         centre = spots.take(diameter)
@@ -251,7 +256,9 @@ def _course(
     assert box is not None, "a place in the liver is on the grid"
     along = box.z - np.float32(centre[2])
     at = [
-        centre[axis] + slope[axis] * along + bend[axis] * (np.sin(pace * along + phase[axis]) - np.sin(phase[axis]))
+        centre[axis]
+        + slope[axis] * along
+        + bend[axis] * (np.sin(pace * along + phase[axis]) - np.sin(phase[axis]))
         for axis in (0, 1)
     ]
     width = 1 + 0.12 * (np.sin(0.8 * pace * along + phase[0]) - np.sin(phase[0]))

@@ -57,7 +57,11 @@ def paint_liver(canvas: Canvas, rng: np.random.Generator, body: Body, plan: Live
     centre, radii = plan.centre, plan.radii
     hu = rng.uniform(80, 130)
     shape = Wobble.draw(rng, rng.uniform(4, 8), 80)
-    left = centre + (radii[0] * rng.uniform(0.8, 1.05), -radii[1] * rng.uniform(0.25, 0.5), rng.uniform(0, 30))
+    left = centre + (
+        radii[0] * rng.uniform(0.8, 1.05),
+        -radii[1] * rng.uniform(0.25, 0.5),
+        rng.uniform(0, 30),
+    )
     left_radii = (a * rng.uniform(0.42, 0.66), b * rng.uniform(0.28, 0.42), rng.uniform(38, 60))
     tilt, lean = rng.uniform(0.2, 0.7), rng.uniform(-0.3, 0.3)
     lowest = centre[2] - radii[2] * rng.uniform(0.75, 1.0)
@@ -73,9 +77,7 @@ def paint_liver(canvas: Canvas, rng: np.random.Generator, body: Body, plan: Live
         below = (lowest + tilt * (box.x - np.float32(centre[0])) + lean * box.y - box.z) * np.float32(0.8)
         add(coverage, (box, box.coverage(np.maximum(outside, below))))
     coverage *= (ndimage.uniform_filter(body.inside, (0, 3, 3)) > 0.5).astype(np.float32)
-    spine = ellipsoid(
-        grid, (0, body.spine, body.height / 2), (body.vertebra + 14, body.vertebra + 10, _LONG)
-    )
+    spine = ellipsoid(grid, (0, body.spine, body.height / 2), (body.vertebra + 14, body.vertebra + 10, _LONG))
     assert spine is not None
     take(coverage, (spine[0], spine[0].coverage(spine[1])))
     canvas.hu += coverage * (np.float32(hu) - canvas.hu)

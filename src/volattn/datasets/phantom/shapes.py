@@ -102,7 +102,7 @@ class Wobble:
 def ellipsoid(
     grid: Grid,
     centre: Point,
-    radii: Sequence[float],
+    radii: Point,
     *,
     angle: float = 0.0,
     wobble: Wobble | None = None,
@@ -124,18 +124,15 @@ def ellipsoid(
     box = grid.box(low, (centre[0] + reach, centre[1] + reach, centre[2] + deep))
     if box is None:
         return None
-    c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    dx, dy, dz = (
-        axis - np.float32(value) for axis, value in zip((box.x, box.y, box.z), centre, strict=True)
-    )
-    u, v = c * dx + s * dy, c * dy - s * dx
-    parts = [np.abs(part / np.float32(r)) for part, r in zip((u, v, dz), radii, strict=True)]
-    q = sum((part**2 if power == 2 else part ** np.float32(power)) for part in parts)
-    q = np.sqrt(q) if power == 2 else q ** np.float32(1 / power)
-    outside = (q - 1) * np.float32(min(radii))
+    cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    dx, dy, dz = (axis - np.float32(value) for axis, value in zip((box.x, box.y, box.z), centre, strict=True))
+    u, v = cosine * dx + sine * dy, cosine * dy - sine * dx
+    exponent = np.float32(power)
+    a, b, c = (np.abs(part / np.float32(r)) ** exponent for part, r in zip((u, v, dz), radii, strict=True))
+    outside = ((a + b + c) ** (1 / exponent) - 1) * np.float32(min(radii))
     if wobble is not None:
         outside = outside - wobble.at(box)
-    return box, outside.astype(np.float32)
+    return box, np.asarray(outside, np.float32)
 
 
 def curve(start: Point, middle: Point, end: Point, count: int) -> NDArray[np.float64]:
@@ -155,9 +152,7 @@ def tube(grid: Grid, points: NDArray[np.float64], radii: NDArray[np.float64]) ->
             continue
         d = (b - a).astype(np.float32)
         length = float(d @ d) or 1.0
-        px, py, pz = (
-            axis - np.float32(value) for axis, value in zip((box.x, box.y, box.z), a, strict=True)
-        )
+        px, py, pz = (axis - np.float32(value) for axis, value in zip((box.x, box.y, box.z), a, strict=True))
         t = np.clip((px * d[0] + py * d[1] + pz * d[2]) / np.float32(length), 0, 1)
         square = (px - t * d[0]) ** 2 + (py - t * d[1]) ** 2 + (pz - t * d[2]) ** 2
         parts.append((box, (np.sqrt(square) - (np.float32(ra) + t * np.float32(rb - ra))).astype(np.float32)))

@@ -69,8 +69,8 @@ def write_phantom(folder: Path, seed: int, index: int, size: int) -> None:
     if truth.is_file() and all(path.is_file() for path in images):
         return
     phantom = make_phantom(seed, index, size)
-    for path, array in zip(images, (phantom.image, phantom.labels), strict=True):
-        _write_nifti(path, array, phantom.spacing)
+    _write_nifti(images[0], phantom.image, phantom.spacing)
+    _write_nifti(images[1], phantom.labels, phantom.spacing)
     write_json(truth, _truth(phantom, seed, index, size))
 
 

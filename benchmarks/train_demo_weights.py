@@ -1,0 +1,249 @@
+"""Makes the weights that come with the package: phantoms, training, a test on unseen phantoms, a model card.
+
+    python benchmarks/train_demo_weights.py work/demo-weights
+
+The recipe is `tiny` as shipped; what the options change is written on the card. Killed at any moment and
+called again it goes on where it was. The weights are stored, and tested, in half precision; only when
+everything is done are `config.json`, `model.safetensors` and `CARD.md` written into the package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from volattn import checkpoints
+from volattn.datasets.open import open_dataset
+from volattn.datasets.phantom.write import write_phantoms
+from volattn.evaluation.folders import score_folder
+from volattn.evaluation.summary import Summary, summarise
+from volattn.inference.predict import load
+from volattn.inference.results import predict_files
+from volattn.io.atomic import atomic_path, write_text
+from volattn.models.catalogue import build_model
+from volattn.preprocessing.prepare import prepare_dataset
+from volattn.reporting.scores import case_table, size_table
+from volattn.studies.ceiling import score_perfect
+from volattn.studies.stages import StageLog
+from volattn.training.recipe import Recipe, load_recipe
+from volattn.training.run import train
+
+LARGEST = 16e6
+"""Bytes that the weights may take in the package."""
+BYTES_PER_WEIGHT = 2
+
+
+@dataclass(frozen=True)
+class Tested:
+    """Scores on unseen phantoms.
+
+    Attributes:
+        summary: Over the cases.
+        tables: Case by case and by size, as text.
+        kept: Mean lesion Dice per case that the reference masks themselves keep.
+    """
+
+    summary: Summary
+    tables: str
+    kept: float
+
+
+def main() -> int:
+    """Runs the stages."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("work", type=Path, help="folder for phantoms, store, run and predictions")
+    parser.add_argument("--cases", type=int, default=40, help="phantoms to train on (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="theirs and the run's (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=6000, help="of training (default: %(default)s)")
+    parser.add_argument("--unseen", type=int, default=10, help="phantoms to test on (default: %(default)s)")
+    parser.add_argument("--unseen-seed", type=int, default=1001, help="theirs (default: %(default)s)")
+    parser.add_argument(
+        "--size", type=int, default=512, help="pixels of a training phantom's side (default: %(default)s)"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes the recipe")
+    parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
+    parser.add_argument(
+        "-o", "--out", type=Path, default=checkpoints.DEMO, help="model folder (default: the package's)"
+    )
+    options = parser.parse_args()
+    if options.seed == options.unseen_seed:
+        parser.error("--seed and --unseen-seed must differ: the test phantoms must be unseen")
+    recipe = make_recipe(options)
+    check_size(recipe)
+    keys = ("cases", "seed", "steps", "unseen", "unseen_seed", "size", "set")
+    log = StageLog.claim(
+        options.work / "weights.json",
+        "training of the demo weights",
+        {key: getattr(options, key) for key in keys},
+    )
+    with log.stage("phantoms"):
+        write_phantoms(
+            options.work / "phantoms",
+            options.cases,
+            options.seed,
+            size=options.size,
+            workers=options.workers,
+            progress=tell,
+        )
+    with log.stage("prepare"):
+        dataset = open_dataset(options.work / "phantoms")
+        store = prepare_dataset(
+            dataset, recipe.plan, options.work / "store", workers=options.workers, progress=tell
+        ).store
+    with log.stage("train"):
+        train(recipe, store.path, options.work / "run", resume=True, progress=tell, announce=say)
+    with log.stage("test"):
+        small = options.work / "model"
+        store_half(options.work / "run", small)
+        tested = test(options, small)
+    publish(small, options.out, card(options, recipe, tested, log))
+    log.finish({"summary": tested.summary.as_json()})
+    say(f"{tested.tables}\n{options.out}: written")
+    return 0
+
+
+def make_recipe(options: argparse.Namespace) -> Recipe:
+    """`tiny`, as long as was asked for."""
+    settings = [
+        f"schedule.length={options.steps}",
+        f"validation.every={max(1, options.steps // 8)}",
+        f"seed={options.seed}",
+        *options.set,
+    ]
+    return load_recipe("tiny").updated(settings)
+
+
+def check_size(recipe: Recipe) -> None:
+    """Refuses a network that the package cannot take, before hours go into it."""
+    weights = sum(one.numel() for one in build_model(recipe.model, ("liver", "lesion")).state_dict().values())
+    if weights * BYTES_PER_WEIGHT > LARGEST:
+        raise ValueError(
+            f"the network has {weights / 1e6:.1f} million weights, {weights * BYTES_PER_WEIGHT / 1e6:.1f} MB in "
+            f"half precision, and the package takes {LARGEST / 1e6:g} MB; narrow it with "
+            f"--set model.backbone.width=..."
+        )
+
+
+def store_half(run: Path, out: Path) -> None:
+    """The run's best weights in half precision; they are loaded into float32."""
+    model, folder = checkpoints.load_folder(run)
+    checkpoints.save_folder(out, model.half(), folder)
+
+
+def test(options: argparse.Namespace, model: Path) -> Tested:
+    """Predicts and scores phantoms of another seed."""
+    predictor = load(model)
+    unseen, predictions = options.work / "unseen", options.work / "predictions"
+    # Numbered beyond the training phantoms: two cases of one name would only confuse.
+    write_phantoms(
+        unseen,
+        options.unseen,
+        options.unseen_seed,
+        first=options.cases,
+        workers=options.workers,
+        progress=tell,
+    )
+    dataset = open_dataset(unseen)
+    outcomes = predict_files(predictor, [unseen], predictions, reference=unseen, resume=True, progress=tell)
+    failed = [outcome.message for outcome in outcomes if outcome.error is not None]
+    scores = score_folder(dataset, predictions, progress=tell)
+    if failed or scores.failed:
+        raise ValueError("; ".join([*failed, *scores.failed]))
+    kept = [
+        score_perfect(case, dataset.scheme, predictor.folder.plan, predictor.folder.model)
+        for case in dataset.cases
+    ]
+    summary = summarise(scores.cases)
+    tables = (case_table(scores.cases, summary, organ="liver", ceilings=kept), size_table(summary))
+    return Tested(summary, "\n".join(table.text() for table in tables), summarise(kept).lesion.dice_per_case)
+
+
+def publish(model: Path, out: Path, card: str) -> None:
+    """Copies the tested model folder to where it is shipped, with its card."""
+    for name in (checkpoints.WEIGHTS, checkpoints.CONFIG):
+        with atomic_path(out / name) as temporary:
+            shutil.copyfile(model / name, temporary)
+    write_text(out / "CARD.md", card)
+
+
+def card(options: argparse.Namespace, recipe: Recipe, tested: Tested, log: StageLog) -> str:
+    """The model card."""
+    folder = checkpoints.read_folder(options.work / "model")
+    megabytes = (options.work / "model" / checkpoints.WEIGHTS).stat().st_size / 1e6
+    training, backbone, summary = folder.training, folder.model.backbone, tested.summary
+    assert summary.organ is not None, "phantoms have livers"
+    settings = " ".join(f"--set {setting}" for setting in options.set)
+    command = (
+        f"python benchmarks/train_demo_weights.py WORK --cases {options.cases} --seed {options.seed} "
+        f"--steps {options.steps} --unseen {options.unseen} --unseen-seed {options.unseen_seed} "
+        f"--size {options.size} {settings}"
+    ).rstrip()
+    device = (
+        torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores, no GPU"
+    )
+    libraries = ", ".join(f"{name} {version}" for name, version in training.versions.items())
+    hours = {name: f"{seconds / 3600:.1f} h" for name, seconds in log.seconds.items()}
+    return f"""# Demo weights
+
+A small VA Mask R-CNN that finds the liver and lesions in it: {backbone.name} of width {backbone.width},
+{megabytes:.1f} MB (half precision), bags of {folder.model.bag}, {folder.plan.size} x {folder.plan.size} pixels, slices
+{folder.plan.z_spacing} mm apart. `volattn demo` starts from it, and `-m demo` names it in every verb.
+
+**It was trained on phantoms only: images made by a program, not patients.** It is there so that everything
+can be tried without data. It is not fit for any use on people.
+
+| | |
+|---|---|
+| command | `{command}` |
+| recipe | `{training.recipe}`, seed {training.seed}; step {training.step} of {recipe.schedule.length} |
+| data | {len(training.cases)} phantoms to train on, {len(training.validation)} to choose step and threshold |
+| operating threshold | {folder.threshold:.2f} |
+| commit | {training.commit or "not under version control"} |
+| machine | {platform.machine()}, {device}, {torch.get_num_threads()} threads; {hours["train"]} of training |
+| versions | {libraries} |
+| store | `{training.fingerprint}` |
+| licence | Apache-2.0, as the code |
+
+## Scores
+
+On {summary.cases} phantoms of seed {options.unseen_seed}, none of which was trained on or validated on:
+
+- lesion Dice per case **{summary.lesion.dice_per_case:.3f}** (the reference masks themselves keep
+  {tested.kept:.3f} at this resolution);
+- liver Dice per case **{summary.organ.dice_per_case:.3f}**;
+- {summary.all_sizes.found} of {summary.all_sizes.lesions} lesions found, with
+  {summary.false_positives_per_case:.1f} false positives per case.
+
+```
+{tested.tables.rstrip()}
+```
+"""
+
+
+def say(text: str) -> None:
+    """Prints at once, also into a file."""
+    print(text, flush=True)
+
+
+_told: dict[str, int] = {}
+
+
+def tell(what: str, done: int, total: int) -> None:
+    """Prints a line for every twentieth of the way."""
+    part = 20 * done // max(1, total)
+    if _told.get(what) != part:
+        _told[what] = part
+        say(f"{what}: {done} of {total}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

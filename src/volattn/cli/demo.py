@@ -1,0 +1,35 @@
+"""`volattn demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from volattn.cli import exits
+from volattn.cli.options import Debug
+
+NAME = "demo"
+
+
+def command(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for everything that the demo makes.")],
+    seed: Annotated[int, typer.Option(min=0, help="Of the phantoms and of the training.")] = 7,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that make and prepare phantoms.")] = 2,
+    debug: Debug = False,
+) -> None:
+    """Makes synthetic CT, trains a little, predicts unseen cases, scores them, and writes a page about it."""
+
+    def run() -> int:
+        from volattn.cli.progress import shown
+        from volattn.studies.demo import DemoConfig, run_demo
+
+        with shown() as progress:
+            result = run_demo(
+                out, config=DemoConfig(seed=seed), workers=workers, progress=progress, announce=print
+            )
+        print(result.text)
+        return exits.SOME_FAILED if result.failed else exits.GOOD
+
+    raise typer.Exit(exits.run(run, debug=debug))

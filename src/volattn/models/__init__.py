@@ -1,0 +1,1 @@
+"""Detectors from encode, attend and detect: they see tensors, not patients."""

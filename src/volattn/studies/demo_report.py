@@ -1,0 +1,218 @@
+"""What the demo found, for the terminal and as a page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from volattn.evaluation.cases import CaseScore
+from volattn.evaluation.summary import Summary
+from volattn.provenance import commit, versions
+from volattn.reporting.pages import Page, Result
+from volattn.reporting.scores import case_table, size_table
+from volattn.reporting.tables import Column, Table
+
+LESION_BAR = 0.45
+"""Mean lesion Dice per case that weights trained on two CPU cores must reach (on a GPU it would be 0.60)."""
+LIVER_BAR = 0.93
+"""Mean liver Dice per case."""
+
+NO_PATIENTS = (
+    "These are phantoms: images made by a program, not patients. The numbers say that everything works from "
+    "end to end; they say nothing about how well it works on people. Nothing here is for clinical use."
+)
+KEPT = (
+    "The column \"Reference's own\" is what the reference masks themselves keep when they go to the model's "
+    "resolution and back: no training can score more than that."
+)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A score and what it must reach.
+
+    Attributes:
+        name: Of the score.
+        value: The score.
+        least: What it must reach.
+        kept: What the reference masks themselves keep of it at the model's resolution.
+    """
+
+    name: str
+    value: float
+    least: float
+    kept: float
+
+    @property
+    def met(self) -> bool:
+        """Whether it is reached."""
+        return self.value >= self.least
+
+    @property
+    def beside(self) -> str:
+        """What the score is held against, in words."""
+        verdict = "met" if self.met else "MISSED"
+        return f"bar {self.least:.2f}: {verdict}; the reference itself keeps {self.kept:.3f}"
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo came to.
+
+    Attributes:
+        page: `index.html`.
+        cases: Scores of the unseen phantoms.
+        kept: Scores of their reference masks at the model's resolution, in the same order.
+        pictures: What prediction drew of them, in the same order.
+        summary: Of `cases`.
+        kept_summary: Of `kept`.
+        failed: One line for each phantom that could not be predicted or scored.
+        seconds: By stage, over all runs in this folder.
+        losses: Of each step of the training.
+        settings: The demo's.
+    """
+
+    page: Path
+    cases: tuple[CaseScore, ...]
+    kept: tuple[CaseScore, ...]
+    pictures: tuple[Path, ...]
+    summary: Summary
+    kept_summary: Summary
+    failed: tuple[str, ...]
+    seconds: dict[str, float]
+    losses: tuple[float, ...]
+    settings: dict[str, Any]
+
+    @property
+    def bars(self) -> tuple[Bar, Bar]:
+        """The scores that the demo is held against."""
+        found, kept = self.summary, self.kept_summary
+        assert found.organ is not None, "phantoms have livers"
+        assert kept.organ is not None
+        return (
+            Bar("Lesion Dice per case", found.lesion.dice_per_case, LESION_BAR, kept.lesion.dice_per_case),
+            Bar("Liver Dice per case", found.organ.dice_per_case, LIVER_BAR, kept.organ.dice_per_case),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The scores as plain values."""
+        return {
+            "summary": self.summary.as_json(),
+            "cases": [case.as_json() for case in self.cases],
+            "reference_at_model_resolution": self.kept_summary.as_json(),
+            "bars": [
+                {"name": bar.name, "value": bar.value, "least": bar.least, "met": bar.met}
+                for bar in self.bars
+            ],
+            "failed": list(self.failed),
+        }
+
+    @property
+    def tables(self) -> tuple[Table, Table]:
+        """Case by case and size by size."""
+        return (
+            case_table(
+                self.cases,
+                self.summary,
+                organ="liver",
+                ceilings=self.kept,
+                caption="Unseen phantoms, case by case",
+            ),
+            size_table(self.summary, caption="Their lesions by largest axial extent"),
+        )
+
+    @property
+    def text(self) -> str:
+        """For the terminal."""
+        bars = "".join(f"{bar.name}: {bar.value:.3f} ({bar.beside})\n" for bar in self.bars)
+        return "\n".join(
+            [*(table.text() for table in self.tables), bars, f"{NO_PATIENTS}\n\nPage: {self.page}\n"]
+        )
+
+
+def build_page(result: DemoResult) -> Page:
+    """The page of pictures, complete in itself."""
+    found = result.summary.all_sizes
+    page = Page("volattn demo: lesions in CT, found with volumetric attention")
+    page.lead(
+        f"A model was trained for {len(result.losses)} steps on {result.settings['training']} synthetic "
+        f"abdominal CTs and then shown {len(result.cases)} that it had never seen. It finds the liver and "
+        f"the lesions in it slice by slice, and reads each slice in the light of those above and below."
+    )
+    page.notice(NO_PATIENTS)
+    page.results(
+        [
+            *(Result(bar.name, f"{bar.value:.3f}", bar.beside, bar.met) for bar in result.bars),
+            Result(
+                "Lesions found",
+                f"{found.found} of {found.lesions}",
+                f"{result.summary.false_positives_per_case:.1f} false positives per case",
+            ),
+        ]
+    )
+
+    page.section("What it found")
+    page.paragraph(
+        "Each row is a slice, shown as a radiologist reads it: the patient's right is on the left, the back "
+        "is below. The slices are those with the largest lesions. A lesion counts as found if the prediction "
+        "touches it. The phantoms hold decoys on purpose (vessels, ducts, a gallbladder, fat) that look like "
+        "lesions within a slice; only their course through the slices gives them away."
+    )
+    for case, picture in zip(result.cases, result.pictures, strict=True):
+        page.subsection(case.name)
+        words = _in_words(case)
+        page.figure(
+            picture.read_bytes(),
+            f"Slices of {case.name} with outlines of the liver and of lesions found, missed and falsely "
+            f"reported: {words}.",
+            f"{case.name}: {words}.",
+        )
+
+    page.section("Scores")
+    for table in result.tables:
+        page.table(table)
+    page.paragraph(KEPT)
+    if result.failed:
+        page.notice("Failed: " + "; ".join(result.failed))
+
+    page.section("How it came about")
+    first, last = (sum(part) / len(part) for part in (result.losses[:10], result.losses[-10:]))
+    page.paragraph(
+        f"The training started from the small weights that come with the package, which learned from other "
+        f"phantoms of the same program. Its loss went from {first:.3f} to {last:.3f} (means of the first and "
+        f"the last ten steps): a demonstration, not a training that deserves the name. For that, follow the "
+        f"README's four commands on real data."
+    )
+    page.table(
+        Table(
+            "Time on this machine",
+            (Column("Stage"), Column("Seconds", ".0f")),
+            tuple(result.seconds.items()),
+            (("all", sum(result.seconds.values())),),
+        )
+    )
+    page.paragraph("The same by hand, with the phantoms that are here already:")
+    page.code(
+        "volattn check phantoms\n"
+        "volattn prepare phantoms -o my-store --recipe tiny\n"
+        "volattn train tiny --data my-store -o my-run --weights demo\n"
+        f"volattn predict -m my-run -i phantoms/{result.cases[0].name}.nii.gz -o my-predictions \\\n"
+        "  --reference phantoms"
+    )
+    libraries = ", ".join(f"{name} {version}" for name, version in versions().items())
+    source = commit()
+    return page.footer(
+        f"Phantom seed {result.settings['seed']}. {libraries}{f', commit {source}' if source else ''}."
+    )
+
+
+def _in_words(case: CaseScore) -> str:
+    lesions = case.lesionwise
+    found = sum(lesion.found for lesion in lesions.lesions)
+    total, false = len(lesions.lesions), lesions.false_positives
+    liver = "" if case.organ is None else f", liver Dice {case.organ.dice:.3f}"
+    return (
+        f"{found} of {total} {'lesion' if total == 1 else 'lesions'} found, {false} false "
+        f"{'positive' if false == 1 else 'positives'}, lesion Dice {case.lesion.dice:.3f}{liver}"
+    )

@@ -1,0 +1,89 @@
+"""The manifest of a study: whose folder it is, how long each stage took, what came of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from volattn.io.atomic import write_json
+from volattn.provenance import commit, versions
+
+
+class StageLog:
+    """A study's manifest, kept up to date while its stages run.
+
+    Args:
+        path: The manifest.
+        content: What it holds: "study", "settings", "seconds", and at the end "results".
+    """
+
+    def __init__(self, path: Path, content: dict[str, Any]) -> None:
+        self.path = path
+        self.content = content
+
+    @classmethod
+    def claim(cls, path: Path, study: str, settings: Mapping[str, Any]) -> Self:
+        """Makes a folder ours, or sees that it holds this very study already.
+
+        Args:
+            path: The manifest in the folder.
+            study: The study's name.
+            settings: Plain values that decide its results.
+
+        Raises:
+            ValueError: The folder is a file, holds something else, or the study with other settings.
+        """
+        folder = path.parent
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{folder}: is a file; give a folder for the {study}")
+        if not path.is_file():
+            if folder.is_dir() and any(not _is_leftover(file) for file in folder.iterdir()):
+                raise ValueError(f"{folder}: is not empty and holds no {study}; give another folder")
+            log = cls(path, {"study": study, "settings": dict(settings), "seconds": {}})
+            log.write()
+            return log
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            before, _ = content["settings"], content["seconds"]
+        except (OSError, ValueError, TypeError, KeyError):
+            raise ValueError(f"{path}: is not the manifest of a {study}; delete the folder") from None
+        for key, value in settings.items():
+            if before.get(key) != value:
+                raise ValueError(
+                    f"{folder}: holds a {study} with another {key} ({before.get(key)}, now {value}); "
+                    f"give another folder or delete this one"
+                )
+        return cls(path, content)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """By stage, over all runs in this folder."""
+        return self.content["seconds"]
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Notes how long a stage takes, also one that is interrupted."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - began, 1)
+            self.write()
+
+    def finish(self, results: Mapping[str, Any]) -> None:
+        """Adds the results, and what they depend on."""
+        self.content |= {"results": dict(results), "versions": versions(), "commit": commit()}
+        self.write()
+
+    def write(self) -> None:
+        """Writes the manifest, atomically."""
+        write_json(self.path, self.content)
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether a kill left this half written."""
+    return path.name.startswith(".part-")

@@ -1,0 +1,352 @@
+"""Many CTs in, four files each out."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK
+from boxes_in_ct import LESION_BOXES, SHAPE, box_predictor, ct, truth, turns
+
+from volattn.checkpoints import Training
+from volattn.inference.inputs import References, find_inputs
+from volattn.inference.known import known_case
+from volattn.inference.predict import Predictor
+from volattn.inference.results import Files, predict_files
+from volattn.io.nifti import read_labels, read_volume, write_labels, write_volume
+
+ORGAN_AND_LESION = ("liver", "lesion")
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Path:
+    """A CT in odd axes."""
+    path = tmp_path / "in" / "case-7.nii.gz"
+    write_volume(path, ct(list(turns())[29]))
+    return path
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("index", [0, 13, 46])
+@pytest.mark.parametrize("tilt", [0.0, 0.4])
+def test_four_files_on_the_grid_of_the_input(tmp_path: Path, index: int, tilt: float) -> None:
+    turn = list(turns())[index]
+    path = tmp_path / "boxes.nii"
+    write_volume(path, ct(turn, tilt))
+    (outcome,) = predict_files(box_predictor(), [path], tmp_path / "out")
+    assert (outcome.name, outcome.status, outcome.lesions) == ("boxes", "predicted", 2)
+    assert outcome.seconds > 0
+    files = Files.of(tmp_path / "out", "boxes")
+    assert sorted((tmp_path / "out").iterdir()) == sorted(files)
+
+    labels = read_labels(files.labels)
+    np.testing.assert_array_equal(turn.apply(labels.array), truth())
+    lesions = read_labels(files.lesions)
+    np.testing.assert_array_equal(lesions.array > 0, labels.array == 2)
+    assert labels.array.dtype == np.uint8
+
+    # Another reader sees the same voxels at the same places.
+    mine, theirs = SimpleITK.ReadImage(str(files.labels)), SimpleITK.ReadImage(str(path))
+    np.testing.assert_array_equal(mine.GetDirection(), theirs.GetDirection())
+    np.testing.assert_array_equal(mine.GetOrigin(), theirs.GetOrigin())
+    np.testing.assert_array_equal(mine.GetSpacing(), theirs.GetSpacing())
+    bright = SimpleITK.GetArrayFromImage(theirs) > 150
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(mine) == 2, bright)
+
+
+def test_json_measures_in_the_terms_of_the_file(one: Path, tmp_path: Path) -> None:
+    predict_files(box_predictor(), [one], tmp_path / "out")
+    files = Files.of(tmp_path / "out", "case-7")
+    content = read_json(files.json)
+    lesions = read_labels(files.lesions)
+    image = SimpleITK.ReadImage(str(one))
+    assert content["threshold"] == 0.5
+    assert content["organ"]["name"] == "liver"
+    assert content["model"]["sha256"] == "f" * 64
+    assert len(content["settings"]["input"]) == 64
+    assert {"python", "torch", "volattn"} <= set(content["versions"])
+    assert [lesion["id"] for lesion in content["lesions"]] == [1, 2]
+    for lesion in content["lesions"]:
+        box = lesion["box_voxels"]
+        assert box["axes"] == "kji"
+        where = np.argwhere(lesions.array == lesion["id"])
+        assert box["start"] == where.min(axis=0).tolist()
+        assert box["stop"] == (where.max(axis=0) + 1).tolist()
+        corners = [
+            image.TransformContinuousIndexToPhysicalPoint([end - 0.5 for end in reversed(ends)])
+            for ends in (box["start"], box["stop"])
+        ]
+        np.testing.assert_allclose(np.min(corners, axis=0), lesion["box_lps_mm"]["min"], atol=1e-3)
+        np.testing.assert_allclose(np.max(corners, axis=0), lesion["box_lps_mm"]["max"], atol=1e-3)
+        assert lesion["volume_ml"] == pytest.approx(len(where) * 1.5 * 0.8 * 0.8 / 1000, rel=1e-4)
+        key = lesion["key_slice"]["file"]
+        assert (lesions.array.take(key["index"], axis="kji".index(key["axis"])) == lesion["id"]).any()
+        bag = lesion["best_detection"]["bag"]
+        assert sum(bag["channel"]) == pytest.approx(1)
+        assert sum(bag["spatial"]) == pytest.approx(1)
+        assert len(bag["model_slices"]) == len(bag["file_slices"]) == 3
+    scores = [lesion["score"] for lesion in content["lesions"]]
+    assert all(0.6 < score < 1 for score in scores)
+
+
+def test_nothing_of_the_patient_but_the_file_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii"
+    write_volume(path, ct())
+    content = bytearray(path.read_bytes())
+    content[148:157] = b"DOE, JANE"  # the header's free text
+    path.write_bytes(bytes(content))
+    predict_files(box_predictor(), [path], tmp_path / "out")
+    files = Files.of(tmp_path / "out", "a")
+    written = [gzip.decompress(files.labels.read_bytes()), gzip.decompress(files.lesions.read_bytes())]
+    written += [files.json.read_bytes(), files.picture.read_bytes()]
+    assert not any(b"DOE" in content for content in written)
+    assert str(tmp_path) not in files.json.read_text()
+
+
+def test_one_bad_case_does_not_stop_the_others(one: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "in" / "bad.nii.gz"
+    bad.write_bytes(one.read_bytes()[:200])
+    missing = tmp_path / "in" / "missing.nii"
+    found = predict_files(box_predictor(), [bad, missing, one], tmp_path / "out")
+    assert [outcome.status for outcome in found] == ["failed", "failed", "predicted"]
+    for outcome, path in zip(found, (bad, missing), strict=False):
+        assert str(path) in outcome.message
+        assert "\n" not in outcome.message
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        path.name for path in Files.of(tmp_path / "out", "case-7")
+    }
+
+
+def test_a_fault_of_ours_names_the_case_and_writes_nothing(one: Path, tmp_path: Path) -> None:
+    predictor = box_predictor()
+
+    def broken(images: object) -> None:
+        raise RuntimeError("boom")
+
+    predictor.model.encode = broken  # type: ignore[method-assign, assignment]
+    (outcome,) = predict_files(predictor, [one], tmp_path / "out")
+    assert outcome.status == "failed"
+    assert outcome.message == f"{one}: RuntimeError: boom"
+    assert isinstance(outcome.error, RuntimeError)
+    assert not (tmp_path / "out").exists()
+
+
+class TestResume:
+    def run(self, one: Path, predictor: Predictor | None = None, **options: Any) -> str:
+        out = one.parents[1] / "out"
+        (outcome,) = predict_files(predictor or box_predictor(), [one], out, resume=True, **options)
+        assert outcome.lesions is not None
+        return outcome.status
+
+    def test_skips_what_is_finished(self, one: Path) -> None:
+        assert self.run(one) == "predicted"
+        files = Files.of(one.parents[1] / "out", "case-7")
+        before = [path.stat().st_mtime_ns for path in files]
+        assert self.run(one) == "skipped"
+        assert [path.stat().st_mtime_ns for path in files] == before
+
+    def test_not_with_other_settings_model_or_input(self, one: Path) -> None:
+        self.run(one)
+        assert self.run(one, threshold=0.55) == "predicted"
+        assert self.run(one) == "predicted"
+        other = box_predictor()
+        other.fingerprint = "0" * 64
+        assert self.run(one, other) == "predicted"
+        write_volume(one, ct())
+        assert self.run(one, other) == "predicted"
+        assert self.run(one, other) == "skipped"
+
+    @pytest.mark.parametrize("place", range(4))
+    def test_not_if_a_file_is_gone(self, one: Path, place: int) -> None:
+        self.run(one)
+        Files.of(one.parents[1] / "out", "case-7")[place].unlink()
+        assert self.run(one) == "predicted"
+
+    def test_not_after_a_kill_between_the_files(self, one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The old JSON must not vouch for the new label map."""
+        self.run(one)
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                "volattn.inference.results.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+            )
+            with pytest.raises(KeyboardInterrupt):
+                self.run(one, threshold=0.99)
+        assert self.run(one) == "predicted"
+
+    def test_a_damaged_json_is_done_again(self, one: Path) -> None:
+        self.run(one)
+        Files.of(one.parents[1] / "out", "case-7").json.write_text("{")
+        assert self.run(one) == "predicted"
+
+
+def test_results_do_not_depend_on_the_run(one: Path, tmp_path: Path) -> None:
+    for out in ("first", "second"):
+        predict_files(box_predictor(batch=1 + len(out) % 2), [one], tmp_path / out)
+    for first, second in zip(
+        Files.of(tmp_path / "first", "case-7"), Files.of(tmp_path / "second", "case-7"), strict=True
+    ):
+        assert first.read_bytes() == second.read_bytes()
+
+
+class TestInputs:
+    def test_folders_hold_cts_not_label_maps(self, tmp_path: Path) -> None:
+        for name in (
+            "volume-10.nii.gz",
+            "volume-2.nii",
+            "segmentation-2.nii",
+            "x_lesions.nii.gz",
+            ".y.nii",
+            "z.txt",
+        ):
+            (tmp_path / name).touch()
+        found = find_inputs([tmp_path, tmp_path / "volume-2.nii"])
+        assert [path.name for path in found] == ["volume-2.nii", "volume-10.nii.gz"]
+
+    def test_batches_of_lits(self, write_lits_case: Any, tmp_path: Path) -> None:
+        write_lits_case(3, tmp_path / "set" / "batch 1")
+        write_lits_case(1, tmp_path / "set" / "batch 2")
+        assert [path.name for path in find_inputs([tmp_path / "set"])] == [
+            "volume-1.nii.gz",
+            "volume-3.nii.gz",
+        ]
+
+    def test_two_of_one_name(self, tmp_path: Path) -> None:
+        paths = [tmp_path / "a" / "ct.nii", tmp_path / "b" / "ct.nii.gz"]
+        with pytest.raises(ValueError, match=r"a/ct\.nii and .*b/ct\.nii\.gz would both"):
+            find_inputs(paths)
+
+    def test_nothing(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="nothing to predict"):
+            find_inputs([])
+        with pytest.raises(ValueError, match=r"holds no \.nii"):
+            find_inputs([tmp_path])
+
+    def test_an_input_is_never_overwritten(self, one: Path) -> None:
+        before = one.read_bytes()
+        with pytest.raises(ValueError, match="is the CT itself"):
+            predict_files(box_predictor(), [one], one.parent)
+        assert one.read_bytes() == before
+
+    def test_nor_a_reference(self, one: Path, tmp_path: Path) -> None:
+        write_labels(tmp_path / "labels" / "case-7.nii.gz", np.zeros_like(ct().array, np.uint8), ct())
+        with pytest.raises(ValueError, match="is the reference itself"):
+            predict_files(box_predictor(), [one], tmp_path / "labels", reference=tmp_path / "labels")
+
+    def test_nor_one_result_by_another(self, tmp_path: Path) -> None:
+        inputs = [tmp_path / "a.nii", tmp_path / "a_lesions.nii"]
+        with pytest.raises(ValueError, match="would both be written as a_lesions"):
+            predict_files(box_predictor(), inputs, tmp_path / "out")
+
+    def test_the_output_is_a_folder(self, one: Path) -> None:
+        with pytest.raises(ValueError, match="is a file"):
+            predict_files(box_predictor(), [one], one)
+
+
+class TestReferences:
+    def test_by_name_and_by_number(self, tmp_path: Path) -> None:
+        for name in ("liver_044.nii.gz", "liver_7.nii", "same.nii"):
+            (tmp_path / name).touch()
+        references = References.open(tmp_path, ORGAN_AND_LESION)
+        for image, wanted in (
+            ("volume-44.nii", "liver_044.nii.gz"),
+            ("liver_7_0000.nii.gz", "liver_7.nii"),
+            ("same.nii.gz", "same.nii"),
+            ("volume-45.nii", None),
+            ("other.nii", None),
+        ):
+            found = references.find(Path("elsewhere") / image)
+            assert (found and found.name) == wanted
+
+    def test_lits_beside_the_cts(self, write_lits_case: Any) -> None:
+        image, labels = write_lits_case(44)
+        assert References.open(image.parent, ORGAN_AND_LESION).find(image) == labels
+
+    def test_ambiguous_numbers(self, tmp_path: Path) -> None:
+        for name in ("a-1.nii", "b-1.nii"):
+            (tmp_path / name).touch()
+        with pytest.raises(ValueError, match="both have the number"):
+            References.open(tmp_path, ORGAN_AND_LESION).find(Path("c-1.nii"))
+
+    def test_not_a_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="is not a folder"):
+            References.open(tmp_path / "none", ORGAN_AND_LESION)
+        with pytest.raises(ValueError, match="holds no reference"):
+            References.open(tmp_path, ORGAN_AND_LESION)
+
+    @pytest.mark.parametrize("fault", ["grid", "labels", "missing"])
+    def test_a_bad_reference_costs_the_comparison_only(self, one: Path, tmp_path: Path, fault: str) -> None:
+        volume = read_volume(one)
+        labels = np.zeros(volume.array.shape, np.uint8)
+        labels.flat[0] = 9 if fault == "labels" else 1
+        like = ct() if fault == "grid" else volume
+        labels = np.zeros(SHAPE, np.uint8) if fault == "grid" else labels
+        write_labels(tmp_path / "refs" / f"ref-{8 if fault == 'missing' else 7}.nii.gz", labels, like)
+        (outcome,) = predict_files(box_predictor(), [one], tmp_path / "out", reference=tmp_path / "refs")
+        assert outcome.status == "predicted"
+        (note,) = outcome.notes
+        assert {"grid": "grid", "labels": "label 9", "missing": "no reference"}[fault] in note
+        content = read_json(tmp_path / "out" / "case-7.json")
+        assert content["reference"] is None
+        assert content["notes"] == [note]
+
+    def test_a_good_reference_changes_the_picture(self, one: Path, tmp_path: Path) -> None:
+        volume = read_volume(one)
+        labels = volume.geometry.turn().undo(truth())
+        write_labels(tmp_path / "refs" / "segmentation-7.nii.gz", labels, volume)
+        predict_files(box_predictor(), [one], tmp_path / "plain")
+        predict_files(box_predictor(), [one], tmp_path / "out", reference=tmp_path / "refs")
+        content = read_json(tmp_path / "out" / "case-7.json")
+        assert content["reference"] == "segmentation-7.nii.gz"
+        pictures = [(tmp_path / folder / "case-7.png").read_bytes() for folder in ("plain", "out")]
+        assert pictures[0] != pictures[1]
+
+
+class TestKnownCases:
+    TRAINING = Training(
+        recipe="r",
+        dataset="d",
+        fingerprint="0",
+        cases=("volume-1", "volume-2"),
+        validation=("volume-3",),
+        sources={"volume-1": "a" * 64},
+    )
+
+    @pytest.mark.parametrize(
+        ("name", "content", "wanted"),
+        [
+            ("renamed", "a", ("training", "volume-1", "content")),
+            ("volume-2", "b", ("training", "volume-2", "name")),
+            ("volume-1", "b", ("training", "volume-1", "name, not content")),
+            ("volume-3", "b", ("validation", "volume-3", "name")),
+            ("volume-4", "b", None),
+        ],
+    )
+    def test_by_content_then_by_name(
+        self, name: str, content: str, wanted: tuple[str, str, str] | None
+    ) -> None:
+        found = known_case(self.TRAINING, name, content * 64)
+        assert (found and (found.split, found.case, found.known_by)) == wanted
+
+    def test_it_is_said_in_the_outcome_and_the_json(self, one: Path, tmp_path: Path) -> None:
+        (outcome,) = predict_files(box_predictor(cases=("case-7",)), [one], tmp_path / "out")
+        assert "was trained on this case" in outcome.message
+        content = read_json(tmp_path / "out" / "case-7.json")
+        assert content["seen_in_training"] == {"split": "training", "case": "case-7", "known_by": "name"}
+        (again,) = predict_files(box_predictor(cases=("case-7",)), [one], tmp_path / "out", resume=True)
+        assert again.status == "skipped"
+        assert again.notes == outcome.notes
+
+
+def test_progress_counts_cases_and_slices(one: Path, tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    predict_files(box_predictor(), [one], tmp_path / "out", progress=lambda *step: seen.append(step))
+    assert seen[0] == ("1/1 case-7", 1, SHAPE[0])
+    assert seen[-1] == ("1/1 case-7", SHAPE[0], SHAPE[0])
+    assert len(LESION_BOXES) == 2
