@@ -127,8 +127,8 @@ def check_size(recipe: Recipe) -> None:
     weights = sum(one.numel() for one in build_model(recipe.model, ("liver", "lesion")).state_dict().values())
     if weights * BYTES_PER_WEIGHT > LARGEST:
         raise ValueError(
-            f"the network has {weights / 1e6:.1f} million weights, {weights * BYTES_PER_WEIGHT / 1e6:.1f} MB in "
-            f"half precision, and the package takes {LARGEST / 1e6:g} MB; narrow it with "
+            f"the network has {weights / 1e6:.1f} million weights, {weights * BYTES_PER_WEIGHT / 1e6:.1f} MB "
+            f"in half precision, and the package takes {LARGEST / 1e6:g} MB; narrow it with "
             f"--set model.backbone.width=..."
         )
 
@@ -195,8 +195,8 @@ def card(options: argparse.Namespace, recipe: Recipe, tested: Tested, log: Stage
     return f"""# Demo weights
 
 A small VA Mask R-CNN that finds the liver and lesions in it: {backbone.name} of width {backbone.width},
-{megabytes:.1f} MB (half precision), bags of {folder.model.bag}, {folder.plan.size} x {folder.plan.size} pixels, slices
-{folder.plan.z_spacing} mm apart. `volattn demo` starts from it, and `-m demo` names it in every verb.
+{megabytes:.1f} MB (half precision), bags of {folder.model.bag}, {folder.plan.size} x {folder.plan.size}
+pixels, slices {folder.plan.z_spacing} mm apart. `volattn demo` starts from it, and `-m demo` names it in every verb.
 
 **It was trained on phantoms only: images made by a program, not patients.** It is there so that everything
 can be tried without data. It is not fit for any use on people.

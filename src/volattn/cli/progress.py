@@ -45,19 +45,18 @@ class Lines:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._begun: dict[str, tuple[float, int]] = {}
-        self._said: dict[str, int] = {}
+        self._last: dict[str, int] = {}
 
     def report(self, what: str, done: int, total: int) -> None:
         """Prints a line if another tenth is done."""
-        now = self._clock()
-        began, before = self._begun.setdefault(what, (now, done))
-        if done < before:  # It has begun anew, as every validation does.
-            began, before = self._begun[what] = (now, done)
-            self._said.pop(what, None)
-        tenth = 10 * done // max(total, 1)
-        if done == 0 or self._said.get(what) == tenth:
+        now, last = self._clock(), self._last.get(what)
+        self._last[what] = done
+        if last is None or done < last:  # It begins, or begins anew, as every validation does.
+            self._begun[what] = (now, done)
+            last = 0
+        if 10 * done // max(total, 1) == 10 * last // max(total, 1):
             return
-        self._said[what] = tenth
+        began, before = self._begun[what]
         left = ""
         if before < done < total:
             left = f", {_duration((now - began) / (done - before) * (total - done))} left"

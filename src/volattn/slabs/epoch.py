@@ -23,57 +23,73 @@ class Group:
     targets: tuple[int, ...]
 
 
+EMPTY, ORGAN_ONLY, WITH_LESION = 0, 1, 2
+"""What a slice shows."""
+
+
 def plan_epoch(
-    filled: Mapping[str, NDArray[np.bool_]],
+    shown: Mapping[str, NDArray[np.uint8]],
     *,
     targets: int,
     stride: int,
     empty_share: float,
+    organ_share: float = 1.0,
     seed: int,
     epoch: int,
 ) -> tuple[Group, ...]:
     """Deals the target slices of an epoch into groups, in the order of the epoch.
 
-    All slices with objects are targets, each once, and as many empty ones, drawn anew every epoch, as make up
-    `empty_share` of the epoch at most. Within a case and residue, a group holds the targets among `targets`
-    neighbouring places `stride` apart. The first group is cut short at random, so that neighbours are grouped
-    differently in every epoch.
+    All slices with lesions are targets, each once. Of those that show the organ only, and of the empty ones, as many
+    are drawn, anew every epoch, as their shares allow. Within a case and residue, a group holds the targets among
+    `targets` neighbouring places `stride` apart. The first group is cut short at random, so that neighbours are
+    grouped differently in every epoch.
 
     Args:
-        filled: Per case (Z,): whether the slice has any object.
+        shown: Per case (Z,): `EMPTY`, `ORGAN_ONLY` or `WITH_LESION`.
         targets: M.
         stride: Slices between neighbouring targets.
         empty_share: Share of slices without any object, 0 to 1; 1 takes every empty slice.
+        organ_share: Share of slices without a lesion among those with an object, 0 to 1; 1 takes every one, and so
+            does data without any lesion.
         seed: The run's seed.
         epoch: From 0. The plan is a function of the arguments only.
     """
     generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,)))
-    chosen = _choose(filled, empty_share, generator)
+    chosen = _choose(shown, empty_share, organ_share, generator)
     firsts = generator.integers(1, targets + 1, size=(len(chosen), stride)).tolist()
-    groups = []
-    for (case, marks), firsts_of_case in zip(chosen.items(), firsts, strict=True):
-        slices = np.flatnonzero(marks)
-        for residue, first in enumerate(firsts_of_case):
-            neighbours = slices[slices % stride == residue].tolist()
-            groups += [Group(case, members) for members in _cut(neighbours, targets, stride, first)]
+    groups = [
+        Group(case, members)
+        for (case, chosen_slices), row in zip(chosen.items(), firsts, strict=True)
+        for residue, first in enumerate(row)
+        for members in _cut(
+            (np.flatnonzero(chosen_slices[residue::stride]) * stride + residue).tolist(), targets, stride, first
+        )
+    ]
     return tuple(groups[place] for place in generator.permutation(len(groups)))
 
 
 def _choose(
-    filled: Mapping[str, NDArray[np.bool_]], empty_share: float, generator: np.random.Generator
+    shown: Mapping[str, NDArray[np.uint8]],
+    empty_share: float,
+    organ_share: float,
+    generator: np.random.Generator,
 ) -> dict[str, NDArray[np.bool_]]:
     """Marks the epoch's target slices."""
-    if not filled:
+    if not shown:
         return {}
-    joined = np.concatenate(list(filled.values()))
-    empty = np.flatnonzero(~joined)
-    if empty_share < 1:
-        # The small number keeps a product like 9.999999999 whole.
-        allowed = int(empty_share / (1 - empty_share) * joined.sum() + 1e-6)
-        empty = generator.choice(empty, min(allowed, len(empty)), replace=False)
-    joined[empty] = True
-    ends = np.cumsum([len(slices) for slices in filled.values()])
-    return dict(zip(filled, np.split(joined, ends[:-1]), strict=True))
+    joined = np.concatenate(list(shown.values()))
+    chosen = joined == WITH_LESION
+    if not chosen.any():
+        organ_share = 1.0
+    for kind, share in ((ORGAN_ONLY, organ_share), (EMPTY, empty_share)):
+        others = np.flatnonzero(joined == kind)
+        if share < 1:
+            # The small number keeps a product like 9.999999999 whole.
+            allowed = int(share / (1 - share) * chosen.sum() + 1e-6)
+            others = generator.choice(others, min(allowed, len(others)), replace=False)
+        chosen[others] = True
+    ends = np.cumsum([len(slices) for slices in shown.values()])
+    return dict(zip(shown, np.split(chosen, ends[:-1]), strict=True))
 
 
 def _cut(slices: Sequence[int], targets: int, stride: int, first: int) -> list[tuple[int, ...]]:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from volattn.config import Config
 from volattn.slabs.augment import Augmentation, AugmentConfig, move_images, move_maps
-from volattn.slabs.epoch import Group, plan_epoch
+from volattn.slabs.epoch import EMPTY, ORGAN_ONLY, WITH_LESION, Group, plan_epoch
 from volattn.slabs.images import STRIDE, image_slices, slab_table
 from volattn.slabs.slab import Slab, component_maps, objects
 
@@ -37,6 +37,7 @@ class SlabConfig(Config):
         targets: M, the targets of a slab at most.
         slabs_per_step: Slabs joined for one call of the network.
         empty_share: Share of an epoch's target slices without any object, at most.
+        organ_share: Share of slices without a lesion among those with an object, at most.
     """
 
     bag: int = Field(default=9, ge=1)
@@ -46,6 +47,7 @@ class SlabConfig(Config):
     targets: int = Field(default=4, ge=1)
     slabs_per_step: int = Field(default=1, ge=1)
     empty_share: float = Field(default=0.25, ge=0, le=1)
+    organ_share: float = Field(default=1.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -92,8 +94,8 @@ class SlabDataset(Dataset[Slab]):
         self.size = size or store.plan.size
         self.classes = len(store.classes)
         self.cases: dict[str, StoredCase] = {name: store.case(name) for name in names}
-        self._filled = {name: _filled(case) for name, case in self.cases.items()}
-        if config.empty_share < 1 and not any(filled.any() for filled in self._filled.values()):
+        self._shown = {name: _shown(case) for name, case in self.cases.items()}
+        if config.empty_share < 1 and not any(shown.any() for shown in self._shown.values()):
             raise ValueError(
                 f"none of the {len(names)} cases ({', '.join(names[:5])}) has a labelled object: "
                 f"nothing to learn; check the label values, or choose other cases"
@@ -103,10 +105,11 @@ class SlabDataset(Dataset[Slab]):
     def plan(self, epoch: int) -> tuple[Group, ...]:
         """The groups of an epoch, in its order, without setting it."""
         return plan_epoch(
-            self._filled,
+            self._shown,
             targets=self.config.targets,
             stride=self.config.stride,
             empty_share=self.config.empty_share,
+            organ_share=self.config.organ_share,
             seed=self.seed,
             epoch=epoch,
         )
@@ -153,8 +156,9 @@ class SlabDataset(Dataset[Slab]):
         )
 
 
-def _filled(case: StoredCase) -> NDArray[np.bool_]:
-    return np.asarray(case.slices.has_organ, bool) | np.asarray(case.slices.has_lesion, bool)
+def _shown(case: StoredCase) -> NDArray[np.uint8]:
+    shown = np.where(np.asarray(case.slices.has_organ, bool), ORGAN_ONLY, EMPTY)
+    return np.where(np.asarray(case.slices.has_lesion, bool), WITH_LESION, shown).astype(np.uint8)
 
 
 def steps(slabs: int, slabs_per_step: int, world: int = 1) -> int:

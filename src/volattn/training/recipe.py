@@ -27,12 +27,14 @@ class StepConfig(Config):
         slabs: Slabs joined for one call of the network, on each process.
         accumulate: Calls whose gradients make one step.
         empty_share: Share of an epoch's target slices without any object, at most.
+        organ_share: Share of slices without a lesion among those with an object, at most; 1 takes all.
     """
 
     targets: int = Field(default=4, ge=1)
     slabs: int = Field(default=1, ge=1)
     accumulate: int = Field(default=4, ge=1)
     empty_share: float = Field(default=0.25, ge=0, le=1)
+    organ_share: float = Field(default=1.0, ge=0, le=1)
 
     def nominal_targets(self, processes: int = 1) -> int:
         """Targets of a full step over all processes."""
@@ -116,6 +118,7 @@ class Recipe(Config):
             targets=self.step.targets,
             slabs_per_step=self.step.slabs,
             empty_share=self.step.empty_share,
+            organ_share=self.step.organ_share,
         )
 
 

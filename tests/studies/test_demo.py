@@ -1,0 +1,109 @@
+"""The demo from end to end, with a small untrained network in the place of the shipped weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from small_detectors import CLASSES, small_config
+
+from volattn import checkpoints
+from volattn.checkpoints import ModelFolder, Training, save_folder
+from volattn.models.catalogue import build_model
+from volattn.preprocessing.plan import Plan
+from volattn.studies.demo import DemoConfig, run_demo
+from volattn.studies.demo_report import NO_PATIENTS, Bar
+
+CONFIG = DemoConfig(training=3, unseen=2, size=64, steps=2)
+
+
+def _ship(folder: Path, monkeypatch: pytest.MonkeyPatch, sources: dict[str, str] | None = None) -> None:
+    """Puts an untrained network where the package has its weights."""
+    torch.manual_seed(0)
+    model = build_model(small_config(bag=3), CLASSES)
+    training = Training(recipe="tiny", dataset="phantoms", fingerprint="none", sources=sources or {})
+    described = ModelFolder(
+        model=model.config,
+        plan=Plan(z_spacing=12.0, size=64),
+        classes=CLASSES,
+        threshold=0.5,
+        training=training,
+    )
+    save_folder(folder, model, described)
+    monkeypatch.setattr(checkpoints, "DEMO", folder)
+    monkeypatch.setattr("volattn.training.run.DEMO", folder)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[str, int, int]], list[str]]:
+    """A demo that was run twice into one folder: the progress of the first time, and the names of its files."""
+    folder = tmp_path_factory.mktemp("demo")
+    seen: list[tuple[str, int, int]] = []
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _ship(folder / "weights", monkeypatch)
+        out = folder / "out"
+        run_demo(out, config=CONFIG, workers=1, progress=lambda *call: seen.append(call))
+        manifest = json.loads((out / "demo.json").read_text())
+        before = {path: path.stat().st_mtime_ns for path in (out / "predictions").iterdir()}
+        again = run_demo(out, config=CONFIG, workers=1)
+        assert before == {path: path.stat().st_mtime_ns for path in (out / "predictions").iterdir()}
+        assert again.as_json() == manifest["results"]
+    return out, seen, [str(path.relative_to(out)) for path in out.rglob("*")]
+
+
+def test_everything_is_there(demo: tuple[Path, list[tuple[str, int, int]], list[str]]) -> None:
+    _, _, names = demo
+    for name in ("index.html", "demo.json", "run/model.safetensors", "store/store.json"):
+        assert name in names
+    for case in (3, 4):
+        for suffix in (".nii.gz", "_lesions.nii.gz", ".json", ".png"):
+            assert f"predictions/volume-{case}{suffix}" in names
+    assert not any(".part-" in name for name in names)
+
+
+def test_no_case_is_both_learned_from_and_tested(
+    demo: tuple[Path, list[tuple[str, int, int]], list[str]],
+) -> None:
+    out, _, _ = demo
+    split = json.loads((out / "run" / "split.json").read_text())
+    tested = {case["name"] for case in json.loads((out / "demo.json").read_text())["results"]["cases"]}
+    assert tested == {"volume-3", "volume-4"}
+    assert not tested & {*split["train"], *split["validation"]}
+    for name in tested:
+        described = json.loads((out / "predictions" / f"{name}.json").read_text())
+        assert described["seen_in_training"] is None
+        assert described["notes"] == []
+
+
+def test_the_page_says_what_it_must(demo: tuple[Path, list[tuple[str, int, int]], list[str]]) -> None:
+    out, _, _ = demo
+    page = (out / "index.html").read_text()
+    assert NO_PATIENTS in page
+    assert page.count('src="data:image/png;base64,') == 2
+    assert "http" not in page
+    assert "bar 0.45: MISSED" in page
+    assert "bar 0.93: MISSED" in page
+
+
+def test_progress_covers_every_stage(demo: tuple[Path, list[tuple[str, int, int]], list[str]]) -> None:
+    _, seen, _ = demo
+    ended = {what for what, done, total in seen if done == total}
+    assert {"phantom", "prepare", "train", "validate", "score"} <= ended
+    assert any(what.startswith("2/2") for what in ended)
+
+
+def test_phantoms_that_made_the_weights_are_refused(
+    demo: tuple[Path, list[tuple[str, int, int]], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, _, _ = demo
+    store = json.loads((out / "store" / "cases" / "volume-1" / "case.json").read_text())
+    _ship(tmp_path / "weights", monkeypatch, {"volume-7": store["image_sha256"]})
+    with pytest.raises(ValueError, match=r"volume-1\.nii\.gz.*seed 7 tests nothing"):
+        run_demo(tmp_path / "out", config=CONFIG, workers=1)
+
+
+def test_a_bar_says_whether_it_is_met() -> None:
+    assert Bar("Dice", 0.45, 0.45, 0.9).beside == "bar 0.45: met; the reference itself keeps 0.900"
+    assert "MISSED" in Bar("Dice", 0.4499, 0.45, 0.9).beside
