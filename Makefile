@@ -22,8 +22,9 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# One thread for each of the two processes: on two cores more only wait for each other.
 test: check
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 format: setup
 	$(BIN)/ruff check --fix .

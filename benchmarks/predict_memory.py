@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import resource
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,18 @@ def predict(model: str, image: Path) -> None:
 
 
 def measure(model: str, depth: int, folder: Path) -> dict[str, Any]:
-    """Predicts a phantom that is repeated, up and down, to so many slices."""
+    """Predicts a phantom of so many slices."""
+    # Everything large happens in other processes: a process begins with the peak of the one that started it.
+    path = folder / f"{depth}.nii.gz"
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        pool.submit(write_phantom, model, depth, path).result()
+    command = [sys.executable, __file__, "-m", model, "--one", str(path)]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return {"slices": depth, "voxels": depth * SIDE * SIDE, **found}
+
+
+def write_phantom(model: str, depth: int, path: Path) -> None:
+    """Writes a phantom that is repeated, up and down, to so many slices."""
     phantom = make_phantom(seed=3, index=0, size=SIDE)
     there = len(phantom.image)
     period = np.concatenate([np.arange(there), np.arange(there)[::-1]])
@@ -57,11 +70,7 @@ def measure(model: str, depth: int, folder: Path) -> dict[str, Any]:
     # The model's own distance between slices: as many slices go through the network as the file has.
     step = checkpoints.read_folder(model).plan.z_spacing or phantom.spacing[0]
     spacing = (step, phantom.spacing[1], phantom.spacing[2])
-    path = folder / f"{depth}.nii.gz"
     write_volume(path, Volume(image, Geometry.aligned(image.shape, spacing)))
-    command = [sys.executable, __file__, "-m", model, "--one", str(path)]
-    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    return {"slices": depth, "voxels": int(image.size), **found}
 
 
 def main() -> int:

@@ -48,7 +48,6 @@ def _page() -> Page:
             ]
         )
         .section("Pictures")
-        .subsection("volume-1")
         .figure(PNG, 'a "slice"', "caption <b>")
         .table(Table("T", (Column("a"),), (("1",),)))
         .code("volattn demo -o <DIR>")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from volattn.slabs.epoch import plan_epoch
+from volattn.slabs.epoch import EMPTY, ORGAN_ONLY, WITH_LESION, plan_epoch
 
 volumes = st.dictionaries(
     st.sampled_from("abcd"),
@@ -77,3 +77,29 @@ def test_plan_changes_nothing_of_what_it_reads():
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_nothing_to_learn_is_an_empty_epoch(share):
     assert plan_epoch({"a": np.zeros(9, bool)}, **options(empty_share=share)) == ()
+
+
+@given(
+    st.lists(
+        st.lists(st.integers(0, 2), min_size=1, max_size=40).map(lambda row: np.array(row, np.uint8)),
+        max_size=3,
+    ),
+    st.sampled_from([0.0, 0.25, 0.5, 1.0]),
+    st.sampled_from([0.0, 0.35, 1.0]),
+)
+def test_shares_of_what_slices_show(rows, empty_share, organ_share):
+    shown = {str(case): row for case, row in enumerate(rows)}
+    groups = plan_epoch(shown, **options(empty_share=empty_share, organ_share=organ_share))
+    seen = [int(shown[group.case][z]) for group in groups for z in group.targets]
+    empty, organ, lesion = (seen.count(kind) for kind in (EMPTY, ORGAN_ONLY, WITH_LESION))
+    there = [sum(int((row == kind).sum()) for row in rows) for kind in (EMPTY, ORGAN_ONLY, WITH_LESION)]
+    assert lesion == there[WITH_LESION]
+    if organ_share == 1 or lesion == 0:
+        assert organ == there[ORGAN_ONLY]
+    else:
+        assert organ <= organ_share * (organ + lesion) + 1e-6
+        assert organ == min(there[ORGAN_ONLY], int(organ_share / (1 - organ_share) * lesion + 1e-6))
+    if empty_share == 1:
+        assert empty == there[EMPTY]
+    else:
+        assert empty == min(there[EMPTY], int(empty_share / (1 - empty_share) * (organ + lesion) + 1e-6))

@@ -30,7 +30,8 @@ def command(
         for finding in findings:
             print(finding)
         errors = sum(finding.severity == "error" for finding in findings)
-        print(f"{opened.name}: {len(opened.cases)} cases, {errors} errors, {len(findings) - errors} notes")
+        counts = ((len(opened.cases), "case"), (errors, "error"), (len(findings) - errors, "note"))
+        print(f"{opened.name}: " + ", ".join(f"{n} {word}{'s' * (n != 1)}" for n, word in counts))
         return exits.SOME_FAILED if errors else exits.GOOD
 
     raise typer.Exit(exits.run(run, after_stop="nothing was changed", debug=debug))

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +12,17 @@ import numpy as np
 
 from volattn.config import Config
 from volattn.datasets.case import LESION, Case, Dataset, LabelScheme
+from volattn.datasets.check import GRID_TOLERANCE_MM
 from volattn.io.atomic import atomic_path, write_json, write_text
 from volattn.io.nifti import read_header, read_labels, read_volume
+from volattn.preprocessing.measures import measure_case, percentiles
 from volattn.preprocessing.plan import Plan
-from volattn.preprocessing.prepared import prepare_labels, prepare_volume
+from volattn.preprocessing.prepared import PreparedSlices, prepare_labels
 from volattn.preprocessing.resample import shrunk_shape
 from volattn.preprocessing.store import (
     CASE,
     IMAGE,
+    JOB,
     LABELS,
     STORE,
     CaseDescription,
@@ -31,16 +31,13 @@ from volattn.preprocessing.store import (
     canonical_json,
     case_folder,
     write_array,
+    write_slices,
 )
-from volattn.structures.components import label_components
+from volattn.preprocessing.workers import WorkerDied, each
 from volattn.structures.geometry import resampled_depth
-from volattn.structures.lesions import measure_lesions
-from volattn.structures.volume import Volume
 
-JOB = "job.json"
 FINGERPRINT = "fingerprint.json"
 PLAN = "plan.yaml"
-_AGREE_MM = 1e-3
 _SECONDS_PER_VOXEL = 1.6e-7  # two-core laptop class; reading, hashing, averaging and compressing together
 _COMPRESSED = 0.5  # of int16 HU with noise
 
@@ -149,19 +146,18 @@ def prepare_dataset(
     fresh: dict[str, bool] = {}
     failed: dict[str, str] = {}
 
-    def finished(name: str, result: bool | str) -> None:
-        if isinstance(result, str):
-            failed[name] = result
-        else:
-            fresh[name] = result
-        tell("prepare", len(fresh) + len(failed), len(cases))
-
     tell("prepare", 0, len(cases))
-    if workers <= 1:
-        for case in cases:
-            finished(case.name, _attempt(case, dataset.scheme, plan, case_folder(out, case.name)))
-    else:
-        _in_parallel(cases, dataset.scheme, plan, out, workers, finished)
+    tasks = [_Task(case, dataset.scheme, plan, case_folder(out, case.name)) for case in cases]
+    for task, result in each(_attempt, tasks, workers):
+        if isinstance(result, WorkerDied):
+            failed[task.case.name] = (
+                f"{task.case.image}: the process that prepared it was killed, likely for memory; give fewer workers"
+            )
+        elif isinstance(result, str):
+            failed[task.case.name] = result
+        else:
+            fresh[task.case.name] = result
+        tell("prepare", len(fresh) + len(failed), len(cases))
 
     done = [case.name for case in cases if case.name in fresh]
     if not done:
@@ -203,7 +199,8 @@ def _claim(out: Path, job: Job) -> None:
         raise ValueError(f"{out}: is not empty and not a store; give an empty folder")
     else:
         write_text(out / JOB, job.text("json"))
-    _sweep(out)
+    for folder in (out, *out.glob("cases/*")):
+        _sweep(folder)
 
 
 def _sweep(folder: Path) -> None:
@@ -212,43 +209,24 @@ def _sweep(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _in_parallel(
-    cases: list[Case],
-    scheme: LabelScheme,
-    plan: Plan,
-    out: Path,
-    workers: int,
-    finished: Callable[[str, bool | str], None],
-) -> None:
-    # A worker that the system kills for memory breaks its pool: what it held is tried once more, alone.
-    left = {case.name: case for case in cases}
-    with ProcessPoolExecutor(min(workers, len(cases)), multiprocessing.get_context("spawn")) as pool:
-        futures: dict[Future[bool | str], str] = {
-            pool.submit(_attempt, case, scheme, plan, case_folder(out, case.name)): case.name
-            for case in cases
-        }
-        for future in as_completed(futures):
-            try:
-                result = future.result()
-            except BrokenProcessPool:
-                continue
-            del left[futures[future]]
-            finished(futures[future], result)
-    for case in left.values():
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            try:
-                result = pool.submit(_attempt, case, scheme, plan, case_folder(out, case.name)).result()
-            except BrokenProcessPool:
-                result = f"{case.image}: the process that prepared it was killed, likely for memory"
-        finished(case.name, result)
+@dataclass(frozen=True)
+class _Task:
+    """One case to prepare, as it travels to a worker."""
+
+    case: Case
+    scheme: LabelScheme
+    plan: Plan
+    folder: Path
 
 
-def _attempt(case: Case, scheme: LabelScheme, plan: Plan, folder: Path) -> bool | str:
+def _attempt(task: _Task) -> bool | str:
     """True if the case was prepared, False if it stood already, a reason if it cannot be."""
     try:
-        return _prepare_case(case, scheme, plan, folder)
-    except (ValueError, OSError, MemoryError) as error:
-        return " ".join(str(error).split()) or f"{case.image}: {type(error).__name__}"
+        return _prepare_case(task.case, task.scheme, task.plan, task.folder)
+    except MemoryError:
+        return f"{task.case.image}: needs more memory than there is; give fewer workers, or crop it"
+    except (ValueError, OSError) as error:
+        return " ".join(str(error).split())
 
 
 def _prepare_case(case: Case, scheme: LabelScheme, plan: Plan, folder: Path) -> bool:
@@ -258,36 +236,41 @@ def _prepare_case(case: Case, scheme: LabelScheme, plan: Plan, folder: Path) -> 
         return False
     volume, labels = read_volume(case.image), read_labels(case.labels)
     apart = volume.geometry.disagreement(labels.geometry)
-    if apart > _AGREE_MM:
+    if apart > GRID_TOLERANCE_MM:
+        shapes = f"shapes {labels.geometry.shape} and {volume.geometry.shape}"
         raise ValueError(
             f"{case.labels}: its grid is not that of {case.image.name} "
-            f"(shapes {labels.geometry.shape} and {volume.geometry.shape}, {apart:.3g} mm apart)"
+            f"({f'{apart:.3g} mm apart' if np.isfinite(apart) else shapes}); resample it onto the image's grid"
         )
-    image = prepare_volume(volume, plan)
     try:
+        measures = measure_case(volume, labels, scheme)
         prepared_labels = prepare_labels(labels, scheme, plan)
     except ValueError as error:
         raise ValueError(f"{case.labels}: {error}") from None
     folder.mkdir(parents=True, exist_ok=True)
-    _sweep(folder)
+    image = PreparedSlices(volume, plan)
+    shape = (len(image), *image.resampled.shape)
+    assert prepared_labels.shape == shape
     files = {}
-    for name, array in ((IMAGE, image), (LABELS, prepared_labels)):
-        with atomic_path(folder / name) as temporary:
-            write_array(temporary, array)
-            files[name] = _sha256(temporary)
-    geometry = volume.canonical().geometry
+    with atomic_path(folder / IMAGE) as temporary:
+        write_slices(temporary, image, shape, np.int16)
+        files[IMAGE] = _sha256(temporary)
+    with atomic_path(folder / LABELS) as temporary:
+        write_array(temporary, prepared_labels)
+        files[LABELS] = _sha256(temporary)
+    geometry = image.resampled.geometry
     description = CaseDescription(
         name=case.name,
-        shape=image.shape,
-        step=plan.z_spacing or geometry.spacing[0],
+        shape=shape,
+        step=image.resampled.step,
         source_shape=geometry.shape,
         source_affine=tuple(tuple(row) for row in geometry.affine.tolist()),
-        organ_pixels=tuple((prepared_labels > 0).sum(axis=(1, 2)).tolist()),
-        lesion_pixels=tuple((prepared_labels == LESION).sum(axis=(1, 2)).tolist()),
+        organ_pixels=tuple(int(np.count_nonzero(plane)) for plane in prepared_labels),
+        lesion_pixels=tuple(int(np.count_nonzero(plane == LESION)) for plane in prepared_labels),
         image_sha256=sources[0],
         labels_sha256=sources[1],
         files=files,
-        measures=_measures(volume, labels, scheme),
+        measures=measures,
     )
     write_text(folder / CASE, description.text("json"))
     return True
@@ -314,27 +297,6 @@ def _sha256(path: Path) -> str:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from None
 
 
-def _measures(volume: Volume, labels: Volume, scheme: LabelScheme) -> dict[str, Any]:
-    """What the data set's fingerprint needs of a case."""
-    canonical = labels.canonical()
-    normal = scheme.normalise(canonical.array)
-    image = volume.canonical().array
-    components, _ = label_components(normal == LESION)
-    lesions = measure_lesions(components, canonical.geometry)
-    return {
-        "spacing_mm": [round(value, 6) for value in canonical.geometry.spacing],
-        "lesion_long_axes_mm": [round(lesion.long_axis_mm, 3) for lesion in lesions],
-        "lesion_volumes_ml": [round(lesion.volume_ml, 4) for lesion in lesions],
-        "organ_hu": _percentiles(image[normal == 1]),
-        "lesion_hu": _percentiles(image[normal == LESION]),
-    }
-
-
-def _percentiles(values: np.ndarray) -> list[float]:
-    """The 5th, 50th and 95th percentile; nothing of nothing."""
-    return [round(float(value), 2) for value in np.percentile(values, (5, 50, 95))] if values.size else []
-
-
 def _measured(cases: list[CaseDescription]) -> dict[str, Any]:
     """The data set in numbers: what a plan, and a reader, wants to know of it."""
     measures = [case.measures for case in cases]
@@ -358,7 +320,7 @@ def _measured(cases: list[CaseDescription]) -> dict[str, Any]:
         "lesions_per_case": {
             c.name: len(m["lesion_long_axes_mm"]) for c, m in zip(cases, measures, strict=True)
         },
-        "lesion_long_axis_mm_5_50_95": _percentiles(np.array(axes)),
+        "lesion_long_axis_mm_5_50_95": percentiles(np.array(axes)),
         "lesions_small_medium_large": [
             sum(axis < 15 for axis in axes),
             sum(15 <= axis <= 30 for axis in axes),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,10 @@ class PreparedSlices:
         """Z, the number of slices."""
         return len(self.resampled)
 
+    def __iter__(self) -> Iterator[NDArray[np.int16]]:
+        """All slices in order."""
+        return (self[z] for z in range(len(self)))
+
     def __getitem__(self, z: int) -> NDArray[np.int16]:
         """Slice z, (h, w), HU within the plan's window."""
         return whole(self.resampled[z])
@@ -91,7 +95,10 @@ class PreparedSlices:
 def prepare_volume(volume: Volume, plan: Plan) -> NDArray[np.int16]:
     """A whole CT as the store keeps it: (Z, h, w) HU within the plan's window, canonical axes."""
     slices = PreparedSlices(volume, plan)
-    return np.stack([slices[z] for z in range(len(slices))])
+    image = np.empty((len(slices), *slices.resampled.shape), np.int16)
+    for z, plane in enumerate(slices):
+        image[z] = plane
+    return image
 
 
 def prepare_labels(labels: Volume, scheme: LabelScheme, plan: Plan) -> NDArray[np.uint8]:
@@ -110,8 +117,16 @@ def prepare_labels(labels: Volume, scheme: LabelScheme, plan: Plan) -> NDArray[n
     canonical = labels.canonical()
     normal = scheme.normalise(canonical.array)
 
-    def at_least(least: int) -> NDArray[np.bool_]:
-        shares = Resampled(lambda z: (normal[z] >= least).astype(np.float32), canonical.geometry, plan)
-        return np.stack([shares[z] >= 0.5 for z in range(len(shares))])
+    organ, lesion = (
+        Resampled(partial(_at_least, least, normal), canonical.geometry, plan) for least in (ORGAN, LESION)
+    )
+    prepared = np.zeros((len(organ), *organ.shape), np.uint8)
+    for z, plane in enumerate(prepared):
+        plane[organ[z] >= 0.5] = ORGAN
+        plane[lesion[z] >= 0.5] = LESION
+    return prepared
 
-    return np.where(at_least(LESION), np.uint8(LESION), at_least(ORGAN).astype(np.uint8) * np.uint8(ORGAN))
+
+def _at_least(least: int, normal: NDArray[np.uint8], z: int) -> NDArray[np.float32]:
+    """Slice z of a class as shares of 0 and 1."""
+    return (normal[z] >= least).astype(np.float32)

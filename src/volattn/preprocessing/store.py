@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 
 import blosc2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
+from pydantic import Field
 
 from volattn.config import Config
 from volattn.datasets.case import LabelScheme
@@ -18,6 +20,7 @@ from volattn.preprocessing.plan import Plan
 from volattn.structures.geometry import Geometry
 
 STORE = "store.json"
+JOB = "job.json"
 CASE = "case.json"
 IMAGE = "image.b2nd"
 LABELS = "labels.b2nd"
@@ -42,7 +45,7 @@ class StoreDescription(Config):
     scheme: LabelScheme
     fingerprint: str
     cases: tuple[str, ...]
-    failed: dict[str, str] = {}
+    failed: dict[str, str] = Field(default_factory=dict)
 
 
 class CaseDescription(Config):
@@ -75,6 +78,58 @@ class CaseDescription(Config):
     measures: dict[str, Any]
 
 
+class StoredArray:
+    """A stored array; slicing it reads from the disk.
+
+    Args:
+        path: A `.b2nd` file.
+        shape: (Z, h, w), as the case's description says.
+        dtype: Of its numbers.
+
+    Raises:
+        ValueError: The file is missing, truncated, damaged or another case's.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, int, int], dtype: DTypeLike) -> None:
+        self.path = path
+        self.shape = shape
+        self.dtype = np.dtype(dtype)
+        try:
+            self._array = blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
+        except (OSError, RuntimeError, ValueError) as error:
+            raise self._unreadable(error) from None
+        found = (getattr(self._array, "shape", None), getattr(self._array, "dtype", None))
+        if found != (self.shape, self.dtype):
+            raise ValueError(
+                f"{path}: holds {found[1]} of shape {found[0]} where {CASE} says {self.dtype} of shape {shape}; "
+                "run `volattn prepare` again: it makes anew what does not stand"
+            )
+
+    def __len__(self) -> int:
+        """Z."""
+        return self.shape[0]
+
+    def __getitem__(self, key: int | slice) -> NDArray[Any]:
+        """Slices along z; reads the chunks that they lie in and no others.
+
+        Raises:
+            ValueError: The file is damaged there.
+        """
+        try:
+            return self._array[key]
+        except (OSError, RuntimeError) as error:
+            raise self._unreadable(error) from None
+
+    def _unreadable(self, error: Exception) -> ValueError:
+        reason = str(error) or type(error).__name__
+        if not self.path.exists():
+            reason = "there is no such file"
+        return ValueError(
+            f"{self.path}: cannot be read ({reason}); it is missing or damaged, run `volattn prepare` again: it "
+            "makes anew what does not stand"
+        )
+
+
 @dataclass(frozen=True)
 class SliceTable:
     """Which slices of a case hold what.
@@ -99,7 +154,7 @@ class SliceTable:
 
 
 class StoredCase:
-    """One prepared case; its arrays are opened when they are first read, in whichever process that is.
+    """One prepared case; its arrays are opened when they are first asked for, in whichever process that is.
 
     Args:
         folder: The case's folder.
@@ -125,14 +180,14 @@ class StoredCase:
         return self.description.shape
 
     @cached_property
-    def image(self) -> blosc2.NDArray:
-        """(Z, h, w) int16 HU; slicing reads the chunks that it needs."""
-        return self._open(IMAGE)
+    def image(self) -> StoredArray:
+        """(Z, h, w) int16 HU."""
+        return StoredArray(self.folder / IMAGE, self.shape, np.int16)
 
     @cached_property
-    def labels(self) -> blosc2.NDArray:
+    def labels(self) -> StoredArray:
         """(Z, h, w) uint8, 0 background, 1 organ, 2 lesion."""
-        return self._open(LABELS)
+        return StoredArray(self.folder / LABELS, self.shape, np.uint8)
 
     @property
     def slices(self) -> SliceTable:
@@ -146,18 +201,6 @@ class StoredCase:
     def source(self) -> Geometry:
         """The source's grid in canonical axes."""
         return Geometry(self.description.source_shape, np.array(self.description.source_affine))
-
-    def _open(self, name: str) -> blosc2.NDArray:
-        path = self.folder / name
-        try:
-            array = blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
-        except (OSError, RuntimeError, ValueError) as error:
-            raise ValueError(
-                f"{path}: cannot be read ({str(error) or type(error).__name__}); run `volattn prepare` again"
-            ) from None
-        if array.shape != self.shape:
-            raise ValueError(f"{path}: has shape {array.shape}, {CASE} says {self.shape}; prepare it again")
-        return array
 
 
 class Store:
@@ -181,8 +224,14 @@ class Store:
         """
         path = Path(path)
         if not (path / STORE).is_file():
+            if (path / JOB).is_file():
+                raise ValueError(
+                    f"{path}: is not a finished store ({STORE} missing); run the same `volattn prepare` again, it "
+                    "goes on where it was"
+                )
             raise ValueError(
-                f"{path}: is not a finished store ({STORE} missing); make one with `volattn prepare DATASET -o {path}`"
+                f"{path}: is not a finished store ({STORE} missing); make one with `volattn prepare DATASET -o "
+                f"{path}`"
             )
         return cls(path, StoreDescription.read(path / STORE))
 
@@ -220,7 +269,12 @@ class Store:
         if name not in self.names:
             raise ValueError(f"{self.path}: has no case {name!r}; it has {', '.join(self.names[:8])}")
         folder = case_folder(self.path, name)
-        return StoredCase(folder, CaseDescription.read(folder / CASE))
+        try:
+            return StoredCase(folder, CaseDescription.read(folder / CASE))
+        except ValueError as error:
+            raise ValueError(
+                f"{error}; run `volattn prepare` again: it makes anew what does not stand"
+            ) from None
 
 
 def case_folder(store: Path, name: str) -> Path:
@@ -229,23 +283,57 @@ def case_folder(store: Path, name: str) -> Path:
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Writes an array, chunked along its first axis; the same array gives the same bytes.
+    """Writes an array as `write_slices` does; the same array gives the same bytes.
 
     Args:
         path: The file; overwritten.
         array: (Z, h, w).
     """
-    depth, *plane = array.shape
-    chunk = (min(CHUNK, depth), *plane)
-    # One thread: several finish their blocks in any order, and the bytes differ.
-    blosc2.asarray(
-        np.ascontiguousarray(array),
-        urlpath=str(path),
-        mode="w",
-        chunks=chunk,
-        blocks=(1, *plane),
-        cparams={"codec": blosc2.Codec.ZSTD, "clevel": 5, "nthreads": 1},
-        dparams={"nthreads": 1},
+    write_slices(path, array, array.shape, array.dtype)
+
+
+def write_slices(
+    path: Path, slices: Iterable[NDArray[Any]], shape: tuple[int, ...], dtype: DTypeLike
+) -> None:
+    """Writes slices as they come, chunked along z; no more than a chunk of them is held.
+
+    Args:
+        path: The file; overwritten.
+        slices: Z arrays (h, w).
+        shape: (Z, h, w).
+        dtype: Of the numbers in the file.
+
+    Raises:
+        OSError: The file cannot be written; the disk is full, for one.
+    """
+    depth, *plane = shape
+    try:
+        # One thread: several finish their blocks in any order, and the bytes differ.
+        file = blosc2.empty(
+            shape,
+            dtype=np.dtype(dtype),
+            urlpath=str(path),
+            mode="w",
+            chunks=(min(CHUNK, depth), *plane),
+            blocks=(1, *plane),
+            cparams={"codec": blosc2.Codec.ZSTD, "clevel": 5, "nthreads": 1},
+            dparams={"nthreads": 1},
+        )
+    except RuntimeError as error:
+        raise _unwritable(path, error) from None
+    given = iter(slices)
+    for start in range(0, depth, CHUNK):
+        chunk = np.stack([next(given) for _ in range(min(CHUNK, depth - start))])
+        try:
+            file[start : start + len(chunk)] = chunk
+        except RuntimeError as error:
+            raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: RuntimeError) -> OSError:
+    # blosc2 says neither where nor why. The file's own name is a temporary one.
+    return OSError(
+        f"{path.parent}: cannot be written ({error}); make space on its disk, or look at its permissions"
     )
 
 

@@ -42,10 +42,6 @@ class Page:
         """Starts a section."""
         return self._add(f"<h2>{escape(title)}</h2>")
 
-    def subsection(self, title: str) -> Self:
-        """Starts a part of a section."""
-        return self._add(f"<h3>{escape(title)}</h3>")
-
     def paragraph(self, text: str) -> Self:
         """A paragraph."""
         return self._add(f"<p>{escape(text)}</p>")

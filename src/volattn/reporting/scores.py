@@ -31,7 +31,7 @@ def case_table(
         cases: In the order of the rows.
         summary: Of these cases.
         organ: The organ's name; None for data with lesions only.
-        ceilings: In the same order, what the reference itself keeps at the model's resolution.
+        ceilings: In the same order, what the reference masks themselves keep at the model's resolution.
         caption: Of the table.
     """
     columns = [Column("Case")]
@@ -39,7 +39,7 @@ def case_table(
         columns.append(Column(f"{organ.capitalize()} Dice", ".3f"))
     columns.append(Column("Lesion Dice", ".3f"))
     if ceilings is not None:
-        columns.append(Column("Reference's own", ".3f"))
+        columns.append(Column("Ceiling", ".3f"))
     columns += [
         Column("Lesions found"),
         Column("False positives", "g"),

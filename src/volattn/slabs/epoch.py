@@ -62,7 +62,10 @@ def plan_epoch(
         for (case, chosen_slices), row in zip(chosen.items(), firsts, strict=True)
         for residue, first in enumerate(row)
         for members in _cut(
-            (np.flatnonzero(chosen_slices[residue::stride]) * stride + residue).tolist(), targets, stride, first
+            (np.flatnonzero(chosen_slices[residue::stride]) * stride + residue).tolist(),
+            targets,
+            stride,
+            first,
         )
     ]
     return tuple(groups[place] for place in generator.permutation(len(groups)))

@@ -23,8 +23,8 @@ NO_PATIENTS = (
     "end to end; they say nothing about how well it works on people. Nothing here is for clinical use."
 )
 KEPT = (
-    "The column \"Reference's own\" is what the reference masks themselves keep when they go to the model's "
-    "resolution and back: no training can score more than that."
+    "The ceiling is the lesion Dice that the reference masks themselves keep when they go to the model's "
+    "resolution and back: what a detector without mistakes would have."
 )
 
 
@@ -160,7 +160,6 @@ def build_page(result: DemoResult) -> Page:
         "lesions within a slice; only their course through the slices gives them away."
     )
     for case, picture in zip(result.cases, result.pictures, strict=True):
-        page.subsection(case.name)
         words = _in_words(case)
         page.figure(
             picture.read_bytes(),
@@ -180,9 +179,9 @@ def build_page(result: DemoResult) -> Page:
     first, last = (sum(part) / len(part) for part in (result.losses[:10], result.losses[-10:]))
     page.paragraph(
         f"The training started from the small weights that come with the package, which learned from other "
-        f"phantoms of the same program. Its loss went from {first:.3f} to {last:.3f} (means of the first and "
-        f"the last ten steps): a demonstration, not a training that deserves the name. For that, follow the "
-        f"README's four commands on real data."
+        f"phantoms of the same program. Its mean loss was {first:.3f} over the first ten steps and {last:.3f} "
+        f"over the last ten: so few steps change little, they show what training looks like. For a training "
+        f"that deserves the name follow the README's four commands on real data."
     )
     page.table(
         Table(

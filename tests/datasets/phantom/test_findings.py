@@ -80,7 +80,10 @@ def test_a_slice_does_not_tell_distractors_but_their_course_does(phantoms: list[
         for number, finding in enumerate(phantom.findings, start=1):
             inside = phantom.numbers == number
             areas = inside.sum(axis=(1, 2))
-            middle = int(np.median(np.flatnonzero(areas >= 0.5 * areas.max())))
+            if areas.max() < 4:  # hardly a pixel wide: nothing to measure
+                continue
+            large = np.flatnonzero(areas >= 0.5 * areas.max())
+            middle = int(large[len(large) // 3])  # off the middle, as most slices are
             width, _ = axial_diameter(inside[middle], (phantom.spacing[1], phantom.spacing[2]))
             course = np.count_nonzero(areas) * phantom.spacing[0] / width
             contrast = abs(phantom.image[middle][inside[middle]].mean() - plain)

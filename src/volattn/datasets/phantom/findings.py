@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from volattn.datasets.phantom.canvas import Canvas, Part, add
+from volattn.datasets.phantom.canvas import Canvas, Part, add, take
 from volattn.datasets.phantom.liver import Liver
 from volattn.datasets.phantom.shapes import Field, Grid, Wobble, ellipsoid
 
@@ -84,15 +84,15 @@ class Look:
     flatness: float
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, diameter: float, brighter: bool) -> Look:
-        """Everything but the diameter and the sign of the contrast, which a case's lesions share."""
+    def draw(cls, rng: np.random.Generator, diameter: float) -> Look:
+        """Everything but the diameter; one in ten is brighter than the liver."""
         return cls(
             diameter=diameter,
             aspect=rng.uniform(0.7, 1.0),
             angle=rng.uniform(0, np.pi),
             roughness=diameter * rng.uniform(0.02, 0.07),
             edge=diameter * rng.uniform(0, 0.08),
-            contrast=rng.uniform(20, 60) * (1 if brighter else -1),
+            contrast=rng.uniform(20, 60) * (1 if rng.random() < 0.1 else -1),
             flatness=rng.uniform(0.7, 1.2),
         )
 
@@ -135,9 +135,9 @@ def paint_findings(
     """
     grid = canvas.grid
     lesions = canvas.blank()
+    free = liver.coverage.copy()  # what courses may cover: no lesion, so that its label is where it shows
     numbers = np.zeros(grid.shape, np.uint8)
     spots = _Spots(grid, liver.coverage, rng)
-    brighter = rng.random() < 0.1
     largest = min(110.0, depth)
     wanted: list[tuple[float, bool]] = [(draw_diameter(rng, largest), True) for _ in range(draw_count(rng))]
     # Distractors are as wide as cross-sections of lesions, but for the widest: no vessel is that wide.
@@ -151,14 +151,18 @@ def paint_findings(
             centre = spots.take(diameter)
         if centre is None:
             continue
-        look = Look.draw(rng, diameter, brighter)
+        look = Look.draw(rng, diameter)
         if is_lesion:
             finding, (box, outside) = _paint_lesion(canvas, rng, liver, look, centre, spacing)
-            add(lesions, (box, box.coverage(outside) * liver.coverage[box.place]))
+            room = liver.coverage
+            painted = (box, box.coverage(outside) * room[box.place])
+            add(lesions, painted)
+            take(free, painted)
         else:
-            finding, (box, outside) = _paint_distractor(canvas, rng, liver, look, centre, spacing)
+            finding, (box, outside) = _paint_distractor(canvas, rng, liver.hu, free, look, centre, spacing)
+            room = free
         found.append(finding)
-        numbers[box.place][(outside < 0) & (liver.coverage[box.place] > 0.5)] = len(found)
+        numbers[box.place][(outside < 0) & (room[box.place] > 0.5)] = len(found)
     return lesions, numbers, found
 
 
@@ -168,15 +172,17 @@ class _Spots:
     def __init__(self, grid: Grid, coverage: Field, rng: np.random.Generator) -> None:
         self.grid = grid
         self.rng = rng
+        self.coverage = coverage
         self.inside = np.argwhere(coverage[:, ::4, ::4] > 0.5) * (1, 4, 4)
         self.taken: list[tuple[NDArray[np.float64], float]] = []
 
     def take(self, diameter: float, tries: int = 80) -> NDArray[np.float64] | None:
         """The centre (x, y, z) of a place at some distance from all others; None if none was found."""
         for _ in range(tries if len(self.inside) else 0):
-            z, y, x = self.inside[self.rng.integers(len(self.inside))]
+            z, y, x = self.inside[self.rng.integers(len(self.inside))] + (0, *self.rng.integers(-2, 3, 2))
+            if self.coverage[z, y, x] < 0.5:
+                continue
             centre = np.array([self.grid.x[x], self.grid.y[y], self.grid.z[z]], np.float64)
-            centre[:2] += self.rng.uniform(-2, 2, 2) * self.grid.pixel
             apart = ((np.linalg.norm(centre - other), (diameter + size) / 2) for other, size in self.taken)
             if all(distance > reach + _GAP for distance, reach in apart):
                 self.taken.append((centre, diameter))
@@ -211,7 +217,8 @@ def _paint_lesion(
 def _paint_distractor(
     canvas: Canvas,
     rng: np.random.Generator,
-    liver: Liver,
+    liver: float,
+    free: Field,
     look: Look,
     centre: NDArray[np.float64],
     spacing: float,
@@ -232,11 +239,11 @@ def _paint_distractor(
         flat = np.abs(box.z - np.float32(middle)) - np.float32(depth / 2)
         # Steep, so that the border of the one slice does not leak into its neighbours.
         part = (box, np.maximum(outside, 10 * flat).astype(np.float32))
-        canvas.paint(part, liver.hu + look.contrast, within=liver.coverage, edge=look.edge)
+        canvas.paint(part, liver + look.contrast, within=free, edge=look.edge)
         return _finding(canvas.grid, "partial volume", look, centre, look.contrast, depth, spacing), part
     depth = look.diameter * rng.uniform(2.5, 4) + 12
     part = _course(canvas.grid, rng, look, centre, depth)
-    canvas.paint(part, liver.hu + faded, within=liver.coverage, edge=look.edge)
+    canvas.paint(part, liver + faded, within=free, edge=look.edge)
     kind: Kind = "duct" if look.diameter < 8 else "vessel"
     return _finding(canvas.grid, kind, look, centre, faded, depth, spacing), part
 

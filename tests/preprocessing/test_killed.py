@@ -1,0 +1,97 @@
+"""A preparation killed in a known state, workers and all, goes on to the bytes of one that was not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from volattn.datasets.open import open_dataset
+from volattn.io.nifti import write_labels, write_volume
+from volattn.preprocessing.plan import Plan
+from volattn.preprocessing.prepare import prepare_dataset
+from volattn.preprocessing.store import STORE
+from volattn.structures.geometry import Geometry
+from volattn.structures.volume import Volume
+
+PLAN = Plan(size=112, z_spacing=1.5)
+SCRIPT = """
+import sys
+from volattn.datasets.open import open_dataset
+from volattn.preprocessing.plan import Plan
+from volattn.preprocessing.prepare import prepare_dataset
+if __name__ == "__main__":
+    plan = Plan(size=112, z_spacing=1.5)
+    prepare_dataset(open_dataset(sys.argv[1]), plan, sys.argv[2], workers=int(sys.argv[3]))
+"""
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Large enough for a file to be seen half written."""
+    folder = tmp_path_factory.mktemp("lits")
+    shape = (60, 128, 128)
+    labels = np.zeros(shape, np.uint8)
+    labels[10:50, 30:90, 30:90] = 1
+    labels[20:24, 40:50, 40:60] = 2
+    for number in range(3):
+        noise = np.random.default_rng(number).normal(50, 60, shape).astype(np.int16)
+        volume = Volume(noise, Geometry.aligned(shape, (2.0, 0.8, 0.8)))
+        write_volume(folder / f"volume-{number}.nii", volume)
+        write_labels(folder / f"segmentation-{number}.nii", labels, volume)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    store = tmp_path_factory.mktemp("whole")
+    prepare_dataset(open_dataset(dataset), PLAN, store)
+    return contents(store)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("state", "workers"),
+    [
+        ("cases/*/.part-*-image.b2nd", 1),
+        ("cases/*/labels.b2nd", 1),
+        ("cases/*/image.b2nd", 2),
+        ("cases/*/case.json", 2),
+    ],
+)
+def test_a_kill_changes_no_byte(
+    dataset: Path, whole: dict[str, bytes], tmp_path: Path, state: str, workers: int
+) -> None:
+    script, store = tmp_path / "prepare.py", tmp_path / "store"
+    script.write_text(SCRIPT)
+    run = subprocess.Popen([sys.executable, str(script), str(dataset), str(store), str(workers)])
+    try:
+        deadline = time.monotonic() + 60
+        while not list(store.glob(state)):
+            assert run.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+    finally:
+        os.kill(run.pid, signal.SIGKILL)
+        run.wait()
+    assert not (store / STORE).exists()
+    prepare_dataset(open_dataset(dataset), PLAN, store)
+    assert contents(store) == whole
+
+
+def test_a_half_written_file_in_a_case_that_stands_is_swept(
+    dataset: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    """A kill while a damaged case was mended leaves one beside files that are whole."""
+    prepare_dataset(open_dataset(dataset), PLAN, tmp_path)
+    (tmp_path / "cases" / "volume-1" / ".part-0123-labels.b2nd").write_bytes(b"half")
+    prepare_dataset(open_dataset(dataset), PLAN, tmp_path)
+    assert contents(tmp_path) == whole
