@@ -21,6 +21,7 @@ from pathlib import Path
 
 from volattn import checkpoints
 from volattn.datasets.case import Dataset
+from volattn.datasets.check import check_dataset
 from volattn.datasets.open import open_dataset
 from volattn.evaluation.cases import CaseScore
 from volattn.evaluation.folders import score_folder
@@ -28,7 +29,8 @@ from volattn.evaluation.summary import summarise
 from volattn.inference.results import Files
 from volattn.io.atomic import atomic_path, write_json, write_text
 from volattn.provenance import commit, versions
-from volattn.reporting.scores import case_table, size_table
+from volattn.reporting.scores import size_table
+from volattn.reporting.tables import Cell, Column, Table
 from volattn.studies.ceiling import score_perfect
 from volattn.studies.stages import StageLog
 from volattn.training.recipe import Recipe, load_recipe
@@ -115,7 +117,8 @@ def main() -> int:
     with log.stage("predict"):
         predict(shell, work / "run", image, work / "prediction", options.lits)
     with log.stage("score"):
-        before, after = (score(dataset, work / folder) for folder in ("demo", "prediction"))
+        before = score(dataset, work / "demo", trained_on=False)
+        after = score(dataset, work / "prediction", trained_on=True)
         kept = score_perfect(dataset.cases[0], dataset.scheme, recipe.plan, recipe.model)
     log.finish({"demo_weights": before.as_json(), "trained_on_it": after.as_json()})
     return publish(options, recipe, log, before, after, kept)
@@ -153,12 +156,41 @@ def predict(shell: Shell, model: str | Path, image: Path, out: Path, reference: 
     shell.run("predict", "-m", model, "-i", image, "-o", out, "--reference", reference, "--resume")
 
 
-def score(dataset: Dataset, predictions: Path) -> CaseScore:
+def score(dataset: Dataset, predictions: Path, *, trained_on: bool) -> CaseScore:
     """Scores the case; a failure ends everything."""
-    scores = score_folder(dataset, predictions)
+    known = [case.name for case in dataset.cases if trained_on]
+    scores = score_folder(dataset, predictions, trained_on=known)
     if scores.failed:
         raise ValueError(scores.failed[0])
     return scores.cases[0]
+
+
+def comparison(before: CaseScore, after: CaseScore, kept: CaseScore) -> Table:
+    """The model before and after it was trained on the case, and what the reference keeps at its resolution."""
+    rows: list[tuple[Cell, ...]] = []
+    for name, one in (("demo weights", before), ("trained on this CT", after), ("ceiling", kept)):
+        lesions = one.lesionwise
+        found = sum(lesion.found for lesion in lesions.lesions)
+        rows.append(
+            (
+                name,
+                None if one.organ is None else one.organ.dice,
+                one.lesion.dice,
+                f"{found} of {len(lesions.lesions)}",
+                lesions.false_positives,
+            )
+        )
+    return Table(
+        "One case, two models; the ceiling is what the reference masks themselves keep at this resolution",
+        (
+            Column("Model"),
+            Column("Liver Dice", ".3f"),
+            Column("Lesion Dice", ".3f"),
+            Column("Lesions found"),
+            Column("False positives", "d"),
+        ),
+        tuple(rows),
+    )
 
 
 def publish(
@@ -175,21 +207,17 @@ def publish(
     assert after.organ is not None
     met = after.lesion.dice >= LESION_BAR and after.organ.dice >= LIVER_BAR
     recall = before.organ.both / max(1, before.organ.reference)
-    named = [replace(before, name="demo weights (phantoms only)"), replace(after, name="trained on this CT")]
-    tables = "\n".join(
-        table.text()
-        for table in (
-            case_table(named, summarise(named), organ="liver", ceilings=[kept, kept], caption=options.case),
-            size_table(summarise([after]), caption="Trained on this CT: its lesions by largest axial extent"),
-        )
+    tables = f"{comparison(before, after, kept).text()}\n{size_table(summarise([after])).text()}"
+    notes = "".join(
+        f"- {finding.message}\n" for finding in check_dataset(only(open_dataset(options.lits), options.case))
     )
     seconds = "\n".join(f"| {stage} | {value:.0f} s |" for stage, value in log.seconds.items())
     text = f"""# One real CT: {options.case}
 
 LiTS training case (volume-44 is 3D-IRCADb-01's case 17, IRCAD, CC BY-NC-ND; the CT itself is not part of this
 project). The model was trained on this one volume, from the demo weights, for {options.steps} steps at
-{recipe.plan.size} x {recipe.plan.size} pixels and {recipe.plan.z_spacing} mm, and scored on the same volume. That shows
-that the whole path fits a real CT; it shows nothing about other patients.
+{recipe.plan.size} x {recipe.plan.size} pixels and {recipe.plan.z_spacing} mm, and scored on the same volume.
+That shows that the whole path fits a real CT; it shows nothing about other patients.
 
 | | result | bar | |
 |---|---|---|---|
@@ -204,6 +232,10 @@ The demo weights, which have seen nothing but phantoms, cover {recall:.0%} of th
 ```
 
 ![Slices with the largest lesions, outlined]({options.case}.png)
+
+What `volattn check` says of the file (a picture shows what its header says):
+
+{notes or "- nothing"}
 
 ## Again
 

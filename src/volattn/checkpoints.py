@@ -30,7 +30,7 @@ class Training(Config):
         fingerprint: Of the store it was trained on.
         cases: Names of the training cases: a score on one of them is no test.
         validation: Names of the cases that chose the epoch and the threshold.
-        sources: Content hashes of the training images by case name, so that a renamed case is still known.
+        sources: Content hashes of the images of both splits by case name, so that a renamed case is still known.
         seed: The run's seed.
         step: Optimiser steps behind these weights.
         commit: The code's commit, if known.

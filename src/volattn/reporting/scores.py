@@ -25,7 +25,7 @@ def case_table(
     ceilings: Sequence[CaseScore] | None = None,
     caption: str = "Case by case",
 ) -> Table:
-    """One row per case, the means below.
+    """One row per case, the means of several below.
 
     Args:
         cases: In the order of the rows.
@@ -75,7 +75,7 @@ def case_table(
         sum(case.lesion.reference * case.voxel_ml for case in cases) / len(cases),
         sum(case.lesion.prediction * case.voxel_ml for case in cases) / len(cases),
     ]
-    return Table(caption, tuple(columns), tuple(rows), (tuple(mean),))
+    return Table(caption, tuple(columns), tuple(rows), (tuple(mean),) if len(cases) > 1 else ())
 
 
 def size_table(summary: Summary, *, caption: str = "Lesion by lesion, by largest axial extent") -> Table:

@@ -235,7 +235,9 @@ def _describe(
             fingerprint=store.fingerprint,
             cases=split.train,
             validation=names,
-            sources={name: store.case(name).description.image_sha256 for name in split.train},
+            sources={
+                name: store.case(name).description.image_sha256 for name in (*split.train, *split.validation)
+            },
             seed=recipe.seed,
             step=step,
             commit=commit(),

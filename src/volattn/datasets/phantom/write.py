@@ -57,9 +57,14 @@ def write_phantoms(
         return
     with ProcessPoolExecutor(min(workers, cases), multiprocessing.get_context("spawn")) as pool:
         futures = [pool.submit(write_phantom, folder, seed, index, size) for index in numbers]
-        for done, future in enumerate(as_completed(futures), start=1):
-            future.result()
-            tell("phantom", done, cases)
+        try:
+            for done, future in enumerate(as_completed(futures), start=1):
+                future.result()
+                tell("phantom", done, cases)
+        except BaseException:
+            # Without this the pool would first make all that is still to come, Ctrl-C or not.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def write_phantom(folder: Path, seed: int, index: int, size: int) -> None:
