@@ -56,7 +56,7 @@ def test_a_run_leaves_a_model_folder_and_its_story(store: Store, tmp_path: Path)
     assert Split.read(run / "split.json") == split
     assert folder.training.cases == split.train
     assert folder.training.validation == split.validation
-    assert set(folder.training.sources) == set(split.train)
+    assert set(folder.training.sources) == {*split.train, *split.validation}
     assert folder.training.fingerprint == store.fingerprint
     assert folder.threshold == result.validation.threshold
     assert folder.training.step == result.best_step

@@ -26,7 +26,7 @@ class FolderScores:
 
 def score_folder(
     dataset: Dataset,
-    predictions: Path,
+    predictions: Path | str,
     *,
     trained_on: Collection[str] = (),
     progress: Callable[[str, int, int], None] | None = None,
@@ -47,7 +47,7 @@ def score_folder(
     labelled = [case for case in dataset.cases if case.labels is not None]
     for done, case in enumerate(labelled, start=1):
         try:
-            scored.append(_score(case, dataset, predictions, case.name in trained_on))
+            scored.append(_score(case, dataset, Path(predictions), case.name in trained_on))
         except (ValueError, OSError) as error:
             failed.append(f"{case.name}: {error}")
         if progress is not None:
