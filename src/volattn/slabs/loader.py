@@ -35,7 +35,6 @@ class SlabConfig(Config):
         stride: Slices between neighbouring centres of a bag, and between neighbouring targets of a slab.
         include_target: Whether a target is in its own bag.
         targets: M, the targets of a slab at most.
-        slabs_per_step: Slabs joined for one call of the network.
         empty_share: Share of an epoch's target slices without any object, at most.
         organ_share: Share of slices without a lesion among those with an object, at most.
     """
@@ -45,7 +44,6 @@ class SlabConfig(Config):
     stride: int = Field(default=STRIDE, ge=1)
     include_target: bool = True
     targets: int = Field(default=4, ge=1)
-    slabs_per_step: int = Field(default=1, ge=1)
     empty_share: float = Field(default=0.25, ge=0, le=1)
     organ_share: float = Field(default=1.0, ge=0, le=1)
 

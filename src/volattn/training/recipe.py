@@ -116,7 +116,6 @@ class Recipe(Config):
             slices=self.model.slices,
             stride=STRIDE,
             targets=self.step.targets,
-            slabs_per_step=self.step.slabs,
             empty_share=self.step.empty_share,
             organ_share=self.step.organ_share,
         )
