@@ -31,7 +31,7 @@ class LiverPlan:
     def draw(cls, rng: np.random.Generator, body: Body) -> LiverPlan:
         """A large right lobe under the right dome, against the ribs."""
         a, b = body.cavity
-        radii = np.array([a * rng.uniform(0.5, 0.62), b * rng.uniform(0.62, 0.8), rng.uniform(75, 100)])
+        radii = np.array([a * rng.uniform(0.44, 0.55), b * rng.uniform(0.56, 0.74), rng.uniform(62, 86)])
         x = -a + radii[0] * rng.uniform(0.95, 1.05) + 4
         centre = np.array([x, rng.uniform(-0.15, 0.1) * b, body.dome - radii[2] * rng.uniform(0.85, 1.0)])
         return cls(centre, radii)
@@ -62,7 +62,7 @@ def paint_liver(canvas: Canvas, rng: np.random.Generator, body: Body, plan: Live
         -radii[1] * rng.uniform(0.25, 0.5),
         rng.uniform(0, 30),
     )
-    left_radii = (a * rng.uniform(0.42, 0.66), b * rng.uniform(0.28, 0.42), rng.uniform(38, 60))
+    left_radii = (a * rng.uniform(0.4, 0.6), b * rng.uniform(0.25, 0.37), rng.uniform(32, 52))
     tilt, lean = rng.uniform(0.2, 0.7), rng.uniform(-0.3, 0.3)
     lowest = centre[2] - radii[2] * rng.uniform(0.75, 1.0)
     coverage = canvas.blank()
