@@ -13,6 +13,7 @@ import argparse
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,6 @@ from volattn.reporting.scores import case_table, size_table
 from volattn.studies.ceiling import score_perfect
 from volattn.studies.stages import StageLog
 from volattn.training.recipe import Recipe, load_recipe
-from volattn.training.run import train
 
 LARGEST = 16e6
 """Bytes that the weights may take in the package."""
@@ -70,7 +70,8 @@ def main() -> int:
         "--size", type=int, default=512, help="pixels of a training phantom's side (default: %(default)s)"
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes the recipe")
-    parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that draw and prepare (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=1, help="that train together (default: %(default)s)")
     parser.add_argument(
         "-o", "--out", type=Path, default=checkpoints.DEMO, help="model folder (default: the package's)"
     )
@@ -79,7 +80,7 @@ def main() -> int:
         parser.error("--seed and --unseen-seed must differ: the test phantoms must be unseen")
     recipe = make_recipe(options)
     check_size(recipe)
-    keys = ("cases", "seed", "steps", "unseen", "unseen_seed", "size", "set")
+    keys = ("cases", "seed", "steps", "unseen", "unseen_seed", "size", "set", "processes")
     log = StageLog.claim(
         options.work / "weights.json",
         "training of the demo weights",
@@ -100,7 +101,7 @@ def main() -> int:
             dataset, recipe.plan, options.work / "store", workers=options.workers, progress=tell
         ).store
     with log.stage("train"):
-        train(recipe, store.path, options.work / "run", resume=True, progress=tell, announce=say)
+        train_together(recipe, store.path, options.work, options.processes)
     with log.stage("test"):
         small = options.work / "model"
         store_half(options.work / "run", small)
@@ -131,6 +132,15 @@ def check_size(recipe: Recipe) -> None:
             f"in half precision, and the package takes {LARGEST / 1e6:g} MB; narrow it with "
             f"--set model.backbone.width=..."
         )
+
+
+def train_together(recipe: Recipe, store: Path, work: Path, processes: int) -> None:
+    """Trains in so many processes, as torchrun starts them."""
+    written = work / "recipe.yaml"
+    write_text(written, recipe.text())
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command += ["-m", "volattn.cli.main", "train", str(written), "--data", str(store), "-o", str(work / "run")]
+    subprocess.run([*command, "--resume"], check=True)
 
 
 def store_half(run: Path, out: Path) -> None:
@@ -185,7 +195,7 @@ def card(options: argparse.Namespace, recipe: Recipe, tested: Tested, log: Stage
     command = (
         f"python benchmarks/train_demo_weights.py WORK --cases {options.cases} --seed {options.seed} "
         f"--steps {options.steps} --unseen {options.unseen} --unseen-seed {options.unseen_seed} "
-        f"--size {options.size} {settings}"
+        f"--size {options.size} --processes {options.processes} {settings}"
     ).rstrip()
     device = (
         torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores, no GPU"
