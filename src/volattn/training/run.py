@@ -86,7 +86,8 @@ def train(
     run_path = Path(run_path)
     accelerator = Accelerator(
         mixed_precision=recipe.precision,
-        cpu=cpu,
+        # Said outright: without it, accelerate takes torchrun's processes for single ones where there is no GPU.
+        cpu=cpu or not torch.accelerator.is_available(),
         log_with="tensorboard" if tensorboard else None,
         project_dir=run_path,
     )
