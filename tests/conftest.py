@@ -8,10 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from volattn.io.nifti import write_labels, write_volume
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
+
+# What an example takes says more of the machine's other work than of ours.
+settings.register_profile("volattn", deadline=None)
+settings.load_profile("volattn")
 
 
 @pytest.fixture(scope="session")

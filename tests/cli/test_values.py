@@ -32,7 +32,7 @@ def test_examples(given_words: str, expected: str) -> None:
     assert spread(given_words.split(), NAMES) == expected.split()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.lists(st.from_regex(r"[a-z./]+", fullmatch=True), min_size=1), min_size=1), st.booleans())
 def test_every_value_arrives_once_and_in_order(groups: list[list[str]], flag: bool) -> None:
     app = typer.Typer(add_completion=False)

@@ -114,7 +114,7 @@ def test_nan_in_an_array_is_refused() -> None:
     size=st.sampled_from([32, 40, 64]),
     seed=st.integers(0, 1000),
 )
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_reader_gives_the_prepared_slices_bit_for_bit(
     depth: int, spacing: float, step: float | None, size: int, seed: int
 ) -> None:

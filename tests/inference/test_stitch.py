@@ -79,7 +79,7 @@ def test_a_perfect_mask_head_gives_back_the_mask(size: int, radius: float, least
     scale=st.sampled_from([0.5, 1.0, 2.0]),
     flip=st.booleans(),
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_a_full_mask_covers_the_pixels_with_centres_in_its_box(
     start: float, side: float, scale: float, flip: bool
 ) -> None:
@@ -174,7 +174,7 @@ def test_between_two_slices_probabilities_are_interpolated_then_cut() -> None:
 
 
 @given(seed=st.integers(0, 10**6), depth=st.integers(1, 9), spacing=st.sampled_from([0.8, 1.5, 2.5, 5.0]))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_no_bit_depends_on_the_order_and_every_lesion_has_a_speaker(
     seed: int, depth: int, spacing: float
 ) -> None:
@@ -213,7 +213,7 @@ def test_sums_do_not_overflow_at_probability_one() -> None:
 
 
 @given(seed=st.integers(0, 10**6), share=st.floats(0, 0.3))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_lesions_are_numbered_as_in_the_whole_volume(seed: int, share: float) -> None:
     labels = np.where(np.random.default_rng(seed).random((5, 7, 9)) < share, 2, 1).astype(np.uint8)
     wanted, count = label_components(labels == 2)

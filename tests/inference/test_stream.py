@@ -42,7 +42,7 @@ def from_scratch(model: BagBackbone, volume: Tensor, z: int) -> dict[str, Tensor
 
 
 @given(depth=st.integers(1, 60), bag=st.sampled_from([1, 3, 5, 9, 15]), batch=st.integers(1, 7))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_plan_encodes_and_detects_each_slice_once_and_holds_little(depth: int, bag: int, batch: int) -> None:
     steps = plan_stream(depth, bag, batch)
     assert sorted(z for step in steps for z in step.encode) == list(range(depth))

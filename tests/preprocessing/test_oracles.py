@@ -44,7 +44,7 @@ def simpleitk_along_z(array: np.ndarray, spacing: float, step: float, depth: int
     step=st.sampled_from([1.0, 1.5, 3.7]),
     seed=st.integers(0, 99),
 )
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_volumes_and_labels_are_simpleitks(depth: int, spacing: float, step: float, seed: int) -> None:
     generator = np.random.default_rng(seed)
     array = generator.integers(-1000, 1500, (depth, 9, 11)).astype(np.int16)
@@ -64,7 +64,7 @@ def test_volumes_and_labels_are_simpleitks(depth: int, spacing: float, step: flo
 
 
 @given(rows=st.integers(2, 14), columns=st.integers(2, 14), data=st.data())
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_shrinking_averages_exact_areas(rows: int, columns: int, data: st.DataObject) -> None:
     shape = data.draw(st.integers(1, rows)), data.draw(st.integers(1, columns))
     plane = np.random.default_rng(rows * columns).integers(-200, 300, (rows, columns))

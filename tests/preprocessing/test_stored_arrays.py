@@ -32,7 +32,7 @@ def again(stored: StoredArray) -> np.ndarray:
 
 
 @given(depth=st.integers(1, 13), start=st.integers(0, 12), stop=st.integers(0, 13))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_any_slices_come_back(
     tmp_path_factory: pytest.TempPathFactory, depth: int, start: int, stop: int
 ) -> None:

@@ -42,7 +42,7 @@ def centre(weights: np.ndarray) -> np.ndarray:
     return np.stack([(grid * weights).sum() / weights.sum() for grid in np.indices(weights.shape)])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(moves, frames)
 def test_mask_stays_on_its_object(augmentation, frame):
     shape, size = frame
@@ -113,7 +113,7 @@ def test_moves_are_what_they_are_called(augmentation, plain):
         assert torch.equal(torch.from_numpy(move_maps(maps.numpy(), augmentation, 24)), plain(maps))
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(moves, frames)
 def test_all_images_of_a_slab_move_alike(augmentation, frame):
     shape, size = frame

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from volattn.slabs.epoch import EMPTY, ORGAN_ONLY, WITH_LESION, plan_epoch
@@ -25,7 +25,6 @@ def visited(groups):
     return sorted((group.case, z) for group in groups for z in group.targets)
 
 
-@settings(deadline=None)
 @given(volumes, st.integers(1, 6), st.integers(1, 4), shares, st.integers(0, 9))
 def test_each_target_once_in_groups_of_neighbours(filled, targets, stride, share, epoch):
     groups = plan_epoch(filled, **options(targets=targets, stride=stride, empty_share=share, epoch=epoch))

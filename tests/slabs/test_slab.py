@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 from torchvision.ops import masks_to_boxes
@@ -19,7 +19,6 @@ label_slices = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(label_slices, st.sampled_from([1, 2]))
 def test_objects_are_the_components_of_each_class(labels, classes):
     found = objects(component_maps(labels, classes))
@@ -34,7 +33,6 @@ def test_objects_are_the_components_of_each_class(labels, classes):
         )
 
 
-@settings(deadline=None)
 @given(label_slices)
 def test_boxes_are_tight_half_open_and_never_degenerate(labels):
     found = objects(component_maps(labels, 2))

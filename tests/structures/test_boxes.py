@@ -25,7 +25,7 @@ def paint(row: np.ndarray, margin: int = 4) -> np.ndarray:
 
 
 @given(box_lists, box_lists)
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_area_and_iou_count_pixels(first: Boxes, second: Boxes) -> None:
     assert first.area.tolist() == [paint(row).sum() for row in first.array]
     overlaps = first.iou(second.convert("xyxy"))
@@ -38,7 +38,7 @@ def test_area_and_iou_count_pixels(first: Boxes, second: Boxes) -> None:
 
 
 @given(box_lists)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_conversion_is_its_own_inverse(boxes: Boxes) -> None:
     converted = boxes.convert("xyxy")
     np.testing.assert_array_equal(converted.array, boxes.array[:, [1, 0, 3, 2]])
@@ -52,7 +52,7 @@ def test_conversion_in_3d() -> None:
 
 
 @given(box_lists, st.sampled_from(["yxyx", "xyxy"]))
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_clipping_keeps_what_is_inside(boxes: Boxes, format: str) -> None:
     clipped = boxes.convert(format).clip(SHAPE).convert("yxyx")
     assert len(clipped) == len(boxes)

@@ -26,7 +26,7 @@ def corners(mask: np.ndarray, spacing: tuple[float, float]) -> np.ndarray:
 
 
 @given(masks, st.tuples(st.floats(0.3, 3), st.floats(0.3, 3)))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_axial_diameter_equals_brute_force(mask: np.ndarray, spacing: tuple[float, float]) -> None:
     long, short = axial_diameter(mask, spacing)
     if not mask.any():
@@ -50,7 +50,7 @@ def test_one_pixel_has_its_diagonal() -> None:
 
 
 @given(arrays(bool, st.tuples(*[st.integers(1, 6)] * 3)))
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_components_equal_scipys(mask: np.ndarray) -> None:
     expected = np.zeros(mask.shape, np.int32)
     ndimage.label(mask, output=expected)  # its default structure: faces only
@@ -84,7 +84,7 @@ def test_no_pixels_no_components() -> None:
 
 
 @given(arrays(np.uint8, st.tuples(*[st.integers(1, 6)] * 3), elements=st.sampled_from([0, 0, 1, 2, 9])))
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_measures_equal_their_definitions(labels: np.ndarray) -> None:
     grid = Geometry.aligned((*labels.shape,), (2.5, 0.7, 0.9))
     lesions = measure_lesions(labels, grid)

@@ -121,7 +121,9 @@ def main(arguments: list[str]) -> None:
         if "--slow" in arguments and what == "train":  # so that a kill comes while there is something to kill
             time.sleep(0.3)
 
-    train(small_recipe().updated(settings), store, run, cpu=True, progress=wait)
+    # Where there is no GPU the CPU need not be asked for, under torchrun either.
+    cpu = torch.accelerator.is_available()
+    train(small_recipe().updated(settings), store, run, cpu=cpu, progress=wait)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from volattn.evaluation.overlap import dice
 from volattn.training.operating import CANDIDATES, LesionCounts, choose_threshold
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1), st.floats(0, 0.6))
 def test_the_counts_give_dice_at_every_candidate(seed: int, found: float, diseased: float) -> None:
     generator = np.random.default_rng(seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from volattn.training.schedule import ScheduleConfig, Timetable
@@ -13,7 +13,6 @@ from volattn.training.schedule import ScheduleConfig, Timetable
 lengths = st.lists(st.integers(1, 9), min_size=1, max_size=12)
 
 
-@settings(deadline=None)
 @given(lengths, st.sampled_from(["epochs", "steps"]))
 def test_epochs_cut_a_run_into_consecutive_steps(per_epoch: list[int], unit: str) -> None:
     length = len(per_epoch) if unit == "epochs" else max(1, sum(per_epoch) - 1)

@@ -14,6 +14,7 @@ from volattn.config import Config
 from volattn.datasets.case import LESION, Case, Dataset, LabelScheme
 from volattn.datasets.check import GRID_TOLERANCE_MM
 from volattn.io.atomic import atomic_path, write_json, write_text
+from volattn.io.lock import LOCK, sole_writer
 from volattn.io.nifti import read_header, read_labels, read_volume
 from volattn.preprocessing.measures import measure_case, percentiles
 from volattn.preprocessing.plan import Plan
@@ -133,16 +134,20 @@ def prepare_dataset(
         progress: Called with ("prepare", done, total).
 
     Raises:
-        ValueError: The folder holds something else or a store of another plan or data set, or no case could be
-            prepared.
+        ValueError: The folder holds something else or a store of another plan or data set, another process is
+            preparing it, or no case could be prepared.
     """
     out = Path(out)
+    with sole_writer(out):
+        return _prepare(dataset, plan, out, workers, progress or (lambda what, done, total: None))
+
+
+def _prepare(dataset: Dataset, plan: Plan, out: Path, workers: int, tell: Progress) -> Outcome:
     job = Job(dataset=dataset.name, plan=plan, scheme=dataset.scheme)
     _claim(out, job)
     cases = [case for case in dataset.cases if case.labels is not None]
     if not cases:
         raise ValueError(f"{dataset.root}: no case has labels; there is nothing to train on")
-    tell = progress or (lambda what, done, total: None)
     fresh: dict[str, bool] = {}
     failed: dict[str, str] = {}
 
@@ -186,8 +191,6 @@ def prepare_dataset(
 
 def _claim(out: Path, job: Job) -> None:
     """Makes the folder ours, or sees that it is."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out}: is a file; give a folder for the store")
     if (out / JOB).is_file():
         before = Job.read(out / JOB)
         if before != job:
@@ -195,7 +198,7 @@ def _claim(out: Path, job: Job) -> None:
             raise ValueError(
                 f"{out}: holds a store of another {' and '.join(different)}; give another folder or delete this one"
             )
-    elif out.is_dir() and any(not path.name.startswith(".part-") for path in out.iterdir()):
+    elif any(path.name != LOCK and not path.name.startswith(".part-") for path in out.iterdir()):
         raise ValueError(f"{out}: is not empty and not a store; give an empty folder")
     else:
         write_text(out / JOB, job.text("json"))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,7 @@ from accelerate import Accelerator
 
 from volattn.checkpoints import DEMO, ModelFolder, Training, save_folder, save_weights
 from volattn.datasets.splits import Split, make_split
+from volattn.io.lock import sole_writer
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.catalogue import build_model
 from volattn.models.weights import fitting, load_weights
@@ -112,14 +114,15 @@ def train(
     model.to(accelerator.device)
     optimiser = make_optimiser(recipe.optimiser, model)
     accelerator.wait_for_everyone()  # Every process has seen whether there is a state before one is written.
-    folder = _claim(accelerator, run_path, recipe, split, store, resume)
-    state = load_state(states, model, optimiser) if going_on else Progress()
-    say(f"goes on after step {state.step}" if going_on else origin)
+    with memory_advice(recipe), _claim(accelerator, run_path, recipe, split, store, resume) as folder:
+        state = load_state(states, model, optimiser) if going_on else Progress()
+        say(f"goes on after step {state.step}" if going_on else origin)
 
-    names = _validated(recipe, split)
-    if not split.validation:
-        say(f"no case is left to validate on: the threshold is chosen on training case {', '.join(names)}")
-    with memory_advice(recipe):
+        names = _validated(recipe, split)
+        if not split.validation:
+            say(
+                f"no case is left to validate on: the threshold is chosen on training case {', '.join(names)}"
+            )
         if state.step < timetable.total:
             slices = sum(store.case(name).shape[0] for name in names[:: accelerator.num_processes])
             say(
@@ -180,13 +183,16 @@ def _check_plan(recipe: Recipe, store: Store) -> None:
         )
 
 
+@contextmanager
 def _claim(
     accelerator: Accelerator, path: Path, recipe: Recipe, split: Split, store: Store, resume: bool
-) -> RunFolder:
-    """The main process claims the folder; the others write nothing."""
+) -> Iterator[RunFolder]:
+    """The main process claims the folder and keeps it to itself; the others write nothing."""
     if not accelerator.is_main_process:
-        return RunFolder(path)
-    return RunFolder.claim(path, recipe, split, store.fingerprint, accelerator.num_processes, resume)
+        yield RunFolder(path)
+        return
+    with sole_writer(path):
+        yield RunFolder.claim(path, recipe, split, store.fingerprint, accelerator.num_processes, resume)
 
 
 def _make_model(recipe: Recipe, classes: tuple[str, ...], *, fresh: bool) -> tuple[BagBackbone, str]:
