@@ -57,6 +57,7 @@ class ModelFolder(Config):
         plan: How a volume is prepared: the same in training and prediction.
         classes: Names of the detector's classes; the lesion is the last, the organ, if any, the first.
         threshold: Lesion detections below this score are dropped (chosen on the validation cases).
+        single_organ: Whether only the organ's largest connected part is kept, and lesions in it (chosen there too).
         training: Where the weights come from.
     """
 
@@ -64,6 +65,7 @@ class ModelFolder(Config):
     plan: Plan
     classes: tuple[str, ...] = Field(min_length=1, max_length=2)
     threshold: float = Field(ge=0, le=1)
+    single_organ: bool = False
     training: Training
 
 

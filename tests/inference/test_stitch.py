@@ -126,6 +126,22 @@ def lesion(x: float, score: float, side: float = 4) -> tuple[int, float, tuple[f
 SHAPE = (4, 20, 40)
 
 
+def test_a_single_organ_is_its_largest_part_with_the_lesions_in_it() -> None:
+    stray = (1, 0.9, (32.0, 0.0, 40.0, 20.0), FULL)
+    found = {}
+    for single in (False, True):
+        stitcher = Stitcher(SHAPE, z_weights(4, 1.5, 1.5), SHAPE[1:], 2, 0.5, single_organ=single)
+        for z in (1, 2):
+            stitcher.add(z, detections(organ(), stray, lesion(5, 0.9), lesion(34, 0.99)))
+        found[single] = stitcher.finish()
+    wanted = found[False].labels.copy()
+    assert (wanted[1:3, 5:9, 34:38] == 2).all()
+    wanted[:, :, 31:] = 0
+    np.testing.assert_array_equal(found[True].labels, wanted)
+    assert [best.score for best in found[True].best] == [pytest.approx(0.9)]
+    assert len(found[False].best) == 2
+
+
 def test_labels_thresholds_and_the_organ() -> None:
     stitcher = whole_stitcher(SHAPE, threshold=0.5)
     stitcher.add(1, detections(organ(), lesion(5, 0.5), lesion(15, 0.49), lesion(34, 0.99)))

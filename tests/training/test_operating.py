@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from volattn.evaluation.overlap import dice
-from volattn.training.operating import CANDIDATES, LesionCounts, choose_threshold
+from volattn.training.operating import CANDIDATES, choose_threshold, dice_curve, passed
 
 
 @settings(max_examples=40)
@@ -21,11 +21,8 @@ def test_the_counts_give_dice_at_every_candidate(seed: int, found: float, diseas
     )
     scores[generator.random(scores.shape) > found] = 0
     reference = generator.random(scores.shape) < diseased
-    counts = LesionCounts()
-    for plane, mask in zip(scores, reference, strict=True):
-        counts.add(plane, mask)
     expected = [dice(reference, scores >= candidate) for candidate in CANDIDATES.tolist()]
-    np.testing.assert_allclose(counts.dice(), expected, rtol=1e-12)
+    np.testing.assert_allclose(dice_curve(passed(scores), reference), expected, rtol=1e-12)
 
 
 def test_the_threshold_is_the_best_on_average_over_cases() -> None:

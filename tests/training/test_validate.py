@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from scipy import ndimage
 from scipy.special import entr
 from small_runs import small_recipe, write_store
 
@@ -20,6 +21,7 @@ from volattn.models.bag_backbone import BagBackbone
 from volattn.models.catalogue import build_model
 from volattn.preprocessing.store import Store
 from volattn.slabs.images import bag_centres, image_slices, to_input
+from volattn.structures.components import largest_component
 from volattn.training import validate as validation
 from volattn.training.operating import CANDIDATES
 from volattn.training.recipe import ValidationConfig
@@ -67,12 +69,34 @@ def test_the_dice_is_that_of_the_whole_volume_cut_at_the_threshold(
     labels = np.asarray(store.case("volume-1").labels[:])
     maps = np.stack([score_maps(invented(z), (64, 64), 64, 2) for z in range(14)])
     organ = maps[:, 0] >= ORGAN_SCORE
-    assert found.organ is not None
-    assert 0.2 < found.organ.dice < 0.99
-    assert found.organ.dice == dice(labels >= 1, organ)
-    expected = [dice(labels == 2, organ & (maps[:, 1] >= candidate)) for candidate in CANDIDATES]
-    np.testing.assert_allclose(found.lesion, expected)
-    assert len(np.unique(found.lesion)) > 10
+    numbers, _ = ndimage.label(organ)
+    largest = numbers == 1 + np.argmax(np.bincount(numbers.ravel())[1:])
+    for reading, part in ((found.whole, organ), (found.single, largest)):
+        assert reading.organ is not None
+        assert 0.2 < reading.organ.dice < 0.99
+        assert reading.organ.dice == dice(labels >= 1, part)
+        expected = [dice(labels == 2, part & (maps[:, 1] >= candidate)) for candidate in CANDIDATES]
+        np.testing.assert_allclose(reading.lesion, expected)
+        assert len(np.unique(reading.lesion)) > 10
+
+
+def test_the_organ_is_read_as_validation_finds_better() -> None:
+    """A lesion that only the stray part shows is worth less than the organ's own Dice."""
+    labels = np.zeros((1, 4, 12), np.uint8)
+    labels[0, :, :6] = 1
+    labels[0, 0, 0] = 2
+    levels = np.where(labels == 2, 50, 0).astype(np.uint8)
+    liver = labels > 0
+    stray = liver.copy()
+    stray[0, :, 9:] = True
+    for organ, better in ((stray, True), (liver, False)):
+        whole, single = (
+            validation.read_organ(levels, part, labels) for part in (organ, largest_component(organ))
+        )
+        found = validation.summarise([validation.CaseFindings("volume-0", whole, single, {})])
+        assert found.single_organ == better
+        assert found.organ_dice == 1
+        assert found.lesion_dice == 1
 
 
 def test_entropies_are_those_of_bags_built_from_scratch(made: tuple[BagBackbone, Store]) -> None:

@@ -122,7 +122,12 @@ class Predictor:
             )
         reader = SliceReader(volume, self.folder.plan)
         stitcher = Stitcher(
-            reader.canonical.shape, reader.back(), reader.filled, len(self.folder.classes), threshold
+            reader.canonical.shape,
+            reader.back(),
+            reader.filled,
+            len(self.folder.classes),
+            threshold,
+            single_organ=self.folder.single_organ,
         )
         found = stream(
             self.model,

@@ -238,6 +238,7 @@ def describe(prediction: Prediction, predictor: Predictor) -> dict[str, Any]:
         "conventions": _CONVENTIONS,
         "threshold": prediction.threshold,
         "organ_threshold": prediction.organ_threshold,
+        "single_organ": folder.single_organ,
         "organ": None if organ is None else {"name": organ.name, "volume_ml": round(organ.volume_ml, 6)},
         "lesions": [record.as_json() for record in prediction.records],
         "versions": versions(),

@@ -13,7 +13,7 @@ from volattn.datasets.case import BACKGROUND, LESION, ORGAN
 from volattn.inference.stream import SliceDetections
 from volattn.preprocessing.resample import ZWeights
 from volattn.slabs.images import input_shape
-from volattn.structures.components import label_components
+from volattn.structures.components import label_components, largest_component
 
 ORGAN_SCORE = 0.5
 """Organ detections below this score are dropped. (The lesion's threshold is chosen in validation.)"""
@@ -147,6 +147,7 @@ class Stitcher:
         classes: 2 with an organ, else 1; the lesion is the last.
         threshold: Lesion detections below this score are dropped.
         organ_threshold: The same for the organ.
+        single_organ: Whether only the organ's largest connected part (6 neighbours) is kept, and lesions in it.
     """
 
     def __init__(
@@ -157,10 +158,12 @@ class Stitcher:
         classes: int,
         threshold: float,
         organ_threshold: float = ORGAN_SCORE,
+        single_organ: bool = False,
     ) -> None:
         self.shape = shape
         self.filled = filled
         self.thresholds = (organ_threshold, threshold)[-classes:]
+        self.single_organ = single_organ and classes == 2
         self._uses: dict[int, list[tuple[int, float]]] = {}
         for z, (lower, upper, weight) in enumerate(zip(*back, strict=True)):
             for source, share in ((lower, 1 - weight), (upper, weight)):
@@ -199,6 +202,8 @@ class Stitcher:
             labels[z][inside] = LESION
         self._sums.clear()
         del organ, lesion
+        if self.single_organ:
+            keep_largest(labels)
         lesions, count = number_lesions(labels)
         return Stitched(labels, lesions, self._speakers(lesions, count))
 
@@ -245,18 +250,24 @@ def number_lesions(labels: NDArray[np.uint8]) -> tuple[NDArray[np.unsignedintege
 
     Components are sought in the box around all lesions: the numbering needs five bytes a voxel there.
     """
-    bounds = _bounds(labels)
+    bounds = _bounds(labels, LESION)
     numbers, count = label_components(labels[bounds] == LESION)
     lesions = np.zeros(labels.shape, np.uint16 if count < 2**16 else np.uint32)
     lesions[bounds] = numbers
     return lesions, count
 
 
-def _bounds(labels: NDArray[np.uint8]) -> tuple[slice, slice, slice]:
-    """The box around the lesion label; empty if there is none."""
+def keep_largest(labels: NDArray[np.uint8]) -> None:
+    """Clears all but the largest part of the organ with its lesions, in place; in the box around it all."""
+    inside = labels[_bounds(labels, ORGAN)]
+    inside[~largest_component(inside)] = BACKGROUND
+
+
+def _bounds(labels: NDArray[np.uint8], least: int) -> tuple[slice, slice, slice]:
+    """The box around all labels from `least` on; empty if there is none."""
     lines = [np.zeros(size, bool) for size in labels.shape]
     for z, plane in enumerate(labels):
-        inside = plane == LESION
+        inside = plane >= least
         lines[0][z] = inside.any()
         lines[1] |= inside.any(axis=1)
         lines[2] |= inside.any(axis=0)

@@ -26,3 +26,19 @@ def label_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
         solid, connectivity=4 if mask.ndim == 2 else 6, out_dtype=np.uint32, return_N=True
     )
     return labels, int(count)
+
+
+def largest_component(mask: np.ndarray) -> np.ndarray:
+    """The connected component with the most voxels, the first of several; nothing of an empty mask.
+
+    Args:
+        mask: As for `label_components`.
+
+    Returns:
+        A mask of that shape, bool.
+    """
+    labels, count = label_components(mask)
+    if count == 0:
+        return np.zeros(mask.shape, dtype=bool)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    return labels == 1 + int(sizes[1:].argmax())

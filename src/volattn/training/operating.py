@@ -13,33 +13,25 @@ CANDIDATES: NDArray[np.float32] = (np.arange(5, 100) / 100).astype(np.float32)
 """Thresholds that are tried: 0.05, 0.06, ..., 0.99."""
 
 
-class LesionCounts:
-    """Counts of one case from which its lesion Dice follows at every candidate threshold."""
+def passed(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """How many candidates each score reaches: all that a cut at any of them needs to know, in a byte."""
+    return np.searchsorted(CANDIDATES, scores, side="right").astype(np.uint8)
 
-    def __init__(self) -> None:
-        self._inside = np.zeros(len(CANDIDATES) + 1, np.int64)
-        self._outside = np.zeros(len(CANDIDATES) + 1, np.int64)
-        self._reference = 0
 
-    def add(self, scores: NDArray[np.float32], reference: NDArray[np.bool_]) -> None:
-        """Counts a slice, or any part of the case.
+def dice_curve(levels: NDArray[np.uint8], reference: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Lesion Dice of a case at every candidate; 1 where neither the reference nor the prediction has a lesion.
 
-        Args:
-            scores: Per voxel the highest score of the lesions that cover it, 0 without any.
-            reference: Whether a voxel is lesion; the same shape.
-        """
-        covered = scores > 0
-        passed = np.searchsorted(CANDIDATES, scores[covered], side="right")
-        inside = reference[covered]
-        self._inside += np.bincount(passed[inside], minlength=len(self._inside))
-        self._outside += np.bincount(passed[~inside], minlength=len(self._outside))
-        self._reference += int(np.count_nonzero(reference))
-
-    def dice(self) -> NDArray[np.float64]:
-        """Lesion Dice at every candidate; 1 where neither the reference nor the prediction has a lesion."""
-        hits = _at_least(self._inside)
-        both_sizes = hits + _at_least(self._outside) + self._reference
-        return np.where(both_sizes > 0, 2 * hits / np.maximum(both_sizes, 1), 1.0)
+    Args:
+        levels: `passed` of every voxel's highest score among the lesions that cover it, 0 without any.
+        reference: Whether a voxel is lesion; the same shape.
+    """
+    covered = levels > 0
+    inside = reference[covered]
+    size = len(CANDIDATES) + 1
+    hits = _at_least(np.bincount(levels[covered][inside], minlength=size))
+    misses = _at_least(np.bincount(levels[covered][~inside], minlength=size))
+    both_sizes = hits + misses + np.count_nonzero(reference)
+    return np.where(both_sizes > 0, 2 * hits / np.maximum(both_sizes, 1), 1.0)
 
 
 def _at_least(counts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -69,7 +61,7 @@ def choose_threshold(curves: Sequence[NDArray[np.float64]]) -> OperatingPoint:
     """Chooses the threshold on the lesion Dice of several cases.
 
     Args:
-        curves: `LesionCounts.dice` of each case; at least one.
+        curves: `dice_curve` of each case; at least one.
     """
     assert len(curves) > 0
     table = np.stack(list(curves))

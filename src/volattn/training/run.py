@@ -236,6 +236,7 @@ def _describe(
         plan=recipe.plan,
         classes=store.classes,
         threshold=found.threshold,
+        single_organ=found.single_organ,
         training=Training(
             recipe=recipe.name,
             dataset=store.description.dataset,

@@ -19,7 +19,8 @@ from volattn.models.bag_backbone import BagBackbone
 from volattn.preprocessing.store import Store, StoredCase
 from volattn.slabs.images import image_slices, to_input
 from volattn.slabs.slab import LESION, ORGAN
-from volattn.training.operating import LesionCounts, choose_threshold
+from volattn.structures.components import largest_component
+from volattn.training.operating import choose_threshold, dice_curve, passed
 from volattn.training.recipe import ValidationConfig
 from volattn.training.schedule import Timetable
 
@@ -37,6 +38,8 @@ class Validation:
         cases: Per case the Dice of "lesion" and "organ".
         entropies: Mean entropy of the attention weights over the bag by "kind.level", as a share of log N:
             1 where all slices speak, 0 where one does.
+        single_organ: Whether the organ's Dice is higher where only its largest connected part counts, and
+            with it the lesions in that; all numbers are then of this reading.
     """
 
     lesion_dice: float
@@ -44,6 +47,20 @@ class Validation:
     threshold: float
     cases: dict[str, dict[str, float]]
     entropies: dict[str, float]
+    single_organ: bool = False
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The scores of a case for one way to read its organ.
+
+    Attributes:
+        lesion: Lesion Dice at each candidate threshold.
+        organ: None for data with lesions only.
+    """
+
+    lesion: NDArray[np.float64]
+    organ: Overlap | None
 
 
 @dataclass(frozen=True)
@@ -52,14 +69,14 @@ class CaseFindings:
 
     Attributes:
         name: The case.
-        lesion: Lesion Dice at each candidate threshold.
-        organ: None for data with lesions only.
+        whole: With every part of the organ.
+        single: With its largest connected part alone; as `whole` for data with lesions only.
         entropies: Mean over its slices.
     """
 
     name: str
-    lesion: NDArray[np.float64]
-    organ: Overlap | None
+    whole: Reading
+    single: Reading
     entropies: dict[str, float]
 
 
@@ -114,29 +131,44 @@ def examine(
     batch: int = 4,
     progress: Callable[[int], None] | None = None,
 ) -> CaseFindings:
-    """Streams one case and compares each slice with its labels as it comes; nothing of the volume is kept."""
+    """Streams one case and scores it; of the volume it keeps three bytes a prepared voxel."""
     case = store.case(name)
     depth, *plane = case.shape
     shape = (plane[0], plane[1])
-    lesions, organ = LesionCounts(), Overlap(0, 0, 0)
-    has_organ = len(store.classes) == 2
+    levels = np.zeros((depth, *shape), np.uint8)
+    organ = np.zeros((depth, *shape), bool) if len(store.classes) == 2 else None
     weights: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
     read = _reader(case, store, model.config.slices, device)
     for count, (z, detections) in enumerate(stream(model, read, depth, batch=batch, device=device), start=1):
-        labels = np.asarray(case.labels[z])
         maps = score_maps(detections, shape, store.plan.size, len(store.classes))
-        score = maps[-1]
-        if has_organ:
-            covered = maps[0] >= ORGAN_SCORE
-            score = np.where(covered, score, np.float32(0))
-            organ += Overlap.of(labels >= ORGAN, covered)
-        lesions.add(score, labels == LESION)
+        levels[z] = passed(maps[-1])
+        if organ is not None:
+            organ[z] = maps[0] >= ORGAN_SCORE
         for key, value in detections.weights.items():
             weights[key].append(value)
         if progress is not None:
             progress(count)
     entropies = {key: bag_entropy(np.stack(value)) for key, value in weights.items() if value[0].size > 1}
-    return CaseFindings(name, lesions.dice(), organ if has_organ else None, entropies)
+    labels = np.asarray(case.labels[:])
+    whole = read_organ(levels, organ, labels)
+    single = whole if organ is None else read_organ(levels, largest_component(organ), labels)
+    return CaseFindings(name, whole, single, entropies)
+
+
+def read_organ(
+    levels: NDArray[np.uint8], organ: NDArray[np.bool_] | None, labels: NDArray[np.uint8]
+) -> Reading:
+    """Scores a case; a lesion counts where the organ is.
+
+    Args:
+        levels: (Z, h, w), see `dice_curve`.
+        organ: What is taken for the organ; None for data with lesions only.
+        labels: The reference: 0, 1 organ, 2 lesion.
+    """
+    if organ is None:
+        return Reading(dice_curve(levels, labels == LESION), None)
+    curve = dice_curve(np.where(organ, levels, np.uint8(0)), labels == LESION)
+    return Reading(curve, Overlap.of(labels >= ORGAN, organ))
 
 
 def bag_entropy(weights: NDArray[np.floating]) -> float:
@@ -152,18 +184,28 @@ def bag_entropy(weights: NDArray[np.floating]) -> float:
 
 def summarise(found: Sequence[CaseFindings]) -> Validation:
     """Joins the findings of all cases; at least one."""
-    point = choose_threshold([case.lesion for case in found])
+    whole, single = [case.whole for case in found], [case.single for case in found]
+    single_organ = (_organ_dice(single) or 0) > (_organ_dice(whole) or 0)
+    readings = single if single_organ else whole
+    point = choose_threshold([reading.lesion for reading in readings])
     cases: dict[str, dict[str, float]] = {}
-    for case, dice in zip(found, point.dice, strict=True):
-        cases[case.name] = {"lesion": dice} | ({} if case.organ is None else {"organ": case.organ.dice})
-    organs = [case.organ.dice for case in found if case.organ is not None]
+    for case, reading, dice in zip(found, readings, point.dice, strict=True):
+        organ = {} if reading.organ is None else {"organ": reading.organ.dice}
+        cases[case.name] = {"lesion": dice} | organ
     return Validation(
         lesion_dice=point.mean,
-        organ_dice=sum(organs) / len(organs) if organs else None,
+        organ_dice=_organ_dice(readings),
         threshold=point.threshold,
         cases=cases,
         entropies=_mean_by_key([case.entropies for case in found]),
+        single_organ=single_organ,
     )
+
+
+def _organ_dice(readings: Sequence[Reading]) -> float | None:
+    """Mean per case; None for data with lesions only."""
+    values = [reading.organ.dice for reading in readings if reading.organ is not None]
+    return sum(values) / len(values) if values else None
 
 
 def _mean_by_key(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
