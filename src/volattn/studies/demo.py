@@ -48,7 +48,7 @@ class DemoConfig(Config):
 
     seed: int = Field(7, ge=0)
     training: int = Field(4, ge=2)
-    unseen: int = Field(4, ge=1)
+    unseen: int = Field(8, ge=1)
     size: int = Field(512, ge=64)
     steps: int = Field(50, ge=1)
     lr: float = Field(1e-4, gt=0)
