@@ -258,7 +258,10 @@ def number_lesions(labels: NDArray[np.uint8]) -> tuple[NDArray[np.unsignedintege
 
 
 def keep_largest(labels: NDArray[np.uint8]) -> None:
-    """Clears all but the largest part of the organ with its lesions, in place; in the box around it all."""
+    """Clears all but the largest part of the organ with its lesions, in place.
+
+    It is sought in the box around all parts and needs six bytes a voxel there.
+    """
     inside = labels[_bounds(labels, ORGAN)]
     inside[~largest_component(inside)] = BACKGROUND
 

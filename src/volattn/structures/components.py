@@ -40,5 +40,7 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
     labels, count = label_components(mask)
     if count == 0:
         return np.zeros(mask.shape, dtype=bool)
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)
-    return labels == 1 + int(sizes[1:].argmax())
+    sizes = np.zeros(count + 1, np.int64)
+    for plane in labels:  # numpy counts in 8 bytes a voxel
+        sizes += np.bincount(plane.ravel(), minlength=count + 1)
+    return labels == 1 + int(np.argmax(sizes[1:]))
