@@ -10,6 +10,7 @@ everything is done are `config.json`, `model.safetensors` and `CARD.md` written 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import shutil
@@ -70,7 +71,9 @@ def main() -> int:
         "--size", type=int, default=512, help="pixels of a training phantom's side (default: %(default)s)"
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes the recipe")
-    parser.add_argument("--workers", type=int, default=2, help="processes that draw and prepare (default: %(default)s)")
+    parser.add_argument(
+        "--workers", type=int, default=2, help="processes that draw and prepare (default: %(default)s)"
+    )
     parser.add_argument("--processes", type=int, default=1, help="that train together (default: %(default)s)")
     parser.add_argument(
         "-o", "--out", type=Path, default=checkpoints.DEMO, help="model folder (default: the package's)"
@@ -106,7 +109,7 @@ def main() -> int:
         small = options.work / "model"
         store_half(options.work / "run", small)
         tested = test(options, small)
-    publish(small, options.out, card(options, recipe, tested, log))
+    publish(small, options.out, card(options, recipe, tested))
     log.finish({"summary": tested.summary.as_json()})
     say(f"{tested.tables}\n{options.out}: written")
     return 0
@@ -139,7 +142,16 @@ def train_together(recipe: Recipe, store: Path, work: Path, processes: int) -> N
     written = work / "recipe.yaml"
     write_text(written, recipe.text())
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command += ["-m", "volattn.cli.main", "train", str(written), "--data", str(store), "-o", str(work / "run")]
+    command += [
+        "-m",
+        "volattn.cli.main",
+        "train",
+        str(written),
+        "--data",
+        str(store),
+        "-o",
+        str(work / "run"),
+    ]
     subprocess.run([*command, "--resume"], check=True)
 
 
@@ -185,7 +197,7 @@ def publish(model: Path, out: Path, card: str) -> None:
     write_text(out / "CARD.md", card)
 
 
-def card(options: argparse.Namespace, recipe: Recipe, tested: Tested, log: StageLog) -> str:
+def card(options: argparse.Namespace, recipe: Recipe, tested: Tested) -> str:
     """The model card."""
     folder = checkpoints.read_folder(options.work / "model")
     megabytes = (options.work / "model" / checkpoints.WEIGHTS).stat().st_size / 1e6
@@ -201,7 +213,8 @@ def card(options: argparse.Namespace, recipe: Recipe, tested: Tested, log: Stage
         torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores, no GPU"
     )
     libraries = ", ".join(f"{name} {version}" for name, version in training.versions.items())
-    hours = {name: f"{seconds / 3600:.1f} h" for name, seconds in log.seconds.items()}
+    rows = map(json.loads, (options.work / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    hours = sum(row.get("seconds", 0) for row in rows) / 3600
     return f"""# Demo weights
 
 A small VA Mask R-CNN that finds the liver and lesions in it: {backbone.name} of width {backbone.width},
@@ -217,8 +230,9 @@ can be tried without data. It is not fit for any use on people.
 | recipe | `{training.recipe}`, seed {training.seed}; step {training.step} of {recipe.schedule.length} |
 | data | {len(training.cases)} phantoms to train on, {len(training.validation)} to choose step and threshold |
 | operating threshold | {folder.threshold:.2f} |
+| organ | {"its largest connected part" if folder.single_organ else "all its parts"} |
 | commit | {training.commit or "not under version control"} |
-| machine | {platform.machine()}, {device}, {torch.get_num_threads()} threads; {hours["train"]} of training |
+| machine | {platform.machine()}, {device}, {options.processes} training processes; {hours:.1f} h of steps |
 | versions | {libraries} |
 | store | `{training.fingerprint}` |
 | licence | Apache-2.0, as the code |
