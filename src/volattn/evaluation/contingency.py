@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from volattn.evaluation.overlap import check_shapes
+from volattn.evaluation.overlap import Overlap, check_shapes
 from volattn.structures.components import label_components
-from volattn.structures.crop import Box
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,14 +85,26 @@ class Contingency:
         )
 
     @cached_property
-    def reference_boxes(self) -> list[Box]:
-        """The box around each component of the reference, number 1 first."""
-        return ndimage.find_objects(self.reference.astype(np.int32))
+    def overlapping(self) -> dict[int, list[tuple[int, int]]]:
+        """By component of the prediction: (reference, voxels) of those that it overlaps."""
+        found: dict[int, list[tuple[int, int]]] = {}
+        for reference, prediction, voxels in self.pairs:
+            found.setdefault(prediction, []).append((reference, voxels))
+        return found
 
-    @cached_property
-    def prediction_boxes(self) -> list[Box]:
-        """The same of the prediction."""
-        return ndimage.find_objects(self.prediction.astype(np.int32))
+    def overlap(self, references: Collection[int], predictions: Collection[int]) -> Overlap:
+        """Of some components of the reference with some of the prediction."""
+        chosen = set(references)
+        return Overlap(
+            reference=int(self.reference_voxels[list(references)].sum()),
+            prediction=int(self.prediction_voxels[list(predictions)].sum()),
+            both=sum(
+                voxels
+                for prediction in predictions
+                for reference, voxels in self.overlapping.get(prediction, ())
+                if reference in chosen
+            ),
+        )
 
 
 def _sizes(labels: NDArray[np.uint32], count: int) -> NDArray[np.int64]:

@@ -79,8 +79,8 @@ class Detected:
     """A detected lesion, as it is scored.
 
     Attributes:
-        references: Components of the reference; the scorer's ids may leave none.
-        predictions: Components of the prediction.
+        references: Components of the reference, ascending; the scorer's ids may leave none.
+        predictions: Components of the prediction, ascending.
     """
 
     references: tuple[int, ...]
@@ -107,7 +107,11 @@ def detect(table: Contingency, threshold: float) -> Detection:
         table: The components of a case; there may be none.
         threshold: Least intersection over union, not included.
     """
-    hits = [match for match in match_lesions(table) if _overlap(table, match) > threshold]
+    hits = [
+        match
+        for match in match_lesions(table)
+        if table.overlap(match.references, match.predictions).jaccard > threshold
+    ]
     return Detection(
         Counts(
             references=table.references,
@@ -115,14 +119,8 @@ def detect(table: Contingency, threshold: float) -> Detection:
             detected=sum(len(hit.references) for hit in hits),
             taking_part=sum(len(hit.predictions) for hit in hits),
         ),
-        tuple(Detected(hit.references, hit.predictions) for hit in hits),
+        tuple(Detected(tuple(sorted(hit.references)), tuple(sorted(hit.predictions))) for hit in hits),
     )
-
-
-def _overlap(table: Contingency, match: Match) -> float:
-    voxels = int(table.reference_voxels[list(match.references)].sum())
-    voxels += int(table.prediction_voxels[list(match.predictions)].sum())
-    return match.intersection / (voxels - match.intersection)
 
 
 def detect_as_scorer(
@@ -188,22 +186,10 @@ class _Map:
             entry = reference_ids[match.references[0]] % _IDS
             self._predictions.setdefault(entry, []).extend(match.predictions)
         self._predictions.pop(0, None)  # An id that is 0 in 8 bits is background.
-        self._pairs: dict[int, list[tuple[int, int]]] = {}
-        for reference, prediction, voxels in table.pairs:
-            self._pairs.setdefault(prediction, []).append((reference, voxels))
 
     def union(self, own: int, target: int) -> int:
         """Voxels with the prediction's id in the one map or the reference's in the other."""
-        references, predictions = self._references[target], self._predictions.get(own, [])
-        shared = sum(
-            voxels
-            for prediction in predictions
-            for reference, voxels in self._pairs[prediction]
-            if self._id_of[reference] == target
-        )
-        total = self._table.reference_voxels[references].sum()
-        total += self._table.prediction_voxels[predictions].sum()
-        return int(total) - shared
+        return self._table.overlap(self._references[target], self._predictions.get(own, ())).union
 
     def erase(self, target: int) -> None:
         """Takes an id out of the map of predictions; one beyond 8 bits is not found there."""
@@ -212,7 +198,7 @@ class _Map:
     def lesions(self) -> tuple[Detected, ...]:
         """What is left, in the order of the ids."""
         return tuple(
-            Detected(tuple(self._references.get(entry, ())), tuple(self._predictions[entry]))
+            Detected(tuple(self._references.get(entry, ())), tuple(sorted(self._predictions[entry])))
             for entry in sorted(self._predictions)
         )
 

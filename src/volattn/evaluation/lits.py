@@ -6,16 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from volattn.datasets.case import ORGAN, LabelScheme
 from volattn.evaluation.cases import CaseScore, score_pair
-from volattn.evaluation.contingency import Contingency
 from volattn.evaluation.label_pair import LabelPair
 from volattn.evaluation.lesion_detection import (
     THRESHOLDS,
     Counts,
-    Detected,
     Detection,
     detect,
     detect_as_scorer,
@@ -23,8 +19,8 @@ from volattn.evaluation.lesion_detection import (
 )
 from volattn.evaluation.mask_scores import FAR, NOTHING, MaskScore, surface_dice
 from volattn.evaluation.overlap import Overlap
+from volattn.evaluation.surface import Surfaces
 from volattn.io.nifti import header_spacing, read_labels
-from volattn.structures.crop import joined
 
 SCORED_ABOVE = 0.5
 """Lesions detected at more than this overlap are scored one by one."""
@@ -205,16 +201,26 @@ def score_lits(
         by_scorer = {
             threshold: detect_as_scorer(table, ids[0], ids[1], threshold) for threshold in THRESHOLDS
         }
-    lesions = _Lesions(table, spacing)
+    surfaces = Surfaces(table.reference, table.prediction, spacing)
+    scored, detected = (
+        detections[SCORED_ABOVE].lesions if detections else () for detections in (by_scorer, by_union)
+    )
+    scores = {
+        lesion: MaskScore.of(
+            table.overlap(lesion.references, lesion.predictions),
+            surfaces.distances(lesion.references, lesion.predictions),
+        )
+        for lesion in {*scored, *detected}
+    }
     return LitsCase(
         score=score,
         liver=_score_liver(pair, score, spacing) if liver else None,
-        lesion_surface_dice_2mm=surface_dice(*pair.lesion, spacing),
+        lesion_surface_dice_2mm=surface_dice(score.lesion, surfaces.distances()),
         detection={
             threshold: found.counts for threshold, found in (by_scorer if strict else by_union).items()
         },
-        scored=lesions.score(by_scorer.get(SCORED_ABOVE)),
-        detected=lesions.score(by_union[SCORED_ABOVE]),
+        scored=tuple(scores[lesion] for lesion in scored),
+        detected=tuple(scores[lesion] for lesion in detected),
     )
 
 
@@ -225,47 +231,10 @@ def _score_liver(pair: LabelPair, score: CaseScore, spacing: tuple[float, float,
     return Liver(
         labelled=labelled,
         overlap=overlap if labelled else Overlap(overlap.reference, 0, 0),
-        score=MaskScore.of(*pair.organ, spacing) if labelled else NOTHING,
+        score=MaskScore.of(overlap, Surfaces(*pair.organ, spacing).distances()) if labelled else NOTHING,
         reference_burden=lesion.reference / overlap.reference if overlap.reference else 0.0,
         predicted_burden=lesion.prediction / overlap.prediction if labelled else FAR,
     )
-
-
-class _Lesions:
-    """Scores detected lesions, each once.
-
-    Args:
-        table: The components of the case.
-        spacing: mm (z, y, x).
-    """
-
-    def __init__(self, table: Contingency, spacing: tuple[float, float, float]) -> None:
-        self._table = table
-        self._spacing = spacing
-        self._scores: dict[Detected, MaskScore] = {}
-
-    def score(self, detection: Detection | None) -> tuple[MaskScore, ...]:
-        """The score of each lesion of a detection."""
-        if detection is None:
-            return ()
-        for lesion in detection.lesions:
-            if lesion not in self._scores:
-                self._scores[lesion] = self._compare(lesion)
-        return tuple(self._scores[lesion] for lesion in detection.lesions)
-
-    def _compare(self, lesion: Detected) -> MaskScore:
-        if not lesion.references:
-            return NOTHING
-        boxes = [self._table.reference_boxes[number - 1] for number in lesion.references]
-        boxes += [self._table.prediction_boxes[number - 1] for number in lesion.predictions]
-        around = boxes[0]
-        for box in boxes[1:]:
-            around = joined(around, box)
-        return MaskScore.of(
-            np.isin(self._table.reference[around], lesion.references),
-            np.isin(self._table.prediction[around], lesion.predictions),
-            self._spacing,
-        )
 
 
 def _voxels(overlap: Overlap) -> dict[str, int]:

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 
 import numpy as np
-from numpy.typing import NDArray
 
 from volattn.evaluation.overlap import Overlap
-from volattn.evaluation.surface import surface_distances
+from volattn.evaluation.surface import SurfaceDistances
 
 FAR = 9001.0
 """What the challenge's scorer writes where there is nothing to measure."""
@@ -44,28 +43,17 @@ class MaskScore:
     surface_dice_2mm: float
 
     @classmethod
-    def of(
-        cls,
-        reference: NDArray[np.bool_],
-        prediction: NDArray[np.bool_],
-        spacing: tuple[float, float, float],
-    ) -> MaskScore:
-        """Compares two masks; `NOTHING` if one of them is empty.
+    def of(cls, overlap: Overlap, distances: SurfaceDistances | None) -> MaskScore:
+        """What the overlap of two masks and the distances between their surfaces come to.
 
         Args:
-            reference: (z, y, x).
-            prediction: The same shape.
-            spacing: mm (z, y, x).
-
-        Raises:
-            ValueError: The shapes differ.
+            overlap: Of the masks.
+            distances: Of their surfaces; None if one of the masks is empty, which scores `NOTHING`.
         """
-        overlap = Overlap.of(reference, prediction)
-        if not overlap.reference or not overlap.prediction:
+        if distances is None:
             return NOTHING
         conventional = overlap.volume_difference
         assert conventional is not None
-        distances = surface_distances(reference, prediction, spacing)
         return cls(
             dice=overlap.dice,
             jaccard=overlap.jaccard,
@@ -95,20 +83,13 @@ NOTHING = MaskScore(0.0, 0.0, 1.0, FAR, FAR, FAR, FAR, FAR, 0.0)
 """Where one of the masks is empty, as the challenge's scorer has it."""
 
 
-def surface_dice(
-    reference: NDArray[np.bool_], prediction: NDArray[np.bool_], spacing: tuple[float, float, float]
-) -> float:
+def surface_dice(overlap: Overlap, distances: SurfaceDistances | None) -> float:
     """Normalised surface Dice at 2 mm: 1 if both masks are empty, 0 if one of them is.
 
     Args:
-        reference: (z, y, x).
-        prediction: The same shape.
-        spacing: mm (z, y, x).
-
-    Raises:
-        ValueError: The shapes differ.
+        overlap: Of the masks.
+        distances: Of their surfaces; None if one of the masks is empty.
     """
-    there = bool(reference.any()), bool(prediction.any())
-    if not all(there):
-        return float(not any(there))
-    return surface_distances(reference, prediction, spacing).share_within(TOLERANCE_MM)
+    if distances is None:
+        return float(overlap.reference == overlap.prediction == 0)
+    return distances.share_within(TOLERANCE_MM)

@@ -54,8 +54,12 @@ class Overlap:
     @property
     def jaccard(self) -> float:
         """|R and P| / |R or P|; 1 if both are empty."""
-        union = self.reference + self.prediction - self.both
-        return self.both / union if union else 1.0
+        return self.both / self.union if self.union else 1.0
+
+    @property
+    def union(self) -> int:
+        """|R or P|."""
+        return self.reference + self.prediction - self.both
 
     @property
     def volume_difference(self) -> float | None:

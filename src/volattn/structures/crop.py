@@ -31,15 +31,6 @@ def foreground_box(*arrays: np.ndarray) -> Box:
     return z, _extent(rows), _extent(columns)
 
 
-def joined(first: Box, second: Box) -> Box:
-    """The smallest box around two that are not empty."""
-    z, y, x = (
-        slice(min(one.start, other.start), max(one.stop, other.stop))
-        for one, other in zip(first, second, strict=True)
-    )
-    return z, y, x
-
-
 def _extent(filled: np.ndarray) -> slice:
     """From the first to the last True."""
     places = np.flatnonzero(filled)
