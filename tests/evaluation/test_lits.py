@@ -114,7 +114,7 @@ def test_official_pairs(shared_data: Path, strict: bool) -> None:
     )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(seeds=st.lists(st.integers(0, 2**20), min_size=1, max_size=3))
 def test_strict_is_the_scorer(seeds: list[int]) -> None:
     cases = [_maps(seed) for seed in seeds]
