@@ -11,7 +11,7 @@ from typing import Union, get_args, get_origin
 import pytest
 import typer
 from pydantic import BaseModel
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from volattn.cli.main import app
 from volattn.training.recipe import Recipe, shipped
@@ -42,17 +42,25 @@ def test_the_readme_is_short() -> None:
 
 def test_every_verb_and_option_is_in_the_reference() -> None:
     page = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
-    command = typer.main.get_command(app)
-    assert isinstance(command, TyperGroup)
-    for name, verb in command.commands.items():
+    for name, verb in verbs(typer.main.get_command(app)):
         found = re.search(rf"^## volattn {name} .*?(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
         assert found, name
         for parameter in verb.params:
             for option in parameter.opts:
                 if option.startswith("--") and option not in ("--help", "--debug"):
                     assert option in found[0], f"{name} {option}"
-        for option in re.findall(r"`(--[a-z0-9]+)", found[0]):
+        for option in re.findall(r"`(--[a-z0-9-]+)", found[0]):
             assert any(option in parameter.opts for parameter in verb.params), f"{name} {option}"
+
+
+def verbs(group: object, before: str = "") -> Iterator[tuple[str, TyperCommand]]:
+    """(name, verb) of every verb, those of a group as `group verb`."""
+    assert isinstance(group, TyperGroup)
+    for name, verb in group.commands.items():
+        if isinstance(verb, TyperCommand):
+            yield f"{before}{name}", verb
+        else:
+            yield from verbs(verb, f"{before}{name} ")
 
 
 def test_every_recipe_key_is_in_the_reference() -> None:

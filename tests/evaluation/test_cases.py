@@ -75,7 +75,7 @@ def test_another_grid_is_refused() -> None:
 
 
 def test_an_unknown_value_in_the_prediction_is_refused() -> None:
-    with pytest.raises(ValueError, match="value 3"):
+    with pytest.raises(ValueError, match=r"a \(prediction\): label 3"):
         score_volumes(
             "a", _volume(REFERENCE), _volume(np.where(PREDICTION == 2, 3, 0).astype(np.uint8)), SCHEME
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from scipy import ndimage
 
 from volattn.structures.components import label_components
 from volattn.structures.geometry import Geometry, Turn
-from volattn.structures.lesions import axial_diameter, measure_lesions
+from volattn.structures.lesions import axial_diameter, measure_lesions, measure_unions
 
 masks = arrays(bool, st.tuples(st.integers(1, 7), st.integers(1, 7)))
 
@@ -131,3 +132,16 @@ def test_lesions_are_measured_in_canonical_axes_only() -> None:
 def test_labels_must_lie_on_their_grid() -> None:
     with pytest.raises(ValueError, match="shape"):
         measure_lesions(np.zeros((2, 2, 2), int), Geometry.aligned((2, 2, 3), (1, 1, 1)))
+
+
+@given(st.integers(0, 2**20))
+@settings(deadline=None, max_examples=30)
+def test_lesions_together_are_measured_as_one(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    labels, count = label_components(generator.random((4, 8, 9)) < 0.15)
+    union = tuple((generator.permutation(count) + 1)[: generator.integers(1, count + 1)].tolist())
+    geometry = Geometry.aligned(labels.shape, (3.0, 0.7, 0.9))
+    together = measure_lesions(np.isin(labels, union).astype(np.uint8), geometry)[0]
+    measured = measure_unions(labels, geometry, [union, union])
+    assert list(measured) == [union]
+    assert replace(measured[union], id=1) == together

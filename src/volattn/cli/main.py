@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from volattn import __version__
-from volattn.cli import check, demo, phantom, predict, prepare, train
+from volattn.cli import check, demo, evaluate, phantom, predict, prepare, train
 from volattn.cli.values import spread
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 for verb in (demo, check, prepare, train, predict, phantom):
     app.command(verb.NAME)(verb.command)
+app.add_typer(evaluate.app, name=evaluate.NAME)
 
 
 def _version(asked: bool) -> None:

@@ -185,7 +185,10 @@ def label_values(array: np.ndarray) -> list[int]:
     """The different values of a label map of whole numbers, ascending."""
     found: set[int] = set()
     for plane in array:  # slice by slice: sorting a whole volume needs several times its memory
-        found.update(np.unique(plane).tolist())
+        if plane.dtype == np.uint8:  # counted, which is far quicker than sorting
+            found.update(np.flatnonzero(np.bincount(plane.ravel())).tolist())
+        else:
+            found.update(np.unique(plane).tolist())
     return sorted(found)
 
 

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from volattn.datasets.case import LESION, ORGAN, LabelScheme, label_values
-from volattn.datasets.check import GRID_TOLERANCE_MM
-from volattn.evaluation.lesionwise import LesionwiseScore, score_lesions
-from volattn.evaluation.overlap import Overlap
+from volattn.datasets.case import LESION, ORGAN, LabelScheme
+from volattn.evaluation.label_pair import LabelPair
+from volattn.evaluation.lesionwise import LesionwiseScore, score_components
+from volattn.evaluation.overlap import Overlap, check_shapes
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
+
+WRITTEN = LabelScheme(organ_name="organ", organ_values=(ORGAN,), lesion_values=(LESION,))
+"""The labels that `predict` writes."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class CaseScore:
                     "volume_ml": lesion.volume_ml,
                     "size": lesion.size,
                     "dice": lesion.dice,
+                    "predicted_long_axis_mm": lesion.predicted_long_axis_mm,
+                    "predicted_volume_ml": lesion.predicted_volume_ml,
                 }
                 for lesion in lesions.lesions
             ],
@@ -88,15 +93,9 @@ def score_case(
     Raises:
         ValueError: The shapes differ.
     """
-    lesion = (reference == LESION), (prediction == LESION)
-    return CaseScore(
-        name=name,
-        voxel_ml=geometry.voxel_volume / 1000,
-        organ=Overlap.of(reference >= ORGAN, prediction >= ORGAN) if organ else None,
-        lesion=Overlap.of(*lesion),
-        lesionwise=score_lesions(*lesion, geometry),
-        trained_on=trained_on,
-    )
+    check_shapes(reference, prediction)
+    pair = LabelPair.cropped(reference, prediction, geometry)
+    return score_pair(name, pair, organ=organ, trained_on=trained_on)
 
 
 def score_volumes(
@@ -116,29 +115,25 @@ def score_volumes(
     Raises:
         ValueError: The grids disagree by more than 1e-3 mm, or a label is unknown.
     """
-    apart = reference.geometry.disagreement(prediction.geometry)
-    if apart > GRID_TOLERANCE_MM:
-        what = (
-            f"their affines differ by {apart:.3g} mm"
-            if np.isfinite(apart)
-            else f"they have shapes {reference.array.shape} and {prediction.array.shape}"
-        )
-        raise ValueError(
-            f"{name}: reference and prediction are not on one grid, {what}; "
-            f"resample one of them onto the other first"
-        )
-    unknown = set(label_values(prediction.array)) - {0, ORGAN, LESION}
-    if unknown:
-        raise ValueError(
-            f"{name}: the prediction has the value {min(unknown)}; "
-            f"it must hold 0 (background), 1 (organ), 2 (lesion)"
-        )
-    turned = reference.canonical()
-    return score_case(
-        name,
-        scheme.normalise(turned.array),
-        prediction.canonical().array.astype(np.uint8, copy=False),
-        turned.geometry,
-        organ=scheme.organ_name is not None,
+    called = f"{name} (reference)", f"{name} (prediction)"
+    pair = LabelPair.of(reference, prediction, (scheme, WRITTEN), called)
+    return score_pair(name, pair, organ=scheme.organ_name is not None, trained_on=trained_on)
+
+
+def score_pair(name: str, pair: LabelPair, *, organ: bool = True, trained_on: bool = False) -> CaseScore:
+    """Scores label maps that lie on one grid.
+
+    Args:
+        name: The case.
+        pair: The label maps.
+        organ: Whether the data have an organ.
+        trained_on: Noted in the score.
+    """
+    return CaseScore(
+        name=name,
+        voxel_ml=pair.geometry.voxel_volume / 1000,
+        organ=Overlap.of(*pair.organ) if organ else None,
+        lesion=Overlap.of(*pair.lesion),
+        lesionwise=score_components(pair.lesions, pair.lesion_geometry),
         trained_on=trained_on,
     )

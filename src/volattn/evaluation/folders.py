@@ -1,14 +1,18 @@
-"""Scores of a folder of predictions against a data set."""
+"""Scores of a folder of predictions, case by case: a bad file stops nothing but its own case."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from volattn.datasets.case import Case, Dataset
+from volattn.datasets.case import Dataset
 from volattn.evaluation.cases import CaseScore, score_volumes
+from volattn.evaluation.pairing import Pair
 from volattn.io.nifti import read_labels
+
+Score = TypeVar("Score")
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,42 @@ class FolderScores:
 
     cases: tuple[CaseScore, ...]
     failed: tuple[str, ...] = ()
+
+
+def score_pairs(
+    pairs: Sequence[Pair],
+    score: Callable[[Pair], Score],
+    *,
+    fail_fast: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> tuple[list[Score], dict[str, str]]:
+    """Scores cases one after the other.
+
+    Args:
+        pairs: The cases.
+        score: Scores one; its ValueError or OSError fails that case.
+        fail_fast: The first failure ends it all.
+        progress: Called with ("score", cases done, cases) after each case.
+
+    Returns:
+        The scores in the order of the pairs, and the reason by case for those that failed.
+
+    Raises:
+        ValueError: `fail_fast`, and a case failed.
+        OSError: The same.
+    """
+    scored: list[Score] = []
+    failed: dict[str, str] = {}
+    for done, pair in enumerate(pairs, start=1):
+        try:
+            scored.append(score(pair))
+        except (ValueError, OSError) as error:
+            if fail_fast:
+                raise
+            failed[pair.name] = str(error)
+        if progress is not None:
+            progress("score", done, len(pairs))
+    return scored, failed
 
 
 def score_folder(
@@ -42,25 +82,20 @@ def score_folder(
         trained_on: Names of cases that the model learned from.
         progress: Called with ("score", cases done, cases) after each case.
     """
-    scored: list[CaseScore] = []
-    failed: list[str] = []
-    labelled = [case for case in dataset.cases if case.labels is not None]
-    for done, case in enumerate(labelled, start=1):
-        try:
-            scored.append(_score(case, dataset, Path(predictions), case.name in trained_on))
-        except (ValueError, OSError) as error:
-            failed.append(f"{case.name}: {error}")
-        if progress is not None:
-            progress("score", done, len(labelled))
-    return FolderScores(tuple(scored), tuple(failed))
+    pairs = [
+        Pair(case.name, case.labels, Path(predictions) / f"{case.name}.nii.gz")
+        for case in dataset.cases
+        if case.labels is not None
+    ]
 
+    def score(pair: Pair) -> CaseScore:
+        return score_volumes(
+            pair.name,
+            read_labels(pair.reference),
+            read_labels(pair.prediction),
+            dataset.scheme,
+            trained_on=pair.name in trained_on,
+        )
 
-def _score(case: Case, dataset: Dataset, predictions: Path, trained_on: bool) -> CaseScore:
-    assert case.labels is not None
-    return score_volumes(
-        case.name,
-        read_labels(case.labels),
-        read_labels(predictions / f"{case.name}.nii.gz"),
-        dataset.scheme,
-        trained_on=trained_on,
-    )
+    scored, failed = score_pairs(pairs, score, progress=progress)
+    return FolderScores(tuple(scored), tuple(f"{name}: {reason}" for name, reason in failed.items()))

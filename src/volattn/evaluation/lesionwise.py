@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from volattn.evaluation.overlap import check_shapes
-from volattn.structures.components import label_components
+from volattn.evaluation.contingency import Contingency
 from volattn.structures.geometry import Geometry
-from volattn.structures.lesions import measure_lesions
+from volattn.structures.lesions import measure_lesions, measure_unions
 
 Size = Literal["small", "medium", "large"]
 SIZES: tuple[Size, ...] = get_args(Size)
@@ -36,12 +35,16 @@ class LesionScore:
         long_axis_mm: Largest axial extent (maximum Feret diameter, pixel corners included).
         volume_ml: Its volume.
         dice: Against the union of the predicted components that overlap it; 0 if there is none.
+        predicted_long_axis_mm: Of that union; None if there is none.
+        predicted_volume_ml: Its volume.
     """
 
     id: int
     long_axis_mm: float
     volume_ml: float
     dice: float
+    predicted_long_axis_mm: float | None
+    predicted_volume_ml: float | None
 
     @property
     def size(self) -> Size:
@@ -82,47 +85,41 @@ def score_lesions(
     Raises:
         ValueError: The shapes differ, or the grid is not canonical.
     """
-    check_shapes(reference, prediction)
-    wanted, wanted_count = label_components(reference)
-    found, found_count = label_components(prediction)
-    shared = _intersections(wanted, wanted_count, found, found_count)
-    wanted_voxels = np.bincount(wanted.ravel(), minlength=wanted_count + 1)
-    found_voxels = np.bincount(found.ravel(), minlength=found_count + 1)
+    return score_components(Contingency.of(reference, prediction), geometry)
 
-    both = np.zeros(wanted_count + 1)
-    union = np.zeros(wanted_count + 1)
-    np.add.at(both, shared.reference, shared.voxels)
-    np.add.at(union, shared.reference, found_voxels[shared.prediction])
-    return LesionwiseScore(
-        lesions=tuple(
+
+def score_components(table: Contingency, geometry: Geometry) -> LesionwiseScore:
+    """Compares lesions that were found and counted already.
+
+    Args:
+        table: The lesions, in canonical axes.
+        geometry: The grid of its label maps.
+
+    Raises:
+        ValueError: The grid is another one, or is not canonical.
+    """
+    both = np.zeros(table.references + 1)
+    np.add.at(both, table.pair_references, table.pair_voxels)
+    pieces: dict[int, list[int]] = {}
+    for reference, prediction, _ in table.pairs:
+        pieces.setdefault(reference, []).append(prediction)
+    overlapping = {reference: tuple(parts) for reference, parts in pieces.items()}
+    unions = measure_unions(table.prediction, geometry, overlapping.values())
+    lesions = []
+    for lesion in measure_lesions(table.reference, geometry):
+        union = unions[overlapping[lesion.id]] if lesion.id in overlapping else None
+        lesions.append(
             LesionScore(
                 id=lesion.id,
                 long_axis_mm=lesion.long_axis_mm,
                 volume_ml=lesion.volume_ml,
-                dice=float(2 * both[lesion.id] / (wanted_voxels[lesion.id] + union[lesion.id])),
+                dice=0.0 if union is None else float(2 * both[lesion.id] / (lesion.voxels + union.voxels)),
+                predicted_long_axis_mm=None if union is None else union.long_axis_mm,
+                predicted_volume_ml=None if union is None else union.volume_ml,
             )
-            for lesion in measure_lesions(wanted, geometry)
-        ),
-        predicted=found_count,
-        false_positives=found_count - len(np.unique(shared.prediction)),
+        )
+    return LesionwiseScore(
+        lesions=tuple(lesions),
+        predicted=table.predictions,
+        false_positives=table.predictions - len(np.unique(table.pair_predictions)),
     )
-
-
-@dataclass(frozen=True)
-class _Intersections:
-    """Pairs of components that overlap, each pair once, and in how many voxels."""
-
-    reference: NDArray[np.int64]
-    prediction: NDArray[np.int64]
-    voxels: NDArray[np.int64]
-
-
-def _intersections(
-    wanted: NDArray[Any], wanted_count: int, found: NDArray[Any], found_count: int
-) -> _Intersections:
-    overlap = (wanted > 0) & (found > 0)
-    table = (wanted_count + 1, found_count + 1)
-    pairs = np.ravel_multi_index((wanted[overlap].astype(np.int64), found[overlap].astype(np.int64)), table)
-    codes, voxels = np.unique(pairs, return_counts=True)
-    reference, prediction = np.unravel_index(codes, table)
-    return _Intersections(reference, prediction, voxels)

@@ -51,6 +51,21 @@ class Overlap:
         total = self.reference + self.prediction
         return 2 * self.both / total if total else 1.0
 
+    @property
+    def jaccard(self) -> float:
+        """|R and P| / |R or P|; 1 if both are empty."""
+        return self.both / self.union if self.union else 1.0
+
+    @property
+    def union(self) -> int:
+        """|R or P|."""
+        return self.reference + self.prediction - self.both
+
+    @property
+    def volume_difference(self) -> float | None:
+        """(|P| - |R|) / |R|: positive where the prediction is too large; None without a reference."""
+        return (self.prediction - self.reference) / self.reference if self.reference else None
+
 
 def dice(reference: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> float:
     """Dice coefficient of two masks: 1 if both are empty, 0 if one of them is.

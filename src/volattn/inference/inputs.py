@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from volattn.datasets.case import LabelScheme, natural_key
 from volattn.datasets.lits import SCHEME, has_lits
+from volattn.datasets.naming import case_number, is_nifti, without_channel
 from volattn.datasets.open import open_dataset
 from volattn.io.nifti import read_labels, volume_name
 from volattn.structures.volume import Volume
@@ -19,8 +20,6 @@ from volattn.structures.volume import Volume
 AGREE_MM = 1e-3
 """A reference lies on the CT's grid if no voxel is further from its place."""
 
-_SUFFIXES = (".nii", ".nii.gz")
-_CHANNEL = re.compile(r"_\d{4}$")  # nnU-Net names the images of case_x case_x_0000, ...
 _LABELS = re.compile(r"segmentation-\d+|labels?[-_].*|.*_lesions")
 
 
@@ -54,18 +53,12 @@ def find_inputs(paths: Sequence[Path | str]) -> list[Path]:
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    files = [
-        file for file in folder.iterdir() if _is_nifti(file) and not _LABELS.fullmatch(volume_name(file))
-    ]
+    files = [file for file in folder.iterdir() if is_nifti(file) and not _LABELS.fullmatch(volume_name(file))]
     if files:
         return sorted(files, key=lambda file: natural_key(volume_name(file)))
     if _is_dataset(folder):
         return [case.image for case in open_dataset(folder).cases]
     raise ValueError(f"{folder}: holds no .nii or .nii.gz file; give a CT, or a folder with some")
-
-
-def _is_nifti(file: Path) -> bool:
-    return file.name.endswith(_SUFFIXES) and not file.name.startswith(".") and file.is_file()
 
 
 def _is_dataset(folder: Path) -> bool:
@@ -106,7 +99,7 @@ class References:
             files = {case.name: case.labels for case in dataset.cases if case.labels is not None}
             scheme = dataset.scheme
         else:
-            files = {volume_name(file): file for file in sorted(folder.iterdir()) if _is_nifti(file)}
+            files = {volume_name(file): file for file in sorted(folder.iterdir()) if is_nifti(file)}
             scheme = SCHEME if len(classes) > 1 else LabelScheme(lesion_values=(1,))
         if not files:
             raise ValueError(f"{folder}: holds no reference segmentation (.nii or .nii.gz)")
@@ -120,13 +113,13 @@ class References:
         """
         name = volume_name(image)
         others = {key: file for key, file in self.files.items() if file.resolve() != image.resolve()}
-        for key in (name, _CHANNEL.sub("", name)):
+        for key in (name, without_channel(name)):
             if key in others:
                 return others[key]
-        number = _number(name)
+        number = case_number(name)
         if number is None:
             return None
-        same = [file for key, file in others.items() if _number(key) == number]
+        same = [file for key, file in others.items() if case_number(key) == number]
         if len(same) > 1:
             raise ValueError(
                 f"{same[0]} and {same[1]} both have the number of {image.name}; "
@@ -147,9 +140,3 @@ class References:
             return self.scheme.normalise(labels.array)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
-
-
-def _number(name: str) -> int | None:
-    """The last number in a case's name."""
-    digits = re.findall(r"\d+", _CHANNEL.sub("", name))
-    return int(digits[-1]) if digits else None

@@ -19,6 +19,7 @@ from volattn.structures.volume import Volume
 __all__ = [
     "NiftiInfo",
     "count_not_finite",
+    "header_spacing",
     "inspect_header",
     "read_header",
     "read_labels",
@@ -66,6 +67,20 @@ def read_volume(path: Path | str) -> Volume:
     if array.dtype != np.int16:
         array = array.astype(np.float32, copy=False)
     return Volume(array, _grid(info), volume_name(path), info.header)
+
+
+def header_spacing(volume: Volume) -> tuple[float, float, float]:
+    """The distance between voxels along the array's axes (z, y, x) that the header's pixdim gives.
+
+    It is the geometry's spacing but for rounding, unless the header contradicts itself; other programs measure with it.
+
+    Args:
+        volume: As read; without a header the geometry's spacing is given.
+    """
+    if volume.header is None:
+        return volume.geometry.spacing
+    x, y, z = (float(size) for size in cast(Nifti1Header, volume.header)["pixdim"][1:4])
+    return z, y, x
 
 
 def read_labels(path: Path | str) -> Volume:

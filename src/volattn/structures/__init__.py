@@ -2,8 +2,9 @@
 
 from volattn.structures.boxes import Boxes
 from volattn.structures.components import label_components
+from volattn.structures.crop import foreground_box
 from volattn.structures.geometry import Geometry, Turn, resampled_depth
-from volattn.structures.lesions import Lesion, axial_diameter, measure_lesions
+from volattn.structures.lesions import Lesion, axial_diameter, measure_lesions, measure_unions
 from volattn.structures.volume import Volume
 
 __all__ = [
@@ -13,7 +14,9 @@ __all__ = [
     "Turn",
     "Volume",
     "axial_diameter",
+    "foreground_box",
     "label_components",
     "measure_lesions",
+    "measure_unions",
     "resampled_depth",
 ]

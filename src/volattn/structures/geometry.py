@@ -156,6 +156,17 @@ class Geometry:
         z, y, x = (self.shape[axis] for axis in turn.axes)
         return Geometry((z, y, x), self.affine @ to_file)
 
+    def cropped(self, box: tuple[slice, slice, slice]) -> Geometry:
+        """The geometry of `array[box]`: the same voxels at the same places.
+
+        Args:
+            box: Slices with a start and a stop within the grid, none of them empty.
+        """
+        affine = self.affine.copy()
+        affine[:3, 3] = self.to_world(np.array([[part.start for part in box]]))[0]
+        z, y, x = (part.stop - part.start for part in box)
+        return Geometry((z, y, x), affine)
+
     def resampled_z(self, step: float) -> Geometry:
         """The grid resampled along axis 0: the first slice's centre stays, the step is exact.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,28 +49,36 @@ def measure_lesions(labels: np.ndarray, geometry: Geometry) -> list[Lesion]:
     Raises:
         ValueError: The grid is another one than the labels', or is not canonical (its axis 0 is not axial).
     """
-    if labels.shape != geometry.shape:
-        raise ValueError(f"labels of shape {labels.shape} do not lie on a grid of shape {geometry.shape}")
-    if not geometry.turn().is_identity:
-        raise ValueError("lesions are measured in canonical axes: turn the labels and their grid first")
-    _, *spacing_yx = geometry.spacing
-    lesions = []
-    for value, points in _groups(labels):
-        low, high = points.min(axis=0), points.max(axis=0) + 1
-        long, short, key = _largest_axial_diameter(points, (spacing_yx[0], spacing_yx[1]))
-        z0, y0, x0, z1, y1, x1 = (int(bound) for bound in (*low, *high))
-        lesions.append(
-            Lesion(
-                id=value,
-                box=(z0, y0, x0, z1, y1, x1),
-                voxels=len(points),
-                volume_ml=len(points) * geometry.voxel_volume / 1000,
-                long_axis_mm=long,
-                short_axis_mm=short,
-                key_slice=key,
-            )
-        )
-    return lesions
+    _check_grid(labels, geometry)
+    return [_measure(value, points, geometry) for value, points in _groups(labels)]
+
+
+def measure_unions(
+    labels: np.ndarray, geometry: Geometry, unions: Iterable[tuple[int, ...]]
+) -> dict[tuple[int, ...], Lesion]:
+    """Measures what several lesions of a label map are together.
+
+    Args:
+        labels: As for `measure_lesions`.
+        geometry: The grid of `labels`.
+        unions: The labels of each union, at least one; each must be there.
+
+    Returns:
+        The measures by union, under the id of its first lesion.
+
+    Raises:
+        ValueError: As `measure_lesions`.
+    """
+    _check_grid(labels, geometry)
+    points = dict(_groups(labels))
+    measured = {}
+    for union in set(unions):
+        together = points[union[0]]
+        if len(union) > 1:
+            together = np.concatenate([points[part] for part in union])
+            together = together[np.argsort(together[:, 0], kind="stable")]
+        measured[union] = _measure(union[0], together, geometry)
+    return measured
 
 
 def axial_diameter(mask: np.ndarray, spacing: tuple[float, float]) -> tuple[float, float]:
@@ -90,6 +98,30 @@ def axial_diameter(mask: np.ndarray, spacing: tuple[float, float]) -> tuple[floa
     if not len(rows):
         return 0.0, 0.0
     return _feret(rows, columns, spacing)
+
+
+def _check_grid(labels: np.ndarray, geometry: Geometry) -> None:
+    if labels.shape != geometry.shape:
+        raise ValueError(f"labels of shape {labels.shape} do not lie on a grid of shape {geometry.shape}")
+    if not geometry.turn().is_identity:
+        raise ValueError("lesions are measured in canonical axes: turn the labels and their grid first")
+
+
+def _measure(value: int, points: np.ndarray, geometry: Geometry) -> Lesion:
+    """Measures the voxels (n, 3) of a lesion, z ascending."""
+    _, *spacing_yx = geometry.spacing
+    low, high = points.min(axis=0), points.max(axis=0) + 1
+    long, short, key = _largest_axial_diameter(points, (spacing_yx[0], spacing_yx[1]))
+    z0, y0, x0, z1, y1, x1 = (int(bound) for bound in (*low, *high))
+    return Lesion(
+        id=value,
+        box=(z0, y0, x0, z1, y1, x1),
+        voxels=len(points),
+        volume_ml=len(points) * geometry.voxel_volume / 1000,
+        long_axis_mm=long,
+        short_axis_mm=short,
+        key_slice=key,
+    )
 
 
 def _groups(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

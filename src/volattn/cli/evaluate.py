@@ -1,0 +1,16 @@
+"""`volattn evaluate`: a verb for each way of scoring, each in a file of its own."""
+
+from __future__ import annotations
+
+import typer
+
+from volattn.cli import evaluate_lits
+
+NAME = "evaluate"
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Scores predictions, whosever they are, as the challenges do.",
+)
+for scoring in (evaluate_lits,):
+    app.command(scoring.NAME)(scoring.command)

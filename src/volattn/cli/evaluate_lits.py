@@ -1,0 +1,66 @@
+"""`volattn evaluate lits`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from volattn.cli import exits
+from volattn.cli.options import Debug
+
+NAME = "lits"
+
+
+def command(
+    reference: Annotated[Path, typer.Option(help="Folder of reference label maps, or one of them.")],
+    prediction: Annotated[Path, typer.Option(help="Folder of predicted label maps, or one of them.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="JSON file for the scores.")],
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Counts lesions as the challenge's scorer, its faults included.")
+    ] = False,
+    liver: Annotated[
+        str | None,
+        typer.Option(help="Label of the liver, or none for masks of lesions only; 1 unless --lesion is."),
+    ] = None,
+    lesion: Annotated[int, typer.Option(help="Label of lesions.")] = 2,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stops at the first case that cannot be scored.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Scores liver and lesion masks as the LiTS challenge does, and lesion by lesion."""
+
+    def run() -> int:
+        from volattn.cli.progress import shown
+        from volattn.evaluation.lits import lits_scheme
+        from volattn.evaluation.lits_folders import score_lits_folders
+        from volattn.reporting.lits import lits_tables
+
+        scheme = lits_scheme(_liver_label(liver, lesion), lesion)
+        if out.is_dir():
+            raise ValueError(f"{out}: is a folder; give a file for the scores, such as {out / 'scores.json'}")
+        with shown() as progress:
+            found = score_lits_folders(
+                reference, prediction, scheme, strict=strict, fail_fast=fail_fast, progress=progress
+            )
+        if found.scores is not None:
+            found.write(out)
+            print("\n".join(table.text() for table in lits_tables(found.scores)))
+            print(f"{out}: {len(found.scores.cases)} of {found.total} cases scored")
+        for note in found.notes:
+            exits.say(note)
+        return exits.report_failures(found.failed, found.total)
+
+    raise typer.Exit(exits.run(run, after_stop="nothing was written", debug=debug))
+
+
+def _liver_label(given: str | None, lesion: int) -> int | None:
+    if given is None:
+        return None if lesion == 1 else 1
+    if given in ("none", "0"):
+        return None
+    if not given.isdecimal():
+        raise ValueError(f"--liver {given}: is no label; give a whole number, or none for lesions only")
+    return int(given)

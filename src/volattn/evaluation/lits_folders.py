@@ -1,0 +1,115 @@
+"""Label maps of two folders, scored as the LiTS challenge does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from volattn.datasets.case import LabelScheme
+from volattn.evaluation.folders import score_pairs
+from volattn.evaluation.lits import LitsCase, score_lits_files
+from volattn.evaluation.lits_summary import LitsScores, summarise_lits
+from volattn.evaluation.pairing import Pair, pair_files
+from volattn.io.atomic import write_json
+from volattn.io.nifti import volume_name
+from volattn.provenance import commit, versions
+
+NO_PREDICTION = "there is no prediction for it; add one, or take the reference out"
+
+
+@dataclass(frozen=True)
+class LitsFolderScores:
+    """What could be scored, and what could not.
+
+    Attributes:
+        scores: Of the cases that could be; None if there is none.
+        failed: The reason by case, also for references without a prediction.
+        unused: Predictions without a reference.
+        scheme: What the label values mean.
+        strict: Whether lesions were counted as the challenge's scorer counts them.
+    """
+
+    scores: LitsScores | None
+    failed: dict[str, str]
+    unused: tuple[Path, ...]
+    scheme: LabelScheme
+    strict: bool
+
+    @property
+    def total(self) -> int:
+        """Cases in all, failed ones included."""
+        return len(self.failed) + (0 if self.scores is None else len(self.scores.cases))
+
+    @property
+    def notes(self) -> list[str]:
+        """What the reader of the scores should know, a sentence each."""
+        notes = [f"{path}: there is no reference for it; left out" for path in self.unused]
+        for case in () if self.scores is None else self.scores.cases:
+            if case.liver is not None and not case.liver.labelled:
+                notes.append(
+                    f"{case.name}: no voxel of the prediction has the liver's label "
+                    f"{self.scheme.organ_values[0]}, so that its liver scores as missing; "
+                    "say --liver none for masks of lesions only"
+                )
+        return notes
+
+    def write(self, path: Path | str) -> None:
+        """Writes the scores as JSON."""
+        assert self.scores is not None
+        liver = self.scheme.organ_values
+        write_json(
+            path,
+            {
+                "challenge": "LiTS",
+                "mode": "strict" if self.strict else "default",
+                "labels": {"liver": liver[0] if liver else None, "lesion": self.scheme.lesion_values[0]},
+                **self.scores.as_json(),
+                "failed": self.failed,
+                "unused_predictions": [volume_name(path) for path in self.unused],
+                "notes": self.notes,
+                "versions": versions(),
+                "commit": commit(),
+            },
+        )
+
+
+def score_lits_folders(
+    reference: Path | str,
+    prediction: Path | str,
+    scheme: LabelScheme,
+    *,
+    strict: bool = False,
+    fail_fast: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> LitsFolderScores:
+    """Scores the label maps of one folder against those of another.
+
+    Args:
+        reference: Folder, data set or file; see `pair_files`.
+        prediction: Folder or file.
+        scheme: What the values of both mean (`lits_scheme`).
+        strict: Lesions are counted as the challenge's scorer counts them, its faults included.
+        fail_fast: The first case that fails, or lacks a prediction, ends it all.
+        progress: Called with ("score", cases done, cases) after each case.
+
+    Raises:
+        ValueError: Nothing can be paired; or `fail_fast`, and a case failed.
+        OSError: `fail_fast`, and a file cannot be read.
+    """
+    pairing = pair_files(reference, prediction)
+    if fail_fast and pairing.references:
+        raise ValueError(f"{pairing.references[0]}: {NO_PREDICTION}")
+
+    def score(pair: Pair) -> LitsCase:
+        return score_lits_files(pair.name, pair.reference, pair.prediction, scheme, strict=strict)
+
+    cases, failed = score_pairs(pairing.pairs, score, fail_fast=fail_fast, progress=progress)
+    failed |= {volume_name(path): f"{path}: {NO_PREDICTION}" for path in pairing.references}
+    return LitsFolderScores(
+        scores=summarise_lits(cases) if cases else None,
+        failed=failed,
+        unused=pairing.predictions,
+        scheme=scheme,
+        strict=strict,
+    )
