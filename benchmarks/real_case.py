@@ -117,8 +117,8 @@ def main() -> int:
     with log.stage("predict"):
         predict(shell, work / "run", image, work / "prediction", options.lits)
     with log.stage("score"):
-        before = score(dataset, work / "demo", trained_on=False)
-        after = score(dataset, work / "prediction", trained_on=True)
+        before = score(dataset, work / "demo")
+        after = score(dataset, work / "prediction")
         kept = score_perfect(dataset.cases[0], dataset.scheme, recipe.plan, recipe.model)
     log.finish({"demo_weights": before.as_json(), "trained_on_it": after.as_json()})
     return publish(options, recipe, log, before, after, kept)
@@ -156,10 +156,9 @@ def predict(shell: Shell, model: str | Path, image: Path, out: Path, reference: 
     shell.run("predict", "-m", model, "-i", image, "-o", out, "--reference", reference, "--resume")
 
 
-def score(dataset: Dataset, predictions: Path, *, trained_on: bool) -> CaseScore:
+def score(dataset: Dataset, predictions: Path) -> CaseScore:
     """Scores the case; a failure ends everything."""
-    known = [case.name for case in dataset.cases if trained_on]
-    scores = score_folder(dataset, predictions, trained_on=known)
+    scores = score_folder(dataset, predictions)
     if scores.failed:
         raise ValueError(scores.failed[0])
     return scores.cases[0]

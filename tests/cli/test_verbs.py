@@ -72,11 +72,14 @@ def test_four_commands(tmp_path: Path, data: Path, recipe: Path, capsys: pytest.
     predicting = ("predict", "-m", run, "-o", out, "--device", "cpu", "--reference", data, "-i")
     assert volattn(*predicting, images[0], images[1], "--threshold", "0") == 0
     said = capsys.readouterr()
-    assert len(said.out.splitlines()) == 2
+    told, scored = said.out.split("Case by case")
+    assert len(told.splitlines()) == 2
+    rows = {line.split("  ")[0]: "(trained on)" in line for line in scored.splitlines() if "volume-" in line[:8]}
     trained = json.loads((run / "split.json").read_text())["train"]
     for name in ("volume-0", "volume-1"):
         result = json.loads((out / f"{name}.json").read_text())
         assert (result["seen_in_training"]["split"] == "training") == (name in trained)
+        assert rows[f"{name} (trained on)" if name in trained else name] == (name in trained)
         assert (result["threshold"], result["file"]) == (0, f"{name}.nii.gz")
         assert read_labels(out / f"{name}.nii.gz").array.shape == (8, 64, 64)
         assert (out / f"{name}.png").stat().st_size > 0

@@ -43,9 +43,9 @@ def test_pairs_by_name_and_reports_what_fails(dataset: Dataset, tmp_path: Path) 
     _write(predictions / "volume-0.nii.gz", label_map((10, 10, 8)))
     _write(predictions / "volume-1.nii.gz", label_map((12, 10, 8))[:-1])
     seen: list[tuple[str, int, int]] = []
-    scores = score_folder(
-        dataset, predictions, trained_on={"volume-0"}, progress=lambda *call: seen.append(call)
-    )
+    noted = {"seen_in_training": {"split": "training", "case": "volume-0", "known_by": "content"}}
+    (predictions / "volume-0.json").write_text(json.dumps(noted))
+    scores = score_folder(dataset, predictions, progress=lambda *call: seen.append(call))
     assert [(case.name, case.lesion.dice, case.trained_on) for case in scores.cases] == [
         ("volume-0", 1.0, True)
     ]

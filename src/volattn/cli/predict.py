@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from volattn.cli import exits
 from volattn.cli.options import Debug
+
+if TYPE_CHECKING:
+    from volattn.inference.results import Outcome
 
 NAME = "predict"
 
@@ -27,7 +31,7 @@ def command(
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="2.5D images encoded at a time.")] = 1,
     reference: Annotated[
-        Path | None, typer.Option(help="Folder with reference segmentations, for the pictures.")
+        Path | None, typer.Option(help="Folder with reference segmentations, to draw and to score.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skips the CTs that are finished.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
@@ -57,7 +61,27 @@ def command(
         for outcome in outcomes:
             if outcome.status != "failed":
                 print(outcome.message + (" (finished before)" if outcome.status == "skipped" else ""))
+        if reference is not None:
+            _score(reference, predictor.folder.classes, out, outcomes)
         failed = {outcome.name: outcome.message for outcome in outcomes if outcome.status == "failed"}
         return exits.report_failures(failed, len(outcomes))
 
     raise typer.Exit(exits.run(run, after_stop=exits.RESUME, debug=debug))
+
+
+def _score(reference: Path, classes: Sequence[str], out: Path, outcomes: Sequence[Outcome]) -> None:
+    """Prints how the predictions compare with their references."""
+    from volattn.evaluation.folders import score_folder
+    from volattn.evaluation.summary import summarise
+    from volattn.inference.inputs import References
+    from volattn.reporting.scores import case_table
+
+    done = [outcome.image for outcome in outcomes if outcome.status != "failed"]
+    dataset = References.open(reference, classes).dataset(done)
+    scores = score_folder(dataset, out)
+    for reason in scores.failed:
+        exits.say(f"not scored: {reason}")
+    if scores.cases:
+        organ = dataset.scheme.organ_name
+        print(case_table(scores.cases, summarise(scores.cases), organ=organ).text())
+        print(f"More scores: volattn evaluate lits --reference {reference} --prediction {out} -o scores.json")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -10,6 +10,7 @@ from typing import TypeVar
 from volattn.datasets.case import Dataset
 from volattn.evaluation.cases import CaseScore, score_volumes
 from volattn.evaluation.pairing import Pair
+from volattn.evaluation.seen import trained_on
 from volattn.io.nifti import read_labels
 
 Score = TypeVar("Score")
@@ -68,7 +69,6 @@ def score_folder(
     dataset: Dataset,
     predictions: Path | str,
     *,
-    trained_on: Collection[str] = (),
     progress: Callable[[str, int, int], None] | None = None,
 ) -> FolderScores:
     """Scores `NAME.nii.gz` in a folder, as `predict` writes it, against each case of a data set.
@@ -79,7 +79,6 @@ def score_folder(
     Args:
         dataset: The references.
         predictions: Folder of label maps with 0, 1 and 2.
-        trained_on: Names of cases that the model learned from.
         progress: Called with ("score", cases done, cases) after each case.
     """
     pairs = [
@@ -94,7 +93,7 @@ def score_folder(
             read_labels(pair.reference),
             read_labels(pair.prediction),
             dataset.scheme,
-            trained_on=pair.name in trained_on,
+            trained_on=trained_on(pair.prediction),
         )
 
     scored, failed = score_pairs(pairs, score, progress=progress)

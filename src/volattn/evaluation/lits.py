@@ -19,6 +19,7 @@ from volattn.evaluation.lesion_detection import (
 )
 from volattn.evaluation.mask_scores import FAR, NOTHING, MaskScore, surface_dice
 from volattn.evaluation.overlap import Overlap
+from volattn.evaluation.seen import trained_on as noted_as_trained_on
 from volattn.evaluation.surface import Surfaces
 from volattn.io.nifti import header_spacing, read_labels
 
@@ -164,7 +165,14 @@ def score_lits_files(
     spacing = header_spacing(wanted) if strict else wanted.geometry.spacing
     z, y, x = (spacing[axis] for axis in pair.turn.axes)
     try:
-        return score_lits(name, pair, (z, y, x), liver=scheme.organ_name is not None, strict=strict)
+        return score_lits(
+            name,
+            pair,
+            (z, y, x),
+            liver=scheme.organ_name is not None,
+            strict=strict,
+            trained_on=noted_as_trained_on(prediction),
+        )
     except ValueError as error:
         raise ValueError(f"{reference}: {error}") from None
 
@@ -176,6 +184,7 @@ def score_lits(
     *,
     liver: bool = True,
     strict: bool = False,
+    trained_on: bool = False,
 ) -> LitsCase:
     """Scores one case.
 
@@ -185,11 +194,12 @@ def score_lits(
         spacing: To measure distances with, mm (z, y, x) in the pair's axes.
         liver: Whether the data have one.
         strict: Lesions are counted as the challenge's scorer counts them, its faults included.
+        trained_on: Noted in the score.
 
     Raises:
         ValueError: `strict`, and the reference has no lesion: the scorer crashes.
     """
-    score = score_pair(name, pair, organ=liver)
+    score = score_pair(name, pair, organ=liver, trained_on=trained_on)
     table = pair.lesions
     ids = [
         scorer_ids(pair.turn.undo(labels).transpose(2, 1, 0), count)

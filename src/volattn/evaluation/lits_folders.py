@@ -46,6 +46,8 @@ class LitsFolderScores:
         """What the reader of the scores should know, a sentence each."""
         notes = [f"{path}: there is no reference for it; left out" for path in self.unused]
         for case in () if self.scores is None else self.scores.cases:
+            if case.score.trained_on:
+                notes.append(f"{case.name}: the model was trained on this case: its score is no test")
             if case.liver is not None and not case.liver.labelled:
                 notes.append(
                     f"{case.name}: no voxel of the prediction has the liver's label "

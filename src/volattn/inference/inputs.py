@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from volattn.datasets.case import LabelScheme, natural_key
+from volattn.datasets.case import Case, Dataset, LabelScheme, natural_key
 from volattn.datasets.lits import SCHEME, has_lits
 from volattn.datasets.naming import case_number, is_nifti, without_channel
 from volattn.datasets.open import open_dataset
@@ -126,6 +126,16 @@ class References:
                 "name the reference like the CT"
             )
         return same[0] if same else None
+
+    def dataset(self, images: Sequence[Path]) -> Dataset:
+        """The CTs with their references, as far as there is one for each."""
+        cases = []
+        for image in images:
+            try:
+                cases.append(Case(volume_name(image), image, self.find(image)))
+            except ValueError:  # Several fit: none is taken.
+                cases.append(Case(volume_name(image), image, None))
+        return Dataset(self.folder.name, self.folder, tuple(cases), self.scheme)
 
     def read(self, path: Path, volume: Volume) -> NDArray[np.uint8]:
         """A reference in the CT's file axes: 0 background, 1 organ, 2 lesion.
