@@ -59,7 +59,8 @@ def read_detections(path: Path | str, known: Collection[str], *, fail_fast: bool
         try:
             if name not in known:
                 raise row.error(
-                    f"File_name {name!r} is not in the reference", "write it as DL_info.csv does, or leave it out"
+                    f"File_name {name!r} is not in the reference",
+                    "write it as DL_info.csv does, or leave it out",
                 )
             box = row.box([row.number_in(column) for column in COLUMNS[1:5]])
             images.setdefault(name, []).append(KeyDetection(box, row.number_in("score")))

@@ -49,7 +49,8 @@ class AveragePrecision:
         false[places] = 0
         false_before = np.cumsum(false)[places]
         if chosen is not None:
-            places, found, false_before = (row[chosen[found]] for row in (places, found, false_before))
+            counts = chosen[found]
+            found, false_before = found[counts], false_before[counts]
         true = np.cumsum(lesions[found])
         total = true + false_before
         precision = np.divide(true, total, out=np.zeros(len(true)), where=total > 0)

@@ -124,6 +124,11 @@ class Pool:
             columns.append(np.array([[self._average_precision(group, weights)] for group in groups]))
         return np.concatenate(columns, axis=1)
 
+    def precision_by_patient(self) -> NDArray[np.float64]:
+        """(P,) the average precision of each patient's own images; NaN without lesions."""
+        whole = self.whole()[0]
+        return np.array([self._average_precision(whole, row) for row in np.eye(len(self.patients))])
+
     def whole(self) -> NDArray[np.bool_]:
         """(1, L) the group of all lesions, for `measure`."""
         return np.ones((1, self.lesions), bool)
@@ -151,9 +156,7 @@ class Pool:
             self.measures.start,
         )
 
-    def _average_precision(
-        self, group: NDArray[np.bool_], weights: NDArray[np.float64] | None
-    ) -> float:
+    def _average_precision(self, group: NDArray[np.bool_], weights: NDArray[np.float64] | None) -> float:
         """The mean over the classes that have lesions in the group."""
         values = [one.value(group & of_class, weights) for of_class, one in self._precision]
         defined = [value for value in values if not math.isnan(value)]

@@ -27,7 +27,11 @@ class ScoredDetection:
         """Plain values; most are false positives of the only class, and those are their bare score."""
         if not self.lesions and self.matched is None and not self.label:
             return self.score
-        content: dict[str, Any] = {"score": self.score, "lesions": list(self.lesions), "matched": self.matched}
+        content: dict[str, Any] = {
+            "score": self.score,
+            "lesions": list(self.lesions),
+            "matched": self.matched,
+        }
         return content | {"label": self.label} if self.label else content
 
     @classmethod

@@ -50,13 +50,11 @@ def wilcoxon_p(differences: NDArray[np.float64]) -> float | None:
         differences: (n,) one per independent unit.
 
     Returns:
-        The p; 1 if nothing differs, None without any unit.
+        The p; None if nothing differs.
     """
     from scipy.stats import wilcoxon
 
-    if not len(differences):
-        return None
-    return float(wilcoxon(differences).pvalue) if differences.any() else 1.0
+    return float(wilcoxon(differences).pvalue) if differences.any() else None
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:

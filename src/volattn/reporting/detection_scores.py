@@ -22,7 +22,11 @@ def detection_table(content: Mapping[str, Any], caption: str) -> Table:
     precisions = [key for key in _PRECISIONS if key in content]
 
     def cells(values: Mapping[str, Any]) -> list[Any]:
-        return [*values[sensitivities].values(), values["mean_sensitivity"], *(values[key] for key in precisions)]
+        return [
+            *values[sensitivities].values(),
+            values["mean_sensitivity"],
+            *(values[key] for key in precisions),
+        ]
 
     columns = (
         Column("Lesions"),
@@ -42,4 +46,6 @@ def detection_table(content: Mapping[str, Any], caption: str) -> Table:
         for place, word in enumerate(("from", "to"))
     ]
     counted = f"{content['lesions']} lesions, {content[f'{unit}s']} {unit}s, {content['patients']} patients"
-    return Table(f"{caption}: sensitivity at false positives per {unit} ({counted})", columns, tuple(rows), tuple(foot))
+    return Table(
+        f"{caption}: sensitivity at false positives per {unit} ({counted})", columns, tuple(rows), tuple(foot)
+    )
