@@ -143,7 +143,12 @@ def _measures(content: Mapping[str, Any]) -> Measures | None:
     """What is measured on pooled detections; None for scores of masks."""
     if content.get("kind") == "deeplesion":
         return MEASURES
-    return PRESETS[content["settings"]["preset"]].measures if content.get("kind") == "detection" else None
+    if content.get("kind") != "detection":
+        return None
+    name = content.get("settings", {}).get("preset")
+    if name not in PRESETS:
+        raise ValueError(f"the preset {name} is unknown; evaluate again")
+    return PRESETS[name].measures
 
 
 def _patients(cases: _Pairs) -> NDArray[np.int64]:

@@ -99,7 +99,7 @@ def score_deeplesion(
     names = [name for name in lesions if name not in faults]
     if not names:
         raise ValueError(next(iter(faults.values())))
-    pool = Pool((_score(name, lesions[name], found.images.get(name, [])) for name in names), MEASURES)
+    pool = Pool((score_image(name, lesions[name], found.images.get(name, [])) for name in names), MEASURES)
     content = {
         "kind": "deeplesion",
         "settings": {
@@ -120,8 +120,18 @@ def score_deeplesion(
     return DeepLesionScores(content, faults, len(lesions.keys() | faults.keys()))
 
 
-def _score(name: str, lesions: Sequence[KeyLesion], detections: Sequence[KeyDetection]) -> ScoredImage:
-    """Matches one key slice; among equal scores the boxes' places decide, never the order of rows."""
+def score_image(
+    name: str, lesions: Sequence[KeyLesion], detections: Sequence[KeyDetection]
+) -> ScoredImage:
+    """Matches the detections on one key slice.
+
+    Among equal scores the boxes' places decide, never the order of rows.
+
+    Args:
+        name: The key slice.
+        lesions: At least one.
+        detections: Those on it.
+    """
     ordered = sorted(detections, key=lambda one: (-one.score, one.box))
     lesions = sorted(lesions, key=lambda lesion: lesion.box)
     scored: list[ScoredDetection] = []
