@@ -7,9 +7,9 @@ import io
 
 import numpy as np
 import pytest
-from key_slices import Slices, random_slices, scored
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from key_slices import Slices, random_slices, scored
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from key_slices import Box, Slices, random_slices, scored
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from key_slices import Box, Slices, random_slices, scored
 from sklearn.metrics import roc_curve
 
 from volattn.evaluation.deeplesion import MEASURES
@@ -152,9 +152,7 @@ def test_from_the_origin_it_is_the_curve_of_nndetection_and_luna16(seed: int) ->
     )
     false_rate, true_rate, _ = roc_curve(true, scores)
     levels = np.array([1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8])
-    expected = np.interp(
-        levels, false_rate * (~true).sum() / images, true_rate * found / len(lesion_scores)
-    )
+    expected = np.interp(levels, false_rate * (~true).sum() / images, true_rate * found / len(lesion_scores))
     assert froc.sensitivity(levels) == pytest.approx(expected, abs=1e-12)
 
 

@@ -62,8 +62,8 @@ def read_detections(path: Path | str, known: Collection[str], *, fail_fast: bool
                     f"File_name {name!r} is not in the reference",
                     "write it as DL_info.csv does, or leave it out",
                 )
-            box = row.box([row.number_in(column) for column in COLUMNS[1:5]])
-            images.setdefault(name, []).append(KeyDetection(box, row.number_in("score")))
+            *corners, score = row.numbers(COLUMNS[1:])
+            images.setdefault(name, []).append(KeyDetection(row.box(corners), score))
         except ValueError as error:
             if fail_fast:
                 raise

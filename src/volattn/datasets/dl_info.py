@@ -103,27 +103,27 @@ def read_dl_info(path: Path | str, *, fail_fast: bool = False) -> DLInfo:
 
 
 def _lesion(row: Row, name: str) -> KeyLesion:
-    cells = row.cells
+    columns = row.columns
     lesion_type = None
-    if "Coarse_lesion_type" in cells:
+    if "Coarse_lesion_type" in columns:
         lesion_type = LESION_TYPES.get(row.whole_in("Coarse_lesion_type", (-1, *LESION_TYPES)))
-    spacing = row.numbers_in("Spacing_mm_px_", 3) if "Spacing_mm_px_" in cells else None
+    spacing = row.numbers_in("Spacing_mm_px_", 3) if "Spacing_mm_px_" in columns else None
     diameters = None
-    if spacing is not None and "Lesion_diameters_Pixel_" in cells:
+    if spacing is not None and "Lesion_diameters_Pixel_" in columns:
         # In-plane pixels are square throughout the release.
         short, long = sorted(row.numbers_in("Lesion_diameters_Pixel_", 2))
         diameters = (long * spacing[0], short * spacing[0])
-    slice_range = row.numbers_in("Slice_range", 2) if "Slice_range" in cells else None
+    slice_range = row.numbers_in("Slice_range", 2) if "Slice_range" in columns else None
     return KeyLesion(
         row=row.number,
         file_name=name,
-        patient=row.text("Patient_index") if "Patient_index" in cells else name.split("_")[0],
+        patient=row.text("Patient_index") if "Patient_index" in columns else name.split("_")[0],
         box=row.box(row.numbers_in("Bounding_boxes", 4)),
         part=PARTS[row.whole_in("Train_Val_Test", (1, 2, 3)) - 1],
         noisy=bool(row.whole_in("Possibly_noisy", (0, 1))),
         lesion_type=lesion_type,
         diameters_mm=diameters,
         slice_interval_mm=None if spacing is None else spacing[2],
-        key_slice=int(row.number_in("Key_slice_index")) if "Key_slice_index" in cells else None,
+        key_slice=int(row.number_in("Key_slice_index")) if "Key_slice_index" in columns else None,
         slice_range=None if slice_range is None else (int(slice_range[0]), int(slice_range[1])),
     )

@@ -25,40 +25,50 @@ class AveragePrecision:
     patients: NDArray[np.int64]
     lesion_patients: NDArray[np.int64]
 
-    def value(
-        self,
-        chosen: NDArray[np.bool_] | None = None,
-        weights: NDArray[np.float64] | None = None,
-    ) -> float:
-        """The average precision.
+    def values(
+        self, groups: NDArray[np.bool_], weights: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
+        """The average precision of groups of lesions.
 
         Args:
-            chosen: (L,) the lesions that count, all by default; detections matched to others are left out, as
-                COCO does with what it ignores.
+            groups: (G, L) the lesions of each group; detections matched to other lesions are left out, as COCO
+                does with what it ignores.
             weights: (P,) how often each patient counts; once by default.
 
         Returns:
-            From 0 to 1; NaN without lesions.
+            (G,) from 0 to 1; NaN where a group has no lesion.
         """
         lesions = np.ones(len(self.lesion_patients)) if weights is None else weights[self.lesion_patients]
-        wanted = lesions.sum() if chosen is None else lesions[chosen].sum()
-        if not wanted:
-            return float("nan")
+        false = np.ones(len(self.matches)) if weights is None else weights[self.patients]
         places, found = self._matched
-        false = np.ones(len(self.matches)) if weights is None else weights[self.patients].astype(np.float64)
         false[places] = 0
         false_before = np.cumsum(false)[places]
-        if chosen is not None:
-            counts = chosen[found]
-            found, false_before = found[counts], false_before[counts]
-        true = np.cumsum(lesions[found])
-        total = true + false_before
-        precision = np.divide(true, total, out=np.zeros(len(true)), where=total > 0)
-        envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
-        return float(envelope[np.searchsorted(true / wanted, _RECALLS)].mean())
+        return np.array(
+            [
+                _mean_precision(lesions, group, found[group[found]], false_before[group[found]])
+                for group in groups
+            ]
+        )
 
     @cached_property
     def _matched(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The places of the matched detections, and their lesions."""
         places = np.flatnonzero(self.matches >= 0)
         return places, self.matches[places]
+
+
+def _mean_precision(
+    lesions: NDArray[np.float64],
+    group: NDArray[np.bool_],
+    found: NDArray[np.int64],
+    false_before: NDArray[np.float64],
+) -> float:
+    """Over 101 recalls, from the lesions' weights, those that are found in order, and the false ones before each."""
+    wanted = lesions[group].sum()
+    if not wanted:
+        return float("nan")
+    true = np.cumsum(lesions[found])
+    total = true + false_before
+    precision = np.divide(true, total, out=np.zeros(len(true)), where=total > 0)
+    envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
+    return float(envelope[np.searchsorted(true / wanted, _RECALLS)].mean())

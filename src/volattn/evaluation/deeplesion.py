@@ -120,9 +120,7 @@ def score_deeplesion(
     return DeepLesionScores(content, faults, len(lesions.keys() | faults.keys()))
 
 
-def score_image(
-    name: str, lesions: Sequence[KeyLesion], detections: Sequence[KeyDetection]
-) -> ScoredImage:
+def score_image(name: str, lesions: Sequence[KeyLesion], detections: Sequence[KeyDetection]) -> ScoredImage:
     """Matches the detections on one key slice.
 
     Among equal scores the boxes' places decide, never the order of rows.

@@ -21,7 +21,10 @@ def all_hits(overlaps: NDArray[np.float64], threshold: float) -> list[tuple[int,
     Returns:
         For every detection the lesions it hits.
     """
-    return [tuple(np.flatnonzero(row >= threshold).tolist()) for row in overlaps]
+    hits: list[tuple[int, ...]] = [()] * len(overlaps)
+    for detection, lesion in np.argwhere(overlaps >= threshold).tolist():
+        hits[detection] += (lesion,)
+    return hits
 
 
 def one_to_one(overlaps: NDArray[np.float64], threshold: float) -> list[int | None]:

@@ -121,13 +121,13 @@ class Pool:
         averaged = [self.measures.levels.index(level) for level in self.measures.averaged]
         columns = [sensitivities, sensitivities[:, averaged].mean(axis=1, keepdims=True)]
         if self.measures.precision_key:
-            columns.append(np.array([[self._average_precision(group, weights)] for group in groups]))
+            columns.append(self._average_precision(groups, weights)[:, None])
         return np.concatenate(columns, axis=1)
 
     def precision_by_patient(self) -> NDArray[np.float64]:
         """(P,) the average precision of each patient's own images; NaN without lesions."""
-        whole = self.whole()[0]
-        return np.array([self._average_precision(whole, row) for row in np.eye(len(self.patients))])
+        whole = self.whole()
+        return np.array([self._average_precision(whole, row)[0] for row in np.eye(len(self.patients))])
 
     def whole(self) -> NDArray[np.bool_]:
         """(1, L) the group of all lesions, for `measure`."""
@@ -156,11 +156,15 @@ class Pool:
             self.measures.start,
         )
 
-    def _average_precision(self, group: NDArray[np.bool_], weights: NDArray[np.float64] | None) -> float:
-        """The mean over the classes that have lesions in the group."""
-        values = [one.value(group & of_class, weights) for of_class, one in self._precision]
-        defined = [value for value in values if not math.isnan(value)]
-        return sum(defined) / len(defined) if defined else math.nan
+    def _average_precision(
+        self, groups: NDArray[np.bool_], weights: NDArray[np.float64] | None
+    ) -> NDArray[np.float64]:
+        """(G,) for each group the mean over the classes that have lesions in it."""
+        values = np.stack([one.values(groups & of_class, weights) for of_class, one in self._precision])
+        defined = ~np.isnan(values)
+        counts = defined.sum(axis=0)
+        total = np.where(defined, values, 0.0).sum(axis=0)
+        return np.divide(total, counts, out=np.full(len(groups), np.nan), where=counts > 0)
 
     @cached_property
     def _precision(self) -> list[tuple[NDArray[np.bool_], AveragePrecision]]:
