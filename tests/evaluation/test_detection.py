@@ -293,7 +293,7 @@ def test_what_predict_says_of_a_lesion_is_read(tmp_path: Path) -> None:
         ("negative", "has the label -1; instances are numbered from 1"),
         ("fractional", "label 0.5 at voxel"),
         ("NaN", "is not a whole number"),
-        ("truncated", "is truncated; copy or download it again"),
+        ("truncated", "is truncated within its header"),
         ("no class", "has no class for instance 2 of case_02.nii.gz; add it"),
         ("no voxel", "instance 3 has no voxel in case_02.nii.gz"),
         ("score", "the score of 1 is None; give a finite number"),
