@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from volattn.datasets.instances import Instance, read_boxes
 from volattn.evaluation.detection import PRESETS, DetectionScores, score_detections
 from volattn.inference.records import LesionRecord, lps_box
 from volattn.io.nifti import read_labels, write_labels, write_volume
@@ -194,6 +195,23 @@ def test_every_form_says_the_same(reference: Path) -> None:
         assert content["failed"] == {}
         assert content["lesions"] == 4
     assert results[0] == results[1] == results[2]
+
+
+def test_the_boxes_of_nndetection_reach_a_voxel_further(tmp_path: Path) -> None:
+    path = write_mask(tmp_path / "case.nii", mask_of([FIRST]))
+    entry = {"score": 0.5, "label": 1, "box": [1, 4, 5, 15, 4, 15]}
+    (tmp_path / "case_boxes.json").write_text(json.dumps({"1": entry}))
+    found = read_boxes(tmp_path / "case_boxes.json", read_labels(path))
+    assert found is not None
+    assert found.found == (Instance(1, FIRST, 0.5, 1),)
+
+
+def test_the_most_certain_detection_takes_the_lesion(tmp_path: Path) -> None:
+    write_mask(tmp_path / "reference" / "case.nii", mask_of([FIRST]))
+    exact, later = FIRST, (2, 7, 7, 5, 17, 17)
+    write_predicted(tmp_path / "prediction" / "case.json", [(exact, 0.4), (later, 0.9)])
+    (case,) = score(tmp_path).content["cases"]
+    assert case["detections"] == [{"score": 0.9, "lesions": [0], "matched": 0}, 0.4]
 
 
 def test_semantic_and_binary_masks_are_taken_apart(tmp_path: Path) -> None:
