@@ -73,8 +73,8 @@ def test_scores(run: Run, mode: str, capsys: pytest.CaptureFixture[str]) -> None
     code, scores = run(*(["--strict"] if mode == "strict" else []))
     assert code == 0
     assert scores is not None
-    assert scores["mode"] == mode
-    assert scores["labels"] == {"liver": 1, "lesion": 2}
+    assert scores["kind"] == "lits"
+    assert scores["settings"] == {"strict": mode == "strict", "liver": 1, "lesion": 2}
     assert [case["name"] for case in scores["cases"]] == [f"segmentation-{n}" for n in (2, 3, 10)]
     assert scores["per_case"]["lesion_dice"] == [1, pytest.approx(2 / 3), 1]
     assert scores["lesion_detection"]["recall"] == scores["by_size"]["small"]["recall"] == 0.8
@@ -116,7 +116,7 @@ def test_lesion_only_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     ):
         assert evaluate(*words, *options) == 0
         scores = json.loads((tmp_path / "s.json").read_text())
-        assert (scores["liver"], scores["labels"]["liver"]) == (None, None)
+        assert (scores["liver"], scores["settings"]["liver"]) == (None, None)
         assert scores["lesion_detection"]["recall"] == 1
     assert evaluate(*words, "--lesion", "1", "--liver", "1") == 2
     assert "different whole numbers" in capsys.readouterr().err

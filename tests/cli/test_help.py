@@ -19,7 +19,12 @@ finally:
 
 
 @pytest.mark.parametrize(
-    "verb", ["", "check", "prepare", "phantom", "train", "predict", "demo", "evaluate", "evaluate lits"]
+    "verb",
+    [
+        "",
+        *("check", "prepare", "phantom", "train", "predict", "demo", "compare"),
+        *("evaluate", "evaluate lits", "evaluate deeplesion", "evaluate detection"),
+    ],
 )
 def test_help_loads_nothing_heavy(verb: str) -> None:
     words = [*verb.split(), "--help"]
@@ -41,5 +46,5 @@ def test_every_verb_is_listed() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "volattn.cli.main", "--help"], capture_output=True, text=True, check=True
     )
-    for verb in ("check", "prepare", "phantom", "train", "predict", "evaluate", "demo"):
+    for verb in ("check", "prepare", "phantom", "train", "predict", "evaluate", "compare", "demo"):
         assert f"\n  {verb} " in done.stdout

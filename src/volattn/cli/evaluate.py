@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from volattn.cli import evaluate_lits
+from volattn.cli import evaluate_deeplesion, evaluate_detection, evaluate_lits
 
 NAME = "evaluate"
 app = typer.Typer(
@@ -12,5 +12,5 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Scores predictions, whosever they are, as the challenges do.",
 )
-for scoring in (evaluate_lits,):
+for scoring in (evaluate_lits, evaluate_deeplesion, evaluate_detection):
     app.command(scoring.NAME)(scoring.command)

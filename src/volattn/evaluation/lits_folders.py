@@ -63,9 +63,12 @@ class LitsFolderScores:
         write_json(
             path,
             {
-                "challenge": "LiTS",
-                "mode": "strict" if self.strict else "default",
-                "labels": {"liver": liver[0] if liver else None, "lesion": self.scheme.lesion_values[0]},
+                "kind": "lits",
+                "settings": {
+                    "strict": self.strict,
+                    "liver": liver[0] if liver else None,
+                    "lesion": self.scheme.lesion_values[0],
+                },
                 **self.scores.as_json(),
                 "failed": self.failed,
                 "unused_predictions": [volume_name(path) for path in self.unused],

@@ -1,0 +1,54 @@
+"""`volattn compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from volattn.cli import exits
+from volattn.cli.options import Debug
+
+NAME = "compare"
+
+
+def command(
+    a: Annotated[Path, typer.Argument(metavar="A", help="The scores.json of an evaluation.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="That of another one, of the same cases.")],
+    common: Annotated[
+        bool, typer.Option("--common", help="Compares the cases that both have, and leaves out the others.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="The comparison, a .json file.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Says which differences between two evaluations of the same cases stand."""
+
+    def run() -> int:
+        from volattn.evaluation.comparison import compare
+        from volattn.evaluation.score_file import read_scores
+        from volattn.io.atomic import write_json
+        from volattn.provenance import commit, versions
+        from volattn.reporting.comparison import comparison_table
+
+        first, second = read_scores(a), read_scores(b)
+        try:
+            comparison = compare(first, second, common=common, seed=seed)
+        except ValueError as error:
+            raise ValueError(f"{a} and {b}: {error}") from None
+        if out is not None:
+            write_json(
+                out,
+                {
+                    "a": a.name,
+                    "b": b.name,
+                    **comparison.as_json(),
+                    "versions": versions(),
+                    "commit": commit(),
+                },
+            )
+        print(comparison_table(comparison).text(), end="")
+        return exits.GOOD
+
+    raise typer.Exit(exits.run(run, after_stop="nothing was written", debug=debug))

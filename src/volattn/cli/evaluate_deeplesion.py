@@ -1,0 +1,46 @@
+"""`volattn evaluate deeplesion`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from volattn.cli import exits
+from volattn.cli.options import Debug
+
+NAME = "deeplesion"
+
+
+def command(
+    reference: Annotated[Path, typer.Option(help="DeepLesion's DL_info.csv.")],
+    prediction: Annotated[
+        Path, typer.Option(help="CSV with File_name, x1, y1, x2, y2, score; boxes as DL_info has them.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The scores, a .json file.")],
+    split: Annotated[
+        Literal["test", "val", "train", "all"], typer.Option(help="The part that is scored.")
+    ] = "test",
+    keep_noisy: Annotated[
+        bool, typer.Option("--keep-noisy", help="Counts the lesions that are marked Possibly_noisy.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stops at the first bad row.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Scores boxes on DeepLesion's key slices: sensitivity at false positives per image, AP50."""
+
+    def run() -> int:
+        from volattn.evaluation.deeplesion import score_deeplesion
+        from volattn.evaluation.score_file import write_scores
+        from volattn.reporting.detection_scores import detection_table
+
+        scores = score_deeplesion(
+            reference, prediction, split=split, keep_noisy=keep_noisy, seed=seed, fail_fast=fail_fast
+        )
+        write_scores(out, scores.content)
+        print(detection_table(scores.content, f"DeepLesion, split {split}").text(), end="")
+        return exits.report_failures(scores.faults, scores.images)
+
+    raise typer.Exit(exits.run(run, after_stop="nothing was written", debug=debug))

@@ -1,0 +1,60 @@
+"""`volattn evaluate detection`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from volattn.cli import exits
+from volattn.cli.options import Debug
+
+NAME = "detection"
+
+
+def command(
+    reference: Annotated[Path, typer.Option(help="Folder of reference masks, a number per lesion.")],
+    prediction: Annotated[
+        Path, typer.Option(help="Folder of predict's or nnDetection's results, or of masks.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The scores, a .json file.")],
+    preset: Annotated[
+        Literal["nndet", "luna16", "strict"], typer.Option(help="How detections are matched.")
+    ] = "nndet",
+    lesion: Annotated[
+        int | None, typer.Option(min=1, help="Value of lesions in semantic reference masks.")
+    ] = None,
+    predicted_lesion: Annotated[
+        int | None, typer.Option(min=1, help="Value of lesions in semantic predicted masks.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stops at the first bad case.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Scores lesions found in volumes, as boxes or masks: sensitivity at false positives per scan."""
+
+    def run() -> int:
+        from volattn.cli.progress import shown
+        from volattn.evaluation.detection import PRESETS, score_detections
+        from volattn.evaluation.score_file import write_scores
+        from volattn.reporting.detection_scores import detection_table
+
+        with shown() as progress:
+            scores = score_detections(
+                reference,
+                prediction,
+                PRESETS[preset],
+                lesion=lesion,
+                predicted_lesion=predicted_lesion,
+                seed=seed,
+                fail_fast=fail_fast,
+                progress=progress,
+            )
+        write_scores(out, scores.content)
+        print(detection_table(scores.content, f"Preset {preset}").text(), end="")
+        if scores.unpaired:
+            exits.say(f"no reference for {', '.join(scores.unpaired)}; not scored")
+        return exits.report_failures(scores.faults, scores.cases)
+
+    raise typer.Exit(exits.run(run, after_stop="nothing was written", debug=debug))

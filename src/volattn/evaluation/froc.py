@@ -1,0 +1,99 @@
+"""The FROC curve: sensitivity against false positives per image, pooled over images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Start = Literal["zero", "origin"]
+"""Before the curve's first point: sensitivity 0, or the straight line from (0, 0) to that point."""
+
+
+@dataclass(frozen=True, eq=False)
+class Froc:
+    """What the curve is made of.
+
+    A point for every score that occurs: detections with one score cannot be told apart by a threshold, so that
+    the order of rows has no say. Everything may be weighted by patient, which is how a bootstrap resamples.
+
+    Attributes:
+        lesion_scores: (L,) the highest score of a detection that hits the lesion, -inf for a missed one.
+        lesion_patients: (L,) numbers of patients.
+        false_scores: (F,) scores of the false positives.
+        false_patients: (F,).
+        image_patients: (I,) the patient of every image, with and without detections.
+        start: What holds before the first point.
+    """
+
+    lesion_scores: NDArray[np.float64]
+    lesion_patients: NDArray[np.int64]
+    false_scores: NDArray[np.float64]
+    false_patients: NDArray[np.int64]
+    image_patients: NDArray[np.int64]
+    start: Start = "zero"
+
+    def detected(
+        self, levels: NDArray[np.float64], weights: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
+        """How far each lesion is detected at some numbers of false positives per image.
+
+        Between two points of the curve sensitivity is linear, and so a lesion that the second point has and
+        the first has not is detected in part. Beyond the curve its last point holds. The sensitivity of any set
+        of lesions is its (weighted) mean.
+
+        Args:
+            levels: (K,) false positives per image.
+            weights: (P,) how often each patient counts; once by default.
+
+        Returns:
+            (L, K) from 0 to 1.
+        """
+        points = len(self._thresholds)
+        if not points:
+            return np.zeros((len(self.lesion_scores), len(levels)))
+        ones = weights is None
+        lesion, false, image = (
+            np.ones(len(patients)) if weights is None else weights[patients].astype(np.float64)
+            for patients in (self.lesion_patients, self.false_patients, self.image_patients)
+        )
+        counts = np.cumsum(np.bincount(self._false_point, weights=false, minlength=points))
+        allowed = levels * (len(image) if ones else image.sum())
+        low = np.searchsorted(counts, allowed, side="right") - 1
+        high = np.minimum(low + 1, points - 1)
+        before = np.where(low >= 0, counts[low], 0.0)
+        gap = counts[high] - before
+        part = np.divide(allowed - before, gap, out=np.zeros(len(levels)), where=gap > 0)
+        inside_low = self._lesion_point[:, None] <= low
+        if self.start == "zero":
+            begun = (before > 0) | ((inside_low * lesion[:, None]).sum(axis=0) > 0)
+            part[~begun] = 0
+        return inside_low * (1 - part) + (self._lesion_point[:, None] <= high) * part
+
+    def sensitivity(
+        self, levels: NDArray[np.float64], weights: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
+        """(K,) the share of the lesions that is detected at those levels; NaN without lesions."""
+        lesion = np.ones(len(self.lesion_patients)) if weights is None else weights[self.lesion_patients]
+        total = lesion.sum()
+        if not total:
+            return np.full(len(levels), np.nan)
+        return lesion @ self.detected(levels, weights) / total
+
+    @cached_property
+    def _thresholds(self) -> NDArray[np.float64]:
+        """The scores that occur, negative and ascending."""
+        found = self.lesion_scores[np.isfinite(self.lesion_scores)]
+        return np.unique(-np.concatenate([found, self.false_scores]))
+
+    @cached_property
+    def _lesion_point(self) -> NDArray[np.int64]:
+        """The point of the curve from which on each lesion is detected; past the last one for missed ones."""
+        return np.searchsorted(self._thresholds, -self.lesion_scores)
+
+    @cached_property
+    def _false_point(self) -> NDArray[np.int64]:
+        return np.searchsorted(self._thresholds, -self.false_scores)
