@@ -12,7 +12,7 @@ from typing import Any
 import blosc2
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from volattn.config import Config
 from volattn.datasets.case import LabelScheme
@@ -28,7 +28,15 @@ CHUNK = 4
 """Slices in a chunk: a 2.5D image touches one or two."""
 
 
-class StoreDescription(Config):
+class StoreFile(Config):
+    """A file of the store: what its kind of data set does not know is left out of it."""
+
+    @model_serializer(mode="wrap")
+    def _known(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in serialise(self).items() if value is not None}
+
+
+class StoreDescription(StoreFile):
     """`store.json`: written last, so that its presence says that the store is whole.
 
     Attributes:
@@ -38,6 +46,8 @@ class StoreDescription(Config):
         fingerprint: SHA-256 over the plan, the scheme and the content of every source file.
         cases: Names, in the data set's order.
         failed: Names of the cases that could not be prepared, with the reason.
+        patients: Case -> patient, where patients have several cases.
+        parts: Case -> its part of the data set's own split, where there is one.
     """
 
     dataset: str
@@ -46,9 +56,32 @@ class StoreDescription(Config):
     fingerprint: str
     cases: tuple[str, ...]
     failed: dict[str, str] = Field(default_factory=dict)
+    patients: dict[str, str] | None = None
+    parts: dict[str, str] | None = None
 
 
-class CaseDescription(Config):
+class PreparedBoxes(Config):
+    """The lesions of a case that are known by their boxes on one slice.
+
+    Attributes:
+        slice: The prepared slice.
+        boxes: (x0, y0, x1, y1) half-open, in pixels of it, fractional.
+    """
+
+    slice: int = Field(ge=0)
+    boxes: tuple[tuple[float, float, float, float], ...]
+
+    def pixels(self, shape: tuple[int, int, int]) -> NDArray[np.int64]:
+        """(Z,) pixels of each slice of `shape` whose centre is in a box."""
+        depth, h, w = shape
+        covered = np.zeros((h, w), bool)
+        rows, columns = np.arange(h)[:, None] + 0.5, np.arange(w) + 0.5
+        for x0, y0, x1, y1 in self.boxes:
+            covered |= (rows >= y0) & (rows < y1) & (columns >= x0) & (columns < x1)
+        return np.where(np.arange(depth) == self.slice, np.count_nonzero(covered), 0)
+
+
+class CaseDescription(StoreFile):
     """`case.json`: written last of a case's files.
 
     Attributes:
@@ -59,10 +92,11 @@ class CaseDescription(Config):
         source_affine: Of the source in canonical axes: (z, y, x, 1) -> LPS mm.
         organ_pixels: Per prepared slice, pixels of organ or lesion.
         lesion_pixels: Per prepared slice, pixels of lesion.
-        image_sha256: Of the source CT's file.
-        labels_sha256: Of the source labels' file.
+        image_sha256: Of the source CT's file or files.
+        labels_sha256: Of the source labels' file, or of the boxes and all else that the table says of the case.
         files: Name -> SHA-256 of the prepared files.
         measures: What the data set's fingerprint needs of the case: lesion long axes (mm), HU in the organ, ...
+        boxes: The lesions, where there is no label map; the pixels are then those in boxes.
     """
 
     name: str
@@ -76,6 +110,7 @@ class CaseDescription(Config):
     labels_sha256: str
     files: dict[str, str]
     measures: dict[str, Any]
+    boxes: PreparedBoxes | None = None
 
 
 class StoredArray:
@@ -203,6 +238,35 @@ class StoredCase:
         return Geometry(self.description.source_shape, np.array(self.description.source_affine))
 
 
+class BoxedCase(StoredCase):
+    """A prepared case whose lesions are known by their boxes, and on one slice only.
+
+    Args:
+        folder: See `StoredCase`.
+        description: Has boxes.
+    """
+
+    def __init__(self, folder: Path, description: CaseDescription) -> None:
+        super().__init__(folder, description)
+        assert description.boxes is not None
+        self.boxes = description.boxes
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "boxes": self.boxes}
+
+    @property
+    def labels(self) -> StoredArray:
+        """There are none.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            f"{self.folder}: its lesions are known by boxes on one slice, there is no label map; use a data set with "
+            "label maps for what needs masks"
+        )
+
+
 class Store:
     """Prepared cases; open one with `Store.open`.
 
@@ -260,6 +324,16 @@ class Store:
         """The cases, in the data set's order."""
         return self.description.cases
 
+    @property
+    def patients(self) -> dict[str, str] | None:
+        """Case -> patient, where patients have several cases."""
+        return self.description.patients
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """Case -> its part of the data set's own split; empty where there is none."""
+        return self.description.parts or {}
+
     def case(self, name: str) -> StoredCase:
         """One case.
 
@@ -270,11 +344,12 @@ class Store:
             raise ValueError(f"{self.path}: has no case {name!r}; it has {', '.join(self.names[:8])}")
         folder = case_folder(self.path, name)
         try:
-            return StoredCase(folder, CaseDescription.read(folder / CASE))
+            description = CaseDescription.read(folder / CASE)
         except ValueError as error:
             raise ValueError(
                 f"{error}; run `volattn prepare` again: it makes anew what does not stand"
             ) from None
+        return (StoredCase if description.boxes is None else BoxedCase)(folder, description)
 
 
 def case_folder(store: Path, name: str) -> Path:
