@@ -1,0 +1,129 @@
+"""Rows of a CSV file, with errors that name the file, the row and the column."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row.
+
+    Attributes:
+        path: Its file.
+        number: As a spreadsheet counts it: the header is row 1.
+        cells: Column -> text, stripped.
+    """
+
+    path: Path
+    number: int
+    cells: Mapping[str, str]
+
+    def error(self, fault: str, way_out: str) -> ValueError:
+        """An error that says where it is."""
+        return ValueError(f"{self.path}: row {self.number}: {fault}; {way_out}")
+
+    def text(self, column: str) -> str:
+        """What stands in a column.
+
+        Raises:
+            ValueError: Nothing does.
+        """
+        text = self.cells.get(column, "")
+        if not text:
+            raise self.error(f"{column} is empty", "fill it or leave the row out")
+        return text
+
+    def number_in(self, column: str) -> float:
+        """The finite number in a column.
+
+        Raises:
+            ValueError: There is none.
+        """
+        return self._number(column, self.text(column))
+
+    def numbers_in(self, column: str, count: int) -> tuple[float, ...]:
+        """So many finite numbers, parted by commas.
+
+        Raises:
+            ValueError: They are not there.
+        """
+        parts = self.text(column).split(",")
+        if len(parts) != count:
+            raise self.error(f"{column} is {self.text(column)!r}", f"give {count} numbers, parted by commas")
+        return tuple(self._number(column, part.strip()) for part in parts)
+
+    def whole_in(self, column: str, allowed: Sequence[int]) -> int:
+        """One of some whole numbers.
+
+        Raises:
+            ValueError: It is none of them.
+        """
+        value = self.number_in(column)
+        if value not in allowed:
+            raise self.error(
+                f"{column} is {self.text(column)!r}", f"give one of {', '.join(map(str, allowed))}"
+            )
+        return int(value)
+
+    def box(self, values: Sequence[float]) -> tuple[float, float, float, float]:
+        """Four numbers as a box (x1, y1, x2, y2).
+
+        Raises:
+            ValueError: It is turned inside out.
+        """
+        x1, y1, x2, y2 = values
+        if x2 < x1 or y2 < y1:
+            shown = ", ".join(f"{value:g}" for value in values)
+            raise self.error(f"the box {shown} is turned inside out", "give x1 <= x2 and y1 <= y2")
+        return x1, y1, x2, y2
+
+    def _number(self, column: str, text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise self.error(f"{column} is {text!r}", "give a number") from None
+        if not math.isfinite(value):
+            raise self.error(f"{column} is {text!r}", "give a finite number")
+        return value
+
+
+def read_rows(path: Path | str, needed: Sequence[str]) -> Iterator[Row]:
+    """Reads a CSV file row by row; blank rows are skipped.
+
+    Args:
+        path: UTF-8, with a header.
+        needed: Columns that must be there; others may.
+
+    Raises:
+        ValueError: The file is no CSV, is empty, or lacks a column.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: is not a file; check the path")
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file)
+        try:
+            header = [name.strip() for name in next(reader, [])]
+            if not header:
+                raise ValueError(f"{path}: is empty; its first row must name the columns {', '.join(needed)}")
+            missing = [name for name in needed if name not in header]
+            if missing:
+                raise ValueError(
+                    f"{path}: row 1: has no column {', '.join(missing)}; "
+                    f"the columns {', '.join(needed)} are needed"
+                )
+            for cells in reader:
+                if cells:
+                    values = (cell.strip() for cell in cells)
+                    yield Row(path, reader.line_num, dict(zip(header, values, strict=False)))
+        except UnicodeDecodeError:
+            raise ValueError(f"{path}: is no text file; give a CSV in UTF-8") from None
+        except csv.Error as error:
+            raise ValueError(
+                f"{path}: row {reader.line_num}: cannot be read ({error}); save it as CSV again"
+            ) from None
