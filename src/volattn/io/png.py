@@ -14,6 +14,7 @@ from volattn.io.atomic import atomic_path
 OFFSET = 32768
 """The value of 0 HU."""
 
+_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk of every PNG
 _DEPTHS = {"1": "1 bit", "L": "8 bits", "P": "a palette", "LA": "8 bits", "RGB": "colours", "RGBA": "colours"}
 
 
@@ -47,6 +48,8 @@ def read_slice(path: Path | str) -> NDArray[np.int16]:
         ) from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise ValueError(f"{path}: is truncated or damaged ({error}); copy it again") from None
+    if _END not in content:
+        raise ValueError(f"{path}: is truncated or damaged (it has no end); copy it again")
     if values is None:
         raise ValueError(
             f"{path}: has {_DEPTHS.get(mode, mode)} where HU need one channel of 16 bits; take the original, "

@@ -72,10 +72,9 @@ def _marked(components: NDArray[np.uint32], z: int) -> Iterator[MarkedLesion]:
 
 def _diameters(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[float, float]]:
     """Ends of the longest distance between points (n, 2), and of the widest extent across it; their lengths."""
-    rows = points[:, 1]
-    # Of a row only its outermost pixels can be an end.
-    in_rows = (points[rows == row] for row in np.unique(rows).tolist())
-    outer = np.concatenate([row[[0, -1]] for row in in_rows])  # `np.nonzero` gives columns in order
+    # Of a row only its outermost pixels can be an end; `np.nonzero` gave them row by row, columns in order.
+    new = np.flatnonzero(np.diff(points[:, 1])) + 1
+    outer = points[np.unique([0, *new.tolist(), *(new - 1).tolist(), len(points) - 1])]
     apart = squareform(pdist(outer))
     first, second = np.unravel_index(int(apart.argmax()), apart.shape)
     long = float(apart[first, second])
