@@ -263,7 +263,9 @@ def test_values_that_are_no_cts(force: bool, severity: str, tmp_path: Path) -> N
     assert "cannot be a CT's HU" in finding.message
 
 
-@pytest.mark.parametrize("column", ["File_name", "Slice_range", "Spacing_mm_px_", "Image_size", "Possibly_noisy"])
+@pytest.mark.parametrize(
+    "column", ["File_name", "Slice_range", "Spacing_mm_px_", "Image_size", "Possibly_noisy"]
+)
 def test_a_column_that_is_missing(column: str, root: Path) -> None:
     write_dl_info(root / "DL_info.csv", [{k: v for k, v in row().items() if k != column}])
     with pytest.raises(ValueError, match=rf"DL_info\.csv: row 1: has no column {column}; ") as caught:
