@@ -117,6 +117,8 @@ def test_a_bag_shows_the_lesion_inside_its_box(store: Store) -> None:
     """These lesions are soft tissue or fluid with fat around them: their HU are not those of the ring."""
     slabs = SlabDataset(store, store.names, SlabConfig(bag=3, targets=1))
     assert len(slabs) == len(store.names) == 4
+    inside: list[float] = []
+    beside: list[float] = []
     for index in range(len(slabs)):
         slab = slabs[index]
         assert slab.images.shape == (3, 3, 512, 512)
@@ -126,12 +128,12 @@ def test_a_bag_shows_the_lesion_inside_its_box(store: Store) -> None:
         apart, order = contrast(target, (x0, y0, x1, y1))
         assert apart > 60, slab.origins
         assert order > 0.8, slab.origins
-        beside = []
+        inside.append(order)
         for right, down in ((-1, 0), (1, 0), (0, -1), (0, 1)):
             dx, dy = right * (x1 - x0), down * (y1 - y0)
             beside.append(contrast(target, (x0 + dx, y0 + dy, x1 + dx, y1 + dy))[1])
-        # One neighbour may border on something else, like the lung; not most of them.
-        assert order > np.median(beside) + 0.1, slab.origins
+    # A box moved by its own size shows less; all together, for one of them may border on a lung.
+    assert np.mean(inside) > np.mean(beside) + 0.15
 
 
 def test_the_target_is_the_key_slice_to_the_hu(with_images: Dataset, store: Store) -> None:
