@@ -70,7 +70,9 @@ def main() -> int:
         "--size", type=int, default=512, help="pixels of a training phantom's side (default: %(default)s)"
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes the recipe")
-    parser.add_argument("--workers", type=int, default=2, help="processes that draw and prepare (default: %(default)s)")
+    parser.add_argument(
+        "--workers", type=int, default=2, help="processes that draw and prepare (default: %(default)s)"
+    )
     parser.add_argument("--processes", type=int, default=1, help="that train together (default: %(default)s)")
     parser.add_argument(
         "-o", "--out", type=Path, default=checkpoints.DEMO, help="model folder (default: the package's)"
@@ -139,7 +141,16 @@ def train_together(recipe: Recipe, store: Path, work: Path, processes: int) -> N
     written = work / "recipe.yaml"
     write_text(written, recipe.text())
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command += ["-m", "volattn.cli.main", "train", str(written), "--data", str(store), "-o", str(work / "run")]
+    command += [
+        "-m",
+        "volattn.cli.main",
+        "train",
+        str(written),
+        "--data",
+        str(store),
+        "-o",
+        str(work / "run"),
+    ]
     subprocess.run([*command, "--resume"], check=True)
 
 

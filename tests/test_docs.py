@@ -51,7 +51,7 @@ def test_every_verb_and_option_is_in_the_reference() -> None:
             for option in parameter.opts:
                 if option.startswith("--") and option not in ("--help", "--debug"):
                     assert option in found[0], f"{name} {option}"
-        for option in re.findall(r"`(--[a-z0-9]+)", found[0]):
+        for option in re.findall(r"`(--[a-z0-9-]+)", found[0]):
             assert any(option in parameter.opts for parameter in verb.params), f"{name} {option}"
 
 

@@ -91,6 +91,21 @@ def test_no_row_is_at_odds_with_itself(root: Path) -> None:
         assert case.key_slice.inside() == case.key_slice.boxes, "no real box goes over the edge"
 
 
+def test_slices_are_numbered_from_the_head_to_the_feet(root: Path) -> None:
+    """`Normalized_lesion_location` grows to the feet."""
+    with (root / "DL_info.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    scans: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        height = float(row["Normalized_lesion_location"].split(",")[2])
+        scans.setdefault(row["File_name"].rpartition("_")[0], []).append(
+            (int(row["Key_slice_index"]), height)
+        )
+    pairs = [(a, b) for keys in scans.values() for a in keys for b in keys if b[0] - a[0] >= 5]
+    assert len(pairs) > 1000
+    assert sum(b[1] > a[1] for a, b in pairs) > 0.99 * len(pairs)
+
+
 def test_the_three_scans_are_sound(with_images: Dataset) -> None:
     assert sorted({case.image.name for case in with_images.cases}) == [
         "000001_01_01",

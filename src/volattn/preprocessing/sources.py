@@ -42,9 +42,11 @@ def canonical_geometry(case: Case) -> Geometry:
     """A case's grid in canonical axes; reads a header at most.
 
     Raises:
-        ValueError: It cannot be read, or is no grid.
+        ValueError: It cannot be read, is no grid, or has no images.
     """
     if case.key_slice is not None:
+        if not case.image.is_dir():
+            raise ValueError(f"{case.image}: there is no such folder; unpack the archive that holds it")
         return case.key_slice.geometry
     geometry = read_header(case.image).geometry
     assert geometry is not None, "read_header refuses a header without a grid"
