@@ -16,7 +16,8 @@ from volattn.io.png import write_slice
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepare import estimate, prepare_dataset
 from volattn.preprocessing.resample import resampled_extent, resampling_weights, z_weights
-from volattn.preprocessing.store import BoxedCase, PreparedBoxes, Store
+from volattn.preprocessing.store import BoxedCase, Store
+from volattn.preprocessing.store_files import PreparedBoxes
 
 PLAN = Plan(z_spacing=2.0, size=64)
 SCAN = "000001_01_01"

@@ -17,7 +17,8 @@ from volattn.io.nifti import read_header, read_labels, read_volume
 from volattn.preprocessing.measures import measure_boxes, measure_case
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepared import PreparedSlices, prepare_labels
-from volattn.preprocessing.store import PreparedBoxes, canonical_json
+from volattn.preprocessing.store import canonical_json
+from volattn.preprocessing.store_files import PreparedBoxes
 from volattn.structures.geometry import Geometry
 
 
