@@ -16,12 +16,14 @@ class Row:
     Attributes:
         path: Its file.
         number: As a spreadsheet counts it: the header is row 1.
-        cells: Column -> text, stripped.
+        columns: Column -> its place.
+        cells: What stands in the row.
     """
 
     path: Path
     number: int
-    cells: Mapping[str, str]
+    columns: Mapping[str, int]
+    cells: Sequence[str]
 
     def error(self, fault: str, way_out: str) -> ValueError:
         """An error that says where it is."""
@@ -33,7 +35,8 @@ class Row:
         Raises:
             ValueError: Nothing does.
         """
-        text = self.cells.get(column, "")
+        place = self.columns[column]
+        text = self.cells[place].strip() if place < len(self.cells) else ""
         if not text:
             raise self.error(f"{column} is empty", "fill it or leave the row out")
         return text
@@ -45,6 +48,20 @@ class Row:
             ValueError: There is none.
         """
         return self._number(column, self.text(column))
+
+    def numbers(self, columns: Sequence[str]) -> list[float]:
+        """The finite numbers in some columns.
+
+        Raises:
+            ValueError: One is missing.
+        """
+        try:
+            found = [float(self.cells[self.columns[column]]) for column in columns]
+        except (ValueError, IndexError):
+            found = [math.nan]
+        if all(map(math.isfinite, found)):
+            return found
+        return [self.number_in(column) for column in columns]  # One by one, to say which it is.
 
     def numbers_in(self, column: str, count: int) -> tuple[float, ...]:
         """So many finite numbers, parted by commas.
@@ -117,10 +134,10 @@ def read_rows(path: Path | str, needed: Sequence[str]) -> Iterator[Row]:
                     f"{path}: row 1: has no column {', '.join(missing)}; "
                     f"the columns {', '.join(needed)} are needed"
                 )
+            columns = {name: place for place, name in enumerate(header)}
             for cells in reader:
                 if cells:
-                    values = (cell.strip() for cell in cells)
-                    yield Row(path, reader.line_num, dict(zip(header, values, strict=False)))
+                    yield Row(path, reader.line_num, columns, cells)
         except UnicodeDecodeError:
             raise ValueError(f"{path}: is no text file; give a CSV in UTF-8") from None
         except csv.Error as error:
