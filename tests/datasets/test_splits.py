@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from volattn.datasets.splits import Split, make_split
+from volattn.datasets.splits import Split, make_split, official_split
 
 name_sets = st.sets(st.integers(0, 500), min_size=1, max_size=60).map(
     lambda numbers: [f"volume-{number}" for number in numbers]
@@ -81,3 +81,24 @@ def test_impossible_splits(names: list[str], fraction: float) -> None:
 def test_a_case_cannot_be_in_both_parts() -> None:
     with pytest.raises(ValueError, match="both parts"):
         Split.parse({"train": ["a"], "validation": ["a"], "seed": 0}, "split.json")
+
+
+PARTS = {"a_2": "test", "a_10": "train", "a_1": "val", "a_3": "train"}
+
+
+def test_the_official_split_is_taken_as_it_is() -> None:
+    split = official_split(PARTS, ("train",), 3, "store")
+    assert (split.train, split.validation) == (("a_3", "a_10"), ("a_1",))
+    assert (split.seed, split.fold) == (3, None)
+
+
+def test_what_trains_does_not_validate() -> None:
+    split = official_split(PARTS, ("train", "val"), 3, "store")
+    assert (split.train, split.validation) == (("a_1", "a_3", "a_10"), ())
+
+
+def test_a_split_or_part_that_is_not_there() -> None:
+    with pytest.raises(ValueError, match="store: has no split of its own; leave out --splits"):
+        official_split({}, ("train",), 0, "store")
+    with pytest.raises(ValueError, match="store: its split has no part exam"):
+        official_split(PARTS, ("exam",), 0, "store")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import DataSet, Debug
+from volattn.cli.options import DataSet, Debug, KeepNoisy
 
 NAME = "check"
 
@@ -15,6 +15,7 @@ NAME = "check"
 def command(
     dataset: DataSet,
     force: Annotated[bool, typer.Option("--force", help="Takes values that cannot be HU of a CT.")] = False,
+    keep_noisy: KeepNoisy = False,
     debug: Debug = False,
 ) -> None:
     """Lists every fault of a data set in one pass, with what to do about it."""
@@ -24,7 +25,7 @@ def command(
         from volattn.datasets.check import check_dataset
         from volattn.datasets.open import open_dataset
 
-        opened = open_dataset(dataset)
+        opened = open_dataset(dataset, keep_noisy=keep_noisy)
         with shown() as progress:
             findings = check_dataset(opened, force, progress)
         for finding in findings:

@@ -8,6 +8,16 @@ from typing import Annotated
 import typer
 
 DataSet = Annotated[
-    Path, typer.Argument(metavar="DATASET", help="A LiTS, MSD or nnU-Net raw folder; the layout is found.")
+    Path,
+    typer.Argument(
+        metavar="DATASET", help="A LiTS, MSD, nnU-Net raw or DeepLesion folder; the layout is found."
+    ),
+]
+KeepNoisy = Annotated[
+    bool, typer.Option("--keep-noisy", help="Takes lesions that DeepLesion marks Possibly_noisy.")
+]
+Splits = Annotated[
+    str | None,
+    typer.Option(metavar="PART,...", help="Parts of the data set's own split: train, val, test."),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Shows the traceback behind an error.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,24 +14,33 @@ from volattn.cli.options import Debug
 NAME = "phantom"
 
 
+class Kind(StrEnum):
+    """Layouts that phantoms can be written in."""
+
+    LITS = "lits"
+    DEEPLESION = "deeplesion"
+
+
 def command(
-    out: Annotated[
-        Path, typer.Option("-o", "--out", help="Folder for volume-N.nii.gz and segmentation-N.nii.gz.")
-    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the cohort.")],
+    kind: Annotated[
+        Kind,
+        typer.Option(help="Layout: label maps as in LiTS, or boxes on key slices as in DeepLesion."),
+    ] = Kind.LITS,
     cases: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same bytes.")] = 0,
     size: Annotated[int, typer.Option(min=64, max=1024, help="Rows and columns of a slice.")] = 512,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 works in this one.")] = 0,
     debug: Debug = False,
 ) -> None:
-    """Makes synthetic abdominal CT with liver lesions, in the layout of LiTS."""
+    """Makes synthetic abdominal CT with liver lesions, in the layout of LiTS or DeepLesion."""
 
     def run() -> int:
         from volattn.cli.progress import shown
         from volattn.datasets.phantom.write import write_phantoms
 
         with shown() as progress:
-            write_phantoms(out, cases, seed, size=size, workers=workers, progress=progress)
+            write_phantoms(out, cases, seed, size=size, kind=kind.value, workers=workers, progress=progress)
         print(f"{out}: {cases} cases")
         return exits.GOOD
 

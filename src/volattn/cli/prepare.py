@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import DataSet, Debug
+from volattn.cli.options import DataSet, Debug, KeepNoisy, Splits
 
 NAME = "prepare"
 
@@ -20,18 +20,24 @@ def command(
         str, typer.Option(help="Recipe whose plan is followed: a name or a .yaml file.")
     ] = "lits",
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 works in this one.")] = 0,
+    splits: Splits = None,
+    keep_noisy: KeepNoisy = False,
     debug: Debug = False,
 ) -> None:
     """Prepares a data set for training; run again after a kill, it goes on where it was."""
 
     def run() -> int:
         from volattn.cli.progress import shown
+        from volattn.cli.values import parted
         from volattn.datasets.open import open_dataset
         from volattn.preprocessing.prepare import estimate, prepare_dataset
         from volattn.training.recipe import load_recipe
 
         plan = load_recipe(recipe).plan
-        opened = open_dataset(dataset)
+        opened = open_dataset(dataset, keep_noisy=keep_noisy).only(parted(splits))
+        for finding in opened.found:
+            if finding.severity == "note":
+                print(finding)
         expected = estimate(opened, plan, workers)
         print(
             f"{opened.name}: {expected.cases} cases, about {expected.disk_bytes / 2**20:.0f} MiB "
@@ -40,6 +46,12 @@ def command(
         with shown() as progress:
             outcome = prepare_dataset(opened, plan, out, workers=workers, progress=progress)
         print(f"{out}: {len(outcome.prepared)} cases prepared, {len(outcome.kept)} stood from before")
-        return exits.report_failures(outcome.failed, len(outcome.failed) + len(outcome.store.names))
+        unreadable = {
+            finding.case: f"{finding.file}: {finding.message}"
+            for finding in opened.found
+            if finding.severity == "error"
+        }
+        failed = unreadable | outcome.failed
+        return exits.report_failures(failed, len(failed) + len(outcome.store.names))
 
     raise typer.Exit(exits.run(run, debug=debug))

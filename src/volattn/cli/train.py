@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import Debug
+from volattn.cli.options import Debug, Splits
 
 NAME = "train"
 
@@ -24,6 +24,7 @@ def command(
         bool, typer.Option("--resume", help="Goes on with the run that is in the folder.")
     ] = False,
     fold: Annotated[str | None, typer.Option(metavar="K/N", help="Cross-validation fold, e.g. 1/5.")] = None,
+    splits: Splits = None,
     weights: Annotated[
         str | None, typer.Option(help="none, imagenet, coco, demo, a weights file or a run folder.")
     ] = None,
@@ -40,6 +41,7 @@ def command(
         from accelerate import PartialState
 
         from volattn.cli.progress import shown
+        from volattn.cli.values import parted
         from volattn.training.recipe import load_recipe
         from volattn.training.run import train
 
@@ -51,6 +53,7 @@ def command(
                 out,
                 resume=resume,
                 fold=fold,
+                splits=parted(splits),
                 weights=weights,
                 workers=workers,
                 tensorboard=tensorboard,

@@ -1,4 +1,4 @@
-"""Several values behind one option: `-i a b c` is `-i a -i b -i c`."""
+"""Several values behind one option: `-i a b c` is `-i a -i b -i c`, and `--splits a,b`."""
 
 from __future__ import annotations
 
@@ -25,3 +25,8 @@ def spread(arguments: Sequence[str], options: Collection[str]) -> list[str]:
                 result.append(repeated)
             result.append(argument)
     return result
+
+
+def parted(text: str | None) -> tuple[str, ...]:
+    """Values that commas part; none of nothing."""
+    return tuple(part for part in (part.strip() for part in (text or "").split(",")) if part)

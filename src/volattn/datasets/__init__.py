@@ -1,7 +1,8 @@
 """Data sets of different layouts, all given as the same cases."""
 
 from volattn.datasets.case import Case, Dataset, LabelScheme
-from volattn.datasets.check import Finding, check_dataset
+from volattn.datasets.check import check_dataset
+from volattn.datasets.finding import Finding
 from volattn.datasets.open import open_dataset
 from volattn.datasets.splits import Split, make_split
 

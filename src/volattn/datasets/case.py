@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from volattn.config import Config
+from volattn.datasets.finding import Finding
+from volattn.datasets.key_slice import KeySlice
 
 BACKGROUND, ORGAN, LESION = 0, 1, 2
 _LESION_WORDS = re.compile(
@@ -84,17 +86,28 @@ class LabelScheme(Config):
 
 @dataclass(frozen=True)
 class Case:
-    """One CT and its label map.
+    """One CT and what is known of its lesions: a label map, or boxes on one of its slices.
 
     Attributes:
         name: Unique in its data set, e.g. `volume-44`.
         image: The CT. A data set may list a file that is missing: a check says so, opening does not fail.
         labels: The label map; None for a case without.
+        key_slice: The boxes, and which slices below the folder `image` are the CT; None with a label map.
+        patient: Whose CT it is, where a patient may have several.
+        part: The part of the data set's own split that the case belongs to: "train", "val" or "test".
     """
 
     name: str
     image: Path
     labels: Path | None
+    key_slice: KeySlice | None = None
+    patient: str | None = None
+    part: str | None = None
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether anything is known of its lesions."""
+        return self.labels is not None or self.key_slice is not None
 
 
 @dataclass(frozen=True)
@@ -107,6 +120,7 @@ class Dataset:
         cases: In natural order: case 2 before case 10.
         scheme: What the label values mean.
         expected: How many cases the data set's own description promises, if it has one.
+        found: What opening it found: faults that keep a case from being listed, and what was left out.
     """
 
     name: str
@@ -114,10 +128,53 @@ class Dataset:
     cases: tuple[Case, ...]
     scheme: LabelScheme
     expected: int | None = None
+    found: tuple[Finding, ...] = ()
+
+    def only(self, parts: Sequence[str]) -> Dataset:
+        """The cases of some parts of its own split.
+
+        Args:
+            parts: Of "train", "val" and "test"; all cases without any.
+
+        Raises:
+            ValueError: The data set has no split of its own, or not these parts.
+        """
+        if not parts:
+            return self
+        parts_of = {case.name: case.part for case in self.cases if case.part is not None}
+        chosen = set(in_parts(parts_of, parts, str(self.root)))
+        return replace(self, cases=tuple(case for case in self.cases if case.name in chosen))
+
+
+def in_parts(parts_of: Mapping[str, str], wanted: Sequence[str], source: str) -> tuple[str, ...]:
+    """The cases of some parts of a data set's own split, in their order.
+
+    Args:
+        parts_of: Case -> part.
+        wanted: Parts; at least one.
+        source: Whose split it is; errors name it.
+
+    Raises:
+        ValueError: There is no split, or it has not these parts.
+    """
+    if not parts_of:
+        raise ValueError(f"{source}: has no split of its own; leave out --splits")
+    known = sorted(set(parts_of.values()))
+    unknown = [part for part in wanted if part not in known]
+    if unknown:
+        raise ValueError(
+            f"{source}: its split has no part {', '.join(unknown)}; give --splits with any of {','.join(known)}"
+        )
+    return tuple(name for name, part in parts_of.items() if part in wanted)
 
 
 def make_dataset(
-    name: str, root: Path, cases: Iterable[Case], scheme: LabelScheme, expected: int | None = None
+    name: str,
+    root: Path,
+    cases: Iterable[Case],
+    scheme: LabelScheme,
+    expected: int | None = None,
+    found: Iterable[Finding] = (),
 ) -> Dataset:
     """A data set with its cases in natural order.
 
@@ -132,7 +189,7 @@ def make_dataset(
             raise ValueError(
                 f"{root}: case {first.name} is there twice ({first.image} and {second.image}); keep one"
             )
-    return Dataset(name, root, tuple(ordered), scheme, expected)
+    return Dataset(name, root, tuple(ordered), scheme, expected, tuple(found))
 
 
 def scheme_from_names(names: Mapping[str, Sequence[int]], source: Path) -> LabelScheme:

@@ -3,45 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from volattn.datasets.case import Case, Dataset, LabelScheme, label_values
+from volattn.datasets.check_key_slice import check_key_slice
+from volattn.datasets.ct_values import not_hounsfield
+from volattn.datasets.finding import Finding, Findings
 from volattn.io.nifti import NiftiInfo, count_not_finite, inspect_header, read_voxels, refuse_bomb, to_labels
 
 GRID_TOLERANCE_MM = 1e-3
-_AIR_BELOW = -500
-_SOFT_TISSUE = (-100, 200)
-_LEAST_AIR = 1e-4  # share of the voxels; metal artefacts alone reach -500 HU in a few
-_LEAST_SOFT_TISSUE = 1e-2
 _USUAL_IN_PLANE_MM = (0.3, 2.0)
 _USUAL_SLICE_MM = (0.3, 8.0)
 _USUAL_SLICES = 5
 _BODY_ABOVE = -200
 _LIVER_LEFT_MM = 15
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One fault or oddity.
-
-    Attributes:
-        case: The case's name; empty where it concerns the whole data set.
-        file: The file it was found in.
-        severity: "error": the case cannot be used as it is; "note": it can.
-        message: What is wrong and what to do, one sentence without the file's name.
-    """
-
-    case: str
-    file: Path
-    severity: Literal["error", "note"]
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.severity}: {self.file}: {self.message}"
 
 
 def check_dataset(
@@ -59,7 +36,7 @@ def check_dataset(
     Returns:
         Findings in the order of the cases; empty if all is well.
     """
-    findings = []
+    findings = list(dataset.found)
     if dataset.expected is not None and dataset.expected > len(dataset.cases):
         findings.append(
             Finding(
@@ -78,7 +55,9 @@ def check_dataset(
 
 
 def check_case(case: Case, scheme: LabelScheme, force: bool = False) -> list[Finding]:
-    """Checks one case: its image, its labels, and that they belong together."""
+    """Checks one case: its image, what is known of its lesions, and that they belong together."""
+    if case.key_slice is not None:
+        return check_key_slice(case.name, case.key_slice, force)
     check = _CaseCheck(case, scheme, force)
     image = check.header(case.image)
     if image is not None:
@@ -86,31 +65,23 @@ def check_case(case: Case, scheme: LabelScheme, force: bool = False) -> list[Fin
     values = None if image is None else check.values(image)
     if case.labels is None:
         check.error(case.image, "has no label map; add it, or take the image out of the data set")
-        return check.findings
+        return check.found
     labels = check.header(case.labels)
     organs = None if labels is None else check.labels(labels)
     if image is not None and labels is not None:
         check.grids(image, labels)
         if values is not None and organs is not None and image.shape == labels.shape:
             check.sides(image, values, organs)
-    return check.findings
+    return check.found
 
 
-class _CaseCheck:
+class _CaseCheck(Findings):
     """Collects what is wrong with one case; each method goes on where another found a fault."""
 
     def __init__(self, case: Case, scheme: LabelScheme, force: bool) -> None:
-        self.case = case
+        super().__init__(case.name)
         self.scheme = scheme
         self.force = force
-        self.findings: list[Finding] = []
-
-    def error(self, file: Path, message: str) -> None:
-        # The reader's errors begin with the file's name, which a finding holds by itself.
-        self.findings.append(Finding(self.case.name, file, "error", message.removeprefix(f"{file}: ")))
-
-    def note(self, file: Path, message: str) -> None:
-        self.findings.append(Finding(self.case.name, file, "note", message))
 
     def header(self, file: Path) -> NiftiInfo | None:
         """What the header says; None if the voxels cannot be read."""
@@ -164,32 +135,10 @@ class _CaseCheck:
                 f"{bad} of its {array.size} voxels are NaN or infinite; export it again or fill them",
             )
         if bad < array.size:
-            self._hounsfield(info.path, array, array.size - bad)
+            wrong = not_hounsfield(array, array.size - bad)
+            if wrong is not None:
+                self.doubt(info.path, *wrong, self.force)
         return array
-
-    def _hounsfield(self, file: Path, array: np.ndarray, finite: int) -> None:
-        air = sum(int((plane <= _AIR_BELOW).sum()) for plane in array)
-        low, high = _SOFT_TISSUE
-        soft = sum(int(((plane >= low) & (plane <= high)).sum()) for plane in array)
-        missing = []
-        if air < _LEAST_AIR * finite:
-            missing.append(f"air (at most {_AIR_BELOW} HU)")
-        if soft < _LEAST_SOFT_TISSUE * finite:
-            missing.append(f"soft tissue ({low} to {high} HU)")
-        if not missing:
-            return
-        values = array[np.isfinite(array)]
-        least, most = float(values.min()), float(values.max())
-        message = (
-            f"values from {least:g} to {most:g} cannot be a CT's HU, there is no {' and no '.join(missing)}"
-        )
-        if self.force:
-            self.note(file, f"{message}; taken as it is (--force)")
-            return
-        way_out = "convert it to HU"
-        if least >= 0 and most > 1000:
-            way_out += " (is the rescale intercept of -1024 missing?)"
-        self.error(file, f"{message}; {way_out}, or say --force if it is right")
 
     def labels(self, info: NiftiInfo) -> np.ndarray | None:
         """Whether a label map holds labels, the scheme's, and a lesion; the labels, if they can be read."""

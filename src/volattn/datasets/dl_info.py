@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from volattn.datasets.csv_rows import Row, read_rows
+from volattn.io.atomic import write_text
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -23,6 +27,28 @@ LESION_TYPES = {
     8: "pelvis",
 }
 """Coarse_lesion_type; -1, all of the training part, is unknown."""
+
+COLUMNS = (
+    "File_name",
+    "Patient_index",
+    "Study_index",
+    "Series_ID",
+    "Key_slice_index",
+    "Measurement_coordinates",
+    "Bounding_boxes",
+    "Lesion_diameters_Pixel_",
+    "Normalized_lesion_location",
+    "Coarse_lesion_type",
+    "Possibly_noisy",
+    "Slice_range",
+    "Spacing_mm_px_",
+    "Image_size",
+    "DICOM_windows",
+    "Patient_gender",
+    "Patient_age",
+    "Train_Val_Test",
+)
+"""As NIH publishes the table."""
 
 _NEEDED = ("File_name", "Bounding_boxes", "Possibly_noisy", "Train_Val_Test")
 
@@ -43,6 +69,8 @@ class KeyLesion:
         slice_interval_mm: Distance between slices; None without the column.
         key_slice: Key_slice_index; None without the column.
         slice_range: First and last slice that the release has around it; None without the column.
+        pixel_mm: Width and height of a pixel; None without the column.
+        image_size: Columns and rows of the key slice; None without the column.
     """
 
     row: int
@@ -56,6 +84,36 @@ class KeyLesion:
     slice_interval_mm: float | None
     key_slice: int | None
     slice_range: tuple[int, int] | None
+    pixel_mm: tuple[float, float] | None = None
+    image_size: tuple[int, int] | None = None
+
+    def cells(self) -> dict[str, str]:
+        """Column -> text as the table has it, of the columns that are known here."""
+        study, series = (self.file_name.split("_") + ["", ""])[1:3]
+        types = {name: number for number, name in LESION_TYPES.items()}
+        cells = {
+            "File_name": self.file_name,
+            "Patient_index": self.patient,
+            "Study_index": study.lstrip("0"),
+            "Series_ID": series.lstrip("0"),
+            "Bounding_boxes": _joined(self.box),
+            "Coarse_lesion_type": str(types.get(self.lesion_type or "", -1)),
+            "Possibly_noisy": str(int(self.noisy)),
+            "Train_Val_Test": str(PARTS.index(self.part) + 1),
+        }
+        if self.key_slice is not None:
+            cells["Key_slice_index"] = str(self.key_slice)
+        if self.slice_range is not None:
+            cells["Slice_range"] = _joined(self.slice_range)
+        if self.image_size is not None:
+            cells["Image_size"] = _joined(self.image_size)
+        if self.pixel_mm is not None and self.slice_interval_mm is not None:
+            cells["Spacing_mm_px_"] = _joined((*self.pixel_mm, self.slice_interval_mm))
+            if self.diameters_mm is not None:
+                cells["Lesion_diameters_Pixel_"] = _joined(
+                    [diameter / self.pixel_mm[0] for diameter in self.diameters_mm]
+                )
+        return cells
 
 
 @dataclass(frozen=True)
@@ -72,7 +130,7 @@ class DLInfo:
     faults: dict[str, str]
 
 
-def read_dl_info(path: Path | str, *, fail_fast: bool = False) -> DLInfo:
+def read_dl_info(path: Path | str, *, fail_fast: bool = False, also: Sequence[str] = ()) -> DLInfo:
     """Reads `DL_info.csv`.
 
     File_name, Bounding_boxes, Possibly_noisy and Train_Val_Test must be there; what the other columns say is
@@ -81,6 +139,7 @@ def read_dl_info(path: Path | str, *, fail_fast: bool = False) -> DLInfo:
     Args:
         path: The file.
         fail_fast: Whether the first bad row is an error.
+        also: Further columns that must be there.
 
     Raises:
         ValueError: The file cannot be read, lacks a column, has no lesion, a row without a file name, or
@@ -88,7 +147,7 @@ def read_dl_info(path: Path | str, *, fail_fast: bool = False) -> DLInfo:
     """
     lesions: list[KeyLesion] = []
     faults: dict[str, str] = {}
-    for row in read_rows(path, _NEEDED):
+    for row in read_rows(path, (*_NEEDED, *also)):
         name = row.text("File_name")
         try:
             lesions.append(_lesion(row, name))
@@ -114,6 +173,7 @@ def _lesion(row: Row, name: str) -> KeyLesion:
         short, long = sorted(row.numbers_in("Lesion_diameters_Pixel_", 2))
         diameters = (long * spacing[0], short * spacing[0])
     slice_range = row.numbers_in("Slice_range", 2) if "Slice_range" in columns else None
+    image_size = row.numbers_in("Image_size", 2) if "Image_size" in columns else None
     return KeyLesion(
         row=row.number,
         file_name=name,
@@ -126,4 +186,27 @@ def _lesion(row: Row, name: str) -> KeyLesion:
         slice_interval_mm=None if spacing is None else spacing[2],
         key_slice=int(row.number_in("Key_slice_index")) if "Key_slice_index" in columns else None,
         slice_range=None if slice_range is None else (int(slice_range[0]), int(slice_range[1])),
+        pixel_mm=None if spacing is None else (spacing[0], spacing[1]),
+        image_size=None if image_size is None else (int(image_size[0]), int(image_size[1])),
     )
+
+
+def write_dl_info(path: Path | str, rows: Iterable[Mapping[str, str]]) -> None:
+    """Writes a table, atomically; columns that no row knows are left out.
+
+    Args:
+        path: A `.csv` file.
+        rows: Column -> text, as `KeyLesion.cells` gives it.
+    """
+    rows = list(rows)
+    columns = [column for column in COLUMNS if any(column in row for row in rows)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def _joined(numbers: Sequence[float]) -> str:
+    """Numbers in full precision, parted by commas."""
+    return ", ".join(repr(number).removesuffix(".0") for number in numbers)

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import model_validator
 
 from volattn.config import Config
-from volattn.datasets.case import natural_key
+from volattn.datasets.case import in_parts, natural_key
 from volattn.io.atomic import write_text
 
 
@@ -90,6 +90,23 @@ def make_split(
         seed=seed,
         fold=fold,
     )
+
+
+def official_split(parts: Mapping[str, str], train: Sequence[str], seed: int, source: str) -> Split:
+    """The data set's own split.
+
+    Args:
+        parts: Case -> "train", "val" or "test".
+        train: The parts to train on. The cases of "val" validate, unless they train.
+        seed: Noted; it decides nothing here.
+        source: Whose split it is; errors name it.
+
+    Raises:
+        ValueError: There is no such split or part.
+    """
+    training = sorted(in_parts(parts, train, source), key=natural_key)
+    validation = [] if "val" in train else [name for name, part in parts.items() if part == "val"]
+    return Split(train=tuple(training), validation=tuple(sorted(validation, key=natural_key)), seed=seed)
 
 
 def _parse_fold(fold: str, patients: int) -> tuple[int, int]:

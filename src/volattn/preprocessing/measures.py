@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from volattn.datasets.case import LESION, ORGAN, LabelScheme
+from volattn.datasets.key_slice import KeySlice
 from volattn.structures.components import label_components
 from volattn.structures.geometry import Geometry
 from volattn.structures.lesions import Lesion, measure_lesions
@@ -43,6 +44,33 @@ def measure_case(volume: Volume, labels: Volume, scheme: LabelScheme) -> dict[st
         "lesion_volumes_ml": [round(lesion.volume_ml, 4) for lesion in lesions],
         "organ_hu": percentiles(np.concatenate(hu[ORGAN])),
         "lesion_hu": percentiles(np.concatenate(hu[LESION])),
+    }
+
+
+def measure_boxes(volume: Volume, key_slice: KeySlice) -> dict[str, Any]:
+    """What `measure_case` gives, of lesions that are known by their boxes.
+
+    Args:
+        volume: HU in canonical axes.
+        key_slice: Where they are.
+
+    Returns:
+        As `measure_case`; the long axes are those that were measured by hand, no volume is known, and the HU are those
+        of the boxes' middle halves: a box is wider than its lesion.
+    """
+    plane = volume.array[key_slice.z]
+    rows, columns = (np.arange(size) + 0.5 for size in plane.shape)
+    inside = np.zeros(plane.shape, bool)
+    for x0, y0, x1, y1 in key_slice.inside():
+        across = np.abs(columns - (x0 + x1) / 2) <= (x1 - x0) / 4
+        along = np.abs(rows - (y0 + y1) / 2) <= (y1 - y0) / 4
+        inside |= along[:, None] & across
+    return {
+        "spacing_mm": [round(value, 6) for value in volume.geometry.spacing],
+        "lesion_long_axes_mm": [round(axis, 3) for axis in key_slice.long_axes_mm],
+        "lesion_volumes_ml": [],
+        "organ_hu": [],
+        "lesion_hu": percentiles(plane[inside]),
     }
 
 

@@ -12,14 +12,12 @@ import numpy as np
 
 from volattn.config import Config
 from volattn.datasets.case import LESION, Case, Dataset, LabelScheme
-from volattn.datasets.check import GRID_TOLERANCE_MM
 from volattn.io.atomic import atomic_path, write_json, write_text
 from volattn.io.lock import LOCK, sole_writer
-from volattn.io.nifti import read_header, read_labels, read_volume
-from volattn.preprocessing.measures import measure_case, percentiles
+from volattn.preprocessing.measures import percentiles
 from volattn.preprocessing.plan import Plan
-from volattn.preprocessing.prepared import PreparedSlices, prepare_labels
 from volattn.preprocessing.resample import shrunk_shape
+from volattn.preprocessing.sources import Prepared, canonical_geometry, digests, prepare_source, sha256
 from volattn.preprocessing.store import (
     CASE,
     IMAGE,
@@ -95,14 +93,12 @@ def estimate(dataset: Dataset, plan: Plan, workers: int = 1) -> Estimate:
     """Disk and time that preparing will take; reads headers only."""
     cases, stored, read = 0, 0, 0
     for case in dataset.cases:
-        if case.labels is None:
+        if not case.has_reference:
             continue
         try:
-            geometry = read_header(case.image).geometry
+            canonical = canonical_geometry(case)
         except ValueError:
             continue
-        assert geometry is not None, "read_header refuses a header without a grid"
-        canonical = geometry.turned(geometry.turn())
         depth, *plane = canonical.shape
         spacing = canonical.spacing[0]
         slices = resampled_depth(depth, spacing, plan.z_spacing or spacing)
@@ -145,7 +141,7 @@ def prepare_dataset(
 def _prepare(dataset: Dataset, plan: Plan, out: Path, workers: int, tell: Progress) -> Outcome:
     job = Job(dataset=dataset.name, plan=plan, scheme=dataset.scheme)
     _claim(out, job)
-    cases = [case for case in dataset.cases if case.labels is not None]
+    cases = [case for case in dataset.cases if case.has_reference]
     if not cases:
         raise ValueError(f"{dataset.root}: no case has labels; there is nothing to train on")
     fresh: dict[str, bool] = {}
@@ -179,6 +175,8 @@ def _prepare(dataset: Dataset, plan: Plan, out: Path, workers: int, tell: Progre
         fingerprint=_fingerprint(job, described),
         cases=tuple(done),
         failed={case.name: failed[case.name] for case in cases if case.name in failed},
+        patients={case.name: case.patient for case in cases if case.patient and case.name in fresh} or None,
+        parts={case.name: case.part for case in cases if case.part and case.name in fresh} or None,
     )
     write_text(out / STORE, description.text("json"))
     return Outcome(
@@ -233,50 +231,50 @@ def _attempt(task: _Task) -> bool | str:
 
 
 def _prepare_case(case: Case, scheme: LabelScheme, plan: Plan, folder: Path) -> bool:
-    assert case.labels is not None
-    sources = (_sha256(case.image), _sha256(case.labels))
+    sources = digests(case)
     if _stands(folder, sources):
         return False
-    volume, labels = read_volume(case.image), read_labels(case.labels)
-    apart = volume.geometry.disagreement(labels.geometry)
-    if apart > GRID_TOLERANCE_MM:
-        shapes = f"shapes {labels.geometry.shape} and {volume.geometry.shape}"
-        raise ValueError(
-            f"{case.labels}: its grid is not that of {case.image.name} "
-            f"({f'{apart:.3g} mm apart' if np.isfinite(apart) else shapes}); resample it onto the image's grid"
-        )
-    try:
-        measures = measure_case(volume, labels, scheme)
-        prepared_labels = prepare_labels(labels, scheme, plan)
-    except ValueError as error:
-        raise ValueError(f"{case.labels}: {error}") from None
+    prepared = prepare_source(case, scheme, plan)
     folder.mkdir(parents=True, exist_ok=True)
-    image = PreparedSlices(volume, plan)
-    shape = (len(image), *image.resampled.shape)
-    assert prepared_labels.shape == shape
+    image, resampled = prepared.image, prepared.image.resampled
+    shape = (len(image), *resampled.shape)
     files = {}
     with atomic_path(folder / IMAGE) as temporary:
         write_slices(temporary, image, shape, np.int16)
-        files[IMAGE] = _sha256(temporary)
-    with atomic_path(folder / LABELS) as temporary:
-        write_array(temporary, prepared_labels)
-        files[LABELS] = _sha256(temporary)
-    geometry = image.resampled.geometry
+        files[IMAGE] = sha256(temporary)
+    if prepared.labels is not None:
+        assert prepared.labels.shape == shape
+        with atomic_path(folder / LABELS) as temporary:
+            write_array(temporary, prepared.labels)
+            files[LABELS] = sha256(temporary)
+    organ_pixels, lesion_pixels = _pixels(prepared, shape)
+    geometry = resampled.geometry
     description = CaseDescription(
         name=case.name,
         shape=shape,
-        step=image.resampled.step,
+        step=resampled.step,
         source_shape=geometry.shape,
         source_affine=tuple(tuple(row) for row in geometry.affine.tolist()),
-        organ_pixels=tuple(int(np.count_nonzero(plane)) for plane in prepared_labels),
-        lesion_pixels=tuple(int(np.count_nonzero(plane == LESION)) for plane in prepared_labels),
+        organ_pixels=organ_pixels,
+        lesion_pixels=lesion_pixels,
         image_sha256=sources[0],
         labels_sha256=sources[1],
         files=files,
-        measures=measures,
+        measures=prepared.measures,
+        boxes=prepared.boxes,
     )
     write_text(folder / CASE, description.text("json"))
     return True
+
+
+def _pixels(prepared: Prepared, shape: tuple[int, int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Pixels of organ or lesion, and of lesion, in each slice."""
+    if prepared.boxes is not None:
+        covered = tuple(prepared.boxes.pixels(shape).tolist())
+        return covered, covered
+    assert prepared.labels is not None
+    organ = tuple(int(np.count_nonzero(plane)) for plane in prepared.labels)
+    return organ, tuple(int(np.count_nonzero(plane == LESION)) for plane in prepared.labels)
 
 
 def _stands(folder: Path, sources: tuple[str, str]) -> bool:
@@ -287,17 +285,9 @@ def _stands(folder: Path, sources: tuple[str, str]) -> bool:
     except ValueError:
         return False
     return (description.image_sha256, description.labels_sha256) == sources and all(
-        (folder / name).is_file() and _sha256(folder / name) == digest
+        (folder / name).is_file() and sha256(folder / name) == digest
         for name, digest in description.files.items()
     )
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from None
 
 
 def _measured(cases: list[CaseDescription]) -> dict[str, Any]:

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 from volattn.datasets.case import LESION, ORGAN, LabelScheme
 from volattn.preprocessing.intensity import clamp, whole
 from volattn.preprocessing.plan import Plan
-from volattn.preprocessing.resample import ZWeights, resampling_weights, shrink, shrunk_shape, z_weights
+from volattn.preprocessing.resample import (
+    ZWeights,
+    resampled_extent,
+    resampling_weights,
+    shrink,
+    shrunk_shape,
+    z_weights,
+)
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
 
@@ -28,13 +35,17 @@ class Resampled:
         plane: Gives slice z of the array in canonical axes, (H, W) float32.
         geometry: The array's canonical grid.
         plan: The grid that is made of it.
+        anchor: The slice of the array that stays as it is; the others are counted from it.
     """
 
-    def __init__(self, plane: Callable[[int], np.ndarray], geometry: Geometry, plan: Plan) -> None:
+    def __init__(
+        self, plane: Callable[[int], np.ndarray], geometry: Geometry, plan: Plan, anchor: int = 0
+    ) -> None:
         depth, *in_plane = geometry.shape
         self.geometry = geometry
+        self.anchor = anchor
         self.step = plan.z_spacing or geometry.spacing[0]
-        self.weights = resampling_weights(depth, geometry.spacing[0], self.step)
+        self.weights = resampling_weights(depth, geometry.spacing[0], self.step, anchor)
         self.shape = shrunk_shape((in_plane[0], in_plane[1]), plan.size)
         # A stream passes three times. Shrunk slices are slow to make and small: all are kept where they take no more
         # than a byte per voxel of the input.
@@ -55,9 +66,15 @@ class Resampled:
             return lower
         return lower + weight * (self._plane(int(self.weights.upper[z])) - lower)
 
+    @property
+    def anchored(self) -> int:
+        """Which of these slices the anchor is."""
+        first, _ = resampled_extent(self.geometry.shape[0], self.geometry.spacing[0], self.step, self.anchor)
+        return first
+
     def back(self) -> ZWeights:
         """Which of these slices make each slice of the input, and how."""
-        return z_weights(self.geometry.shape[0], self.geometry.spacing[0], self.step)
+        return z_weights(self.geometry.shape[0], self.geometry.spacing[0], self.step, self.anchor)
 
     def nearest(self, z: int) -> int:
         """The slice of the input that is nearest to slice z."""
@@ -73,11 +90,14 @@ class PreparedSlices:
     Args:
         volume: HU in file axes.
         plan: How.
+        anchor: The slice, in canonical axes, that stays as it is; the first by default.
     """
 
-    def __init__(self, volume: Volume, plan: Plan) -> None:
+    def __init__(self, volume: Volume, plan: Plan, anchor: int = 0) -> None:
         canonical = volume.canonical()
-        self.resampled = Resampled(lambda z: clamp(canonical.array[z], plan.window), canonical.geometry, plan)
+        self.resampled = Resampled(
+            lambda z: clamp(canonical.array[z], plan.window), canonical.geometry, plan, anchor
+        )
 
     def __len__(self) -> int:
         """Z, the number of slices."""

@@ -25,22 +25,37 @@ class ZWeights(NamedTuple):
     weight: NDArray[np.float64]
 
 
-def z_weights(depth: int, spacing: float, step: float) -> ZWeights:
+def z_weights(depth: int, spacing: float, step: float, anchor: int = 0) -> ZWeights:
     """From resampled slices back to the `depth` slices of the input: the inverse of `resampling_weights`.
 
-    Slices beyond the centre of the last resampled one (less than a step) take its value.
+    Slices beyond the centre of the first or last resampled one (less than a step) take its value.
 
     Args:
         depth: Slices of the input.
         spacing: Distance between them, mm.
         step: Distance between the resampled slices, mm.
+        anchor: The slice of the input that they were counted from.
     """
-    return _weights(np.arange(depth) * (spacing / step), resampled_depth(depth, spacing, step))
+    first, count = resampled_extent(depth, spacing, step, anchor)
+    return _weights(first + (np.arange(depth) - anchor) * (spacing / step), count)
 
 
-def resampling_weights(depth: int, spacing: float, step: float) -> ZWeights:
-    """From the `depth` slices of the input to resampled ones: the first centre stays, the step is exact."""
-    return _weights(np.arange(resampled_depth(depth, spacing, step)) * (step / spacing), depth)
+def resampling_weights(depth: int, spacing: float, step: float, anchor: int = 0) -> ZWeights:
+    """From the `depth` slices of the input to resampled ones: the anchor's centre stays, the step is exact.
+
+    Args:
+        depth: See `z_weights`, as are `spacing` and `step`.
+        anchor: The slice of the input that the resampled ones are counted from, 0 to depth - 1.
+    """
+    first, count = resampled_extent(depth, spacing, step, anchor)
+    return _weights(anchor + (np.arange(count) - first) * (step / spacing), depth)
+
+
+def resampled_extent(depth: int, spacing: float, step: float, anchor: int = 0) -> tuple[int, int]:
+    """Which resampled slice the anchor becomes, and how many there are: as many as fit on either side of it."""
+    assert 0 <= anchor < depth, (anchor, depth)
+    before = resampled_depth(anchor + 1, spacing, step) - 1
+    return before, before + resampled_depth(depth - anchor, spacing, step)
 
 
 def _weights(positions: NDArray[np.floating], depth: int) -> ZWeights:

@@ -12,11 +12,10 @@ from typing import Any
 import blosc2
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from pydantic import Field
 
-from volattn.config import Config
 from volattn.datasets.case import LabelScheme
 from volattn.preprocessing.plan import Plan
+from volattn.preprocessing.store_files import CaseDescription, StoreDescription
 from volattn.structures.geometry import Geometry
 
 STORE = "store.json"
@@ -26,56 +25,6 @@ IMAGE = "image.b2nd"
 LABELS = "labels.b2nd"
 CHUNK = 4
 """Slices in a chunk: a 2.5D image touches one or two."""
-
-
-class StoreDescription(Config):
-    """`store.json`: written last, so that its presence says that the store is whole.
-
-    Attributes:
-        dataset: The data set's name.
-        plan: How the volumes were prepared.
-        scheme: What the data set's label values meant; the store's own are 0 background, 1 organ, 2 lesion.
-        fingerprint: SHA-256 over the plan, the scheme and the content of every source file.
-        cases: Names, in the data set's order.
-        failed: Names of the cases that could not be prepared, with the reason.
-    """
-
-    dataset: str
-    plan: Plan
-    scheme: LabelScheme
-    fingerprint: str
-    cases: tuple[str, ...]
-    failed: dict[str, str] = Field(default_factory=dict)
-
-
-class CaseDescription(Config):
-    """`case.json`: written last of a case's files.
-
-    Attributes:
-        name: The case's name.
-        shape: (Z, h, w) of the prepared arrays.
-        step: Distance between the prepared slices, mm.
-        source_shape: Of the source in canonical axes (z, y, x).
-        source_affine: Of the source in canonical axes: (z, y, x, 1) -> LPS mm.
-        organ_pixels: Per prepared slice, pixels of organ or lesion.
-        lesion_pixels: Per prepared slice, pixels of lesion.
-        image_sha256: Of the source CT's file.
-        labels_sha256: Of the source labels' file.
-        files: Name -> SHA-256 of the prepared files.
-        measures: What the data set's fingerprint needs of the case: lesion long axes (mm), HU in the organ, ...
-    """
-
-    name: str
-    shape: tuple[int, int, int]
-    step: float
-    source_shape: tuple[int, int, int]
-    source_affine: tuple[tuple[float, float, float, float], ...]
-    organ_pixels: tuple[int, ...]
-    lesion_pixels: tuple[int, ...]
-    image_sha256: str
-    labels_sha256: str
-    files: dict[str, str]
-    measures: dict[str, Any]
 
 
 class StoredArray:
@@ -203,6 +152,35 @@ class StoredCase:
         return Geometry(self.description.source_shape, np.array(self.description.source_affine))
 
 
+class BoxedCase(StoredCase):
+    """A prepared case whose lesions are known by their boxes, and on one slice only.
+
+    Args:
+        folder: See `StoredCase`.
+        description: Has boxes.
+    """
+
+    def __init__(self, folder: Path, description: CaseDescription) -> None:
+        super().__init__(folder, description)
+        assert description.boxes is not None
+        self.boxes = description.boxes
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "boxes": self.boxes}
+
+    @property
+    def labels(self) -> StoredArray:
+        """There are none.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            f"{self.folder}: its lesions are known by boxes on one slice, there is no label map; use a data set with "
+            "label maps for what needs masks"
+        )
+
+
 class Store:
     """Prepared cases; open one with `Store.open`.
 
@@ -260,21 +238,36 @@ class Store:
         """The cases, in the data set's order."""
         return self.description.cases
 
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.names)
+
+    @property
+    def patients(self) -> dict[str, str] | None:
+        """Case -> patient, where patients have several cases."""
+        return self.description.patients
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """Case -> its part of the data set's own split; empty where there is none."""
+        return self.description.parts or {}
+
     def case(self, name: str) -> StoredCase:
         """One case.
 
         Raises:
             ValueError: It is not in the store, or its folder is damaged.
         """
-        if name not in self.names:
+        if name not in self._known:
             raise ValueError(f"{self.path}: has no case {name!r}; it has {', '.join(self.names[:8])}")
         folder = case_folder(self.path, name)
         try:
-            return StoredCase(folder, CaseDescription.read(folder / CASE))
+            description = CaseDescription.read(folder / CASE)
         except ValueError as error:
             raise ValueError(
                 f"{error}; run `volattn prepare` again: it makes anew what does not stand"
             ) from None
+        return (StoredCase if description.boxes is None else BoxedCase)(folder, description)
 
 
 def case_folder(store: Path, name: str) -> Path:

@@ -142,6 +142,33 @@ def move_maps(maps: NDArray[np.int32], augmentation: Augmentation, size: int) ->
     return moved[0].to(torch.int32).numpy()
 
 
+def move_boxes(
+    boxes: NDArray[np.float64], shape: tuple[int, int], augmentation: Augmentation, size: int
+) -> NDArray[np.float64]:
+    """Moves boxes to where `move_images` moves what is in them, and cuts them to the frame.
+
+    A turned box is that of the ellipse that filled it: the corners of a box are not part of its lesion, and a box
+    around the turned corners would grow with every angle.
+
+    Args:
+        boxes: (n, 4) xyxy, half-open, in pixels of the slice.
+        shape: (h, w) of the slice.
+        augmentation: The draw.
+        size: Side of the input, pixels.
+
+    Returns:
+        (n, 4) in input pixels; what the frame does not show has no area.
+    """
+    h, w = shape
+    rows, columns = input_shape(h, w, size)
+    filled = np.array([columns, rows], np.float64)
+    low, high = boxes[:, :2] * filled / (w, h), boxes[:, 2:] * filled / (w, h)
+    forward = np.linalg.inv(augmentation.back())
+    centre = ((low + high) / 2 - filled / 2) @ forward.T + filled / 2
+    half = np.hypot(forward[:, 0] * (high - low)[:, :1] / 2, forward[:, 1] * (high - low)[:, 1:] / 2)
+    return np.clip(np.concatenate([centre - half, centre + half], axis=1), 0, size)
+
+
 def _sampling_grid(augmentation: Augmentation, shape: tuple[int, int], size: int) -> Tensor:
     """Where each input pixel comes from: (1, size, size, 2), (x, y) from -1 to 1 over the prepared slice.
 

@@ -23,8 +23,8 @@ class Group:
     targets: tuple[int, ...]
 
 
-EMPTY, ORGAN_ONLY, WITH_LESION = 0, 1, 2
-"""What a slice shows."""
+EMPTY, ORGAN_ONLY, WITH_LESION, UNKNOWN = 0, 1, 2, 3
+"""What a slice shows. Of which that is unknown, none is ever a target."""
 
 
 def plan_epoch(
@@ -45,7 +45,7 @@ def plan_epoch(
     grouped differently in every epoch.
 
     Args:
-        shown: Per case (Z,): `EMPTY`, `ORGAN_ONLY` or `WITH_LESION`.
+        shown: Per case (Z,): `EMPTY`, `ORGAN_ONLY`, `WITH_LESION` or `UNKNOWN`.
         targets: M.
         stride: Slices between neighbouring targets.
         empty_share: Share of slices without any object, 0 to 1; 1 takes every empty slice.

@@ -14,10 +14,11 @@ from pydantic import Field, model_validator
 from torch.utils.data import DataLoader, Dataset
 
 from volattn.config import Config
-from volattn.slabs.augment import Augmentation, AugmentConfig, move_images, move_maps
-from volattn.slabs.epoch import EMPTY, ORGAN_ONLY, WITH_LESION, Group, plan_epoch
+from volattn.preprocessing.store import BoxedCase
+from volattn.slabs.augment import Augmentation, AugmentConfig, move_boxes, move_images, move_maps
+from volattn.slabs.epoch import EMPTY, ORGAN_ONLY, UNKNOWN, WITH_LESION, Group, plan_epoch
 from volattn.slabs.images import STRIDE, image_slices, slab_table
-from volattn.slabs.slab import Slab, component_maps, objects
+from volattn.slabs.slab import Slab, Target, boxed_objects, component_maps, objects
 
 if TYPE_CHECKING:
     from volattn.preprocessing.store import Store, StoredCase
@@ -93,7 +94,9 @@ class SlabDataset(Dataset[Slab]):
         self.classes = len(store.classes)
         self.cases: dict[str, StoredCase] = {name: store.case(name) for name in names}
         self._shown = {name: _shown(case) for name, case in self.cases.items()}
-        if config.empty_share < 1 and not any(shown.any() for shown in self._shown.values()):
+        if config.empty_share < 1 and not any(
+            np.isin(shown, (ORGAN_ONLY, WITH_LESION)).any() for shown in self._shown.values()
+        ):
             raise ValueError(
                 f"none of the {len(names)} cases ({', '.join(names[:5])}) has a labelled object: "
                 f"nothing to learn; check the label values, or choose other cases"
@@ -142,21 +145,32 @@ class SlabDataset(Dataset[Slab]):
         needed = image_slices(table.centres, depth, config.slices)
         first, stop = int(needed.min()), int(needed.max()) + 1
         slices = torch.from_numpy(np.asarray(case.image[first:stop])[needed - first])
-        # All maps of the slab move in one call, as its images do.
-        maps = [component_maps(np.asarray(case.labels[z]), self.classes) for z in group.targets]
-        moved = move_maps(np.concatenate(maps), augmentation, self.size)
         return Slab(
             images=move_images(slices, augmentation, self.window, self.size),
             bags=torch.from_numpy(table.bags),
             target_at=torch.from_numpy(table.target_at),
-            targets=[objects(of_target) for of_target in np.split(moved, len(maps))],
+            targets=self._targets(case, group, augmentation),
             origins=[(group.case, z) for z in group.targets],
         )
+
+    def _targets(self, case: StoredCase, group: Group, augmentation: Augmentation) -> list[Target]:
+        if isinstance(case, BoxedCase):
+            assert set(group.targets) == {case.boxes.slice}, "no other slice of the case is known"
+            boxes = np.array(case.boxes.boxes).reshape(-1, 4)
+            visible = move_boxes(boxes, case.shape[1:], augmentation, self.size)
+            return [boxed_objects(visible, self.classes)]
+        # All maps of the slab move in one call, as its images do.
+        maps = [component_maps(np.asarray(case.labels[z]), self.classes) for z in group.targets]
+        moved = move_maps(np.concatenate(maps), augmentation, self.size)
+        return [objects(of_target) for of_target in np.split(moved, len(maps))]
 
 
 def _shown(case: StoredCase) -> NDArray[np.uint8]:
     shown = np.where(np.asarray(case.slices.has_organ, bool), ORGAN_ONLY, EMPTY)
-    return np.where(np.asarray(case.slices.has_lesion, bool), WITH_LESION, shown).astype(np.uint8)
+    shown = np.where(np.asarray(case.slices.has_lesion, bool), WITH_LESION, shown)
+    if isinstance(case, BoxedCase):
+        shown[np.arange(len(shown)) != case.boxes.slice] = UNKNOWN
+    return shown.astype(np.uint8)
 
 
 def steps(slabs: int, slabs_per_step: int, world: int = 1) -> int:

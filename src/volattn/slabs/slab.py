@@ -17,7 +17,8 @@ from volattn.structures.components import label_components
 
 Target = dict[str, Tensor]
 """The n objects of one target slice, in input pixels: "boxes" float32 (n, 4) xyxy, half-open (x1 is the last
-column plus 1); "labels" int64 (n,) from 1, the lesion last; "masks" uint8 (n, H, W), 0 or 1."""
+column plus 1); "labels" int64 (n,) from 1, the lesion last; "masks" uint8 (n, H, W), 0 or 1, which are not there where
+only boxes are known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,3 +114,16 @@ def objects(maps: NDArray[np.int32]) -> Target:
         "labels": torch.tensor([label for label, _, _ in found], dtype=torch.int64),
         "masks": torch.from_numpy(masks),
     }
+
+
+def boxed_objects(boxes: NDArray[np.float64], label: int) -> Target:
+    """Boxes and labels of objects of one class that have no masks.
+
+    As with masks, an object is dropped of which less than a pixel is left to either side.
+
+    Args:
+        boxes: (n, 4) xyxy, half-open, input pixels.
+        label: Theirs, from 1.
+    """
+    kept = torch.from_numpy(boxes[(boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1)]).float()
+    return {"boxes": kept, "labels": torch.full((len(kept),), label, dtype=torch.int64)}

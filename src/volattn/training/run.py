@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
@@ -13,7 +13,8 @@ import torch
 from accelerate import Accelerator
 
 from volattn.checkpoints import DEMO, ModelFolder, Training, save_folder, save_weights
-from volattn.datasets.splits import Split, make_split
+from volattn.datasets.case import in_parts
+from volattn.datasets.splits import Split, make_split, official_split
 from volattn.io.lock import sole_writer
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.catalogue import build_model
@@ -56,6 +57,7 @@ def train(
     *,
     resume: bool = False,
     fold: str | None = None,
+    splits: Sequence[str] = (),
     weights: str | None = None,
     workers: int = 0,
     cpu: bool = False,
@@ -71,6 +73,7 @@ def train(
         run_path: The run folder.
         resume: Goes on with the run in `run_path`, if there is one.
         fold: "k/n" for a fold instead of the recipe's validation fraction.
+        splits: Parts of the data set's own split to train on; by default its training part, if it has any.
         weights: Instead of the recipe's: none, imagenet, coco, demo, a file or an earlier run.
         workers: Processes that read ahead, on each process.
         cpu: Stays on the CPU where there is a GPU.
@@ -102,7 +105,7 @@ def train(
         recipe = recipe.model_copy(update={"weights": weights})
     store = Store.open(store_path)
     _check_plan(recipe, store)
-    split = make_split(store.names, recipe.seed, recipe.validation.fraction, fold)
+    split = choose_split(store, recipe, fold, splits)
     dataset = SlabDataset(
         store, split.train, recipe.slabs, augment=recipe.augment, seed=recipe.seed, size=recipe.plan.size
     )
@@ -120,9 +123,7 @@ def train(
 
         names = _validated(recipe, split)
         if not split.validation:
-            say(
-                f"no case is left to validate on: the threshold is chosen on training case {', '.join(names)}"
-            )
+            say(f"no case is left to validate on: the threshold is chosen on training case {_some(names)}")
         if state.step < timetable.total:
             slices = sum(store.case(name).shape[0] for name in names[:: accelerator.num_processes])
             say(
@@ -168,6 +169,29 @@ def train(
     assert state.best is not None, "the last step always validates"
     best = dict(state.best)
     return Result(run_path, state.step, best.pop("step"), Validation(**best))
+
+
+def choose_split(store: Store, recipe: Recipe, fold: str | None, splits: Sequence[str]) -> Split:
+    """Which cases train and validate: by the data set's own split if it has one, else by the recipe.
+
+    Raises:
+        ValueError: The fold or the parts are not there.
+    """
+    if not (store.parts or splits):
+        return make_split(store.names, recipe.seed, recipe.validation.fraction, fold, store.patients)
+    if fold is None:
+        return official_split(store.parts, splits or ("train",), recipe.seed, str(store.path))
+    # Never the test part, unless it is asked for.
+    names = in_parts(
+        store.parts,
+        splits or [part for part in ("train", "val") if part in store.parts.values()],
+        str(store.path),
+    )
+    return make_split(names, recipe.seed, fold=fold, patients=store.patients)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} others" if len(names) > 5 else "")
 
 
 def _silent(text: str) -> None:

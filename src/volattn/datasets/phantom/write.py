@@ -1,20 +1,25 @@
-"""Phantom cohorts on disk, in the layout of LiTS."""
+"""Phantom cohorts on disk, in the layout of LiTS or DeepLesion."""
 
 from __future__ import annotations
 
 import gzip
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from nibabel.nifti1 import Nifti1Image
 
-from volattn.datasets.phantom.make import Phantom, make_phantom
+from volattn.datasets.phantom.make import make_phantom
+from volattn.datasets.phantom.truth import truth_of
+from volattn.datasets.phantom.write_deeplesion import write_key_slices, write_table
 from volattn.io.atomic import atomic_path, write_json
 
+Kind = Literal["lits", "deeplesion"]
 Progress = Callable[[str, int, int], None]
+Writer = Callable[[Path, int, int, int], None]
 
 
 def write_phantoms(
@@ -24,12 +29,15 @@ def write_phantoms(
     *,
     size: int = 512,
     first: int = 0,
+    kind: Kind = "lits",
     workers: int = 0,
     progress: Progress | None = None,
 ) -> None:
-    """Writes `volume-N.nii.gz`, `segmentation-N.nii.gz` and `truth-N.json` for every case; same seed, same bytes.
+    """Writes the files of every case, and `truth-N.json`; same seed, same bytes.
 
-    Cases that are there already are made again only if one of their files is missing.
+    In the layout of LiTS these are `volume-N.nii.gz` and `segmentation-N.nii.gz`; in DeepLesion's, a PNG for each slice
+    around a key slice, and `DL_info.csv` with the rows of all cases in the folder. Cases that are there already are
+    made again only if one of their files is missing.
 
     Args:
         folder: Where.
@@ -37,6 +45,7 @@ def write_phantoms(
         seed: At least 0.
         size: Rows and columns of a slice.
         first: Number of the first case.
+        kind: Whose layout.
         workers: Processes; 0 or 1 works in this one.
         progress: Called with ("phantom", done, cases).
 
@@ -49,18 +58,27 @@ def write_phantoms(
     folder.mkdir(parents=True, exist_ok=True)
     tell = progress or (lambda what, done, total: None)
     tell("phantom", 0, cases)
-    numbers = range(first, first + cases)
+    for done in _write_each(_WRITERS[kind], folder, seed, range(first, first + cases), size, workers):
+        tell("phantom", done, cases)
+    if kind == "deeplesion":
+        write_table(folder)
+
+
+def _write_each(
+    write: Writer, folder: Path, seed: int, numbers: range, size: int, workers: int
+) -> Iterator[int]:
+    """Writes all cases and counts them."""
     if workers <= 1:
         for done, index in enumerate(numbers, start=1):
-            write_phantom(folder, seed, index, size)
-            tell("phantom", done, cases)
+            write(folder, seed, index, size)
+            yield done
         return
-    with ProcessPoolExecutor(min(workers, cases), multiprocessing.get_context("spawn")) as pool:
-        futures = [pool.submit(write_phantom, folder, seed, index, size) for index in numbers]
+    with ProcessPoolExecutor(min(workers, len(numbers)), multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(write, folder, seed, index, size) for index in numbers]
         try:
             for done, future in enumerate(as_completed(futures), start=1):
                 future.result()
-                tell("phantom", done, cases)
+                yield done
         except BaseException:
             # Without this the pool would first make all that is still to come, Ctrl-C or not.
             pool.shutdown(wait=False, cancel_futures=True)
@@ -76,18 +94,10 @@ def write_phantom(folder: Path, seed: int, index: int, size: int) -> None:
     phantom = make_phantom(seed, index, size)
     _write_nifti(images[0], phantom.image, phantom.spacing)
     _write_nifti(images[1], phantom.labels, phantom.spacing)
-    write_json(truth, _truth(phantom, seed, index, size))
+    write_json(truth, truth_of(phantom, seed, index, size))
 
 
-def _truth(phantom: Phantom, seed: int, index: int, size: int) -> dict[str, object]:
-    return {
-        "seed": seed,
-        "index": index,
-        "size": size,
-        "spacing_mm_zyx": list(phantom.spacing),
-        "lesions": [finding.as_json() for finding in phantom.findings if finding.kind == "lesion"],
-        "distractors": [finding.as_json() for finding in phantom.findings if finding.kind != "lesion"],
-    }
+_WRITERS: dict[Kind, Writer] = {"lits": write_phantom, "deeplesion": write_key_slices}
 
 
 def _write_nifti(path: Path, array: np.ndarray, spacing: tuple[float, float, float]) -> None:

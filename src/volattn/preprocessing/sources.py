@@ -1,0 +1,139 @@
+"""Cases of any kind, read for the store: the CT, what is known of its lesions, and what both were read from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from volattn.datasets.case import Case, LabelScheme
+from volattn.datasets.check import GRID_TOLERANCE_MM
+from volattn.datasets.key_slice import KeySlice
+from volattn.io.nifti import read_header, read_labels, read_volume
+from volattn.preprocessing.measures import measure_boxes, measure_case
+from volattn.preprocessing.plan import Plan
+from volattn.preprocessing.prepared import PreparedSlices, prepare_labels
+from volattn.preprocessing.store import canonical_json
+from volattn.preprocessing.store_files import PreparedBoxes
+from volattn.structures.geometry import Geometry
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A case as the store keeps it.
+
+    Attributes:
+        image: (Z, h, w) HU, slice by slice.
+        labels: (Z, h, w) 0 background, 1 organ, 2 lesion; None with boxes.
+        boxes: On one slice; None with labels.
+        measures: What the data set's fingerprint needs of the case.
+    """
+
+    image: PreparedSlices
+    labels: NDArray[np.uint8] | None
+    boxes: PreparedBoxes | None
+    measures: dict[str, Any]
+
+
+def canonical_geometry(case: Case) -> Geometry:
+    """A case's grid in canonical axes; reads a header at most.
+
+    Raises:
+        ValueError: It cannot be read, is no grid, or has no images.
+    """
+    if case.key_slice is not None:
+        if not case.image.is_dir():
+            raise ValueError(f"{case.image}: there is no such folder; unpack the archive that holds it")
+        return case.key_slice.geometry
+    geometry = read_header(case.image).geometry
+    assert geometry is not None, "read_header refuses a header without a grid"
+    return geometry.turned(geometry.turn())
+
+
+def digests(case: Case) -> tuple[str, str]:
+    """SHA-256 of a case's CT, and of what is known of its lesions.
+
+    Raises:
+        ValueError: A file cannot be read.
+    """
+    if case.key_slice is not None:
+        return _digests_of_slices(case, case.key_slice)
+    assert case.labels is not None
+    return sha256(case.image), sha256(case.labels)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+
+
+def prepare_source(case: Case, scheme: LabelScheme, plan: Plan) -> Prepared:
+    """Reads a case whole and prepares what is known of it; its slices are made when they are asked for.
+
+    Raises:
+        ValueError: A file cannot be read, or the case is at odds with itself.
+    """
+    if case.key_slice is not None:
+        return _prepare_boxed(case.name, case.key_slice, plan)
+    assert case.labels is not None
+    volume, labels = read_volume(case.image), read_labels(case.labels)
+    apart = volume.geometry.disagreement(labels.geometry)
+    if apart > GRID_TOLERANCE_MM:
+        shapes = f"shapes {labels.geometry.shape} and {volume.geometry.shape}"
+        raise ValueError(
+            f"{case.labels}: its grid is not that of {case.image.name} "
+            f"({f'{apart:.3g} mm apart' if np.isfinite(apart) else shapes}); resample it onto the image's grid"
+        )
+    try:
+        measures = measure_case(volume, labels, scheme)
+        prepared_labels = prepare_labels(labels, scheme, plan)
+    except ValueError as error:
+        raise ValueError(f"{case.labels}: {error}") from None
+    return Prepared(PreparedSlices(volume, plan), prepared_labels, None, measures)
+
+
+def _digests_of_slices(case: Case, key_slice: KeySlice) -> tuple[str, str]:
+    missing = key_slice.missing()
+    if missing is not None:
+        raise ValueError(f"{key_slice.folder}: {key_slice.at_row(missing)}")
+    slices = [[path.name, sha256(path)] for path in key_slice.files]
+    facts = asdict(key_slice) | {"patient": case.patient, "part": case.part}
+    for place in ("folder", "table", "rows"):  # where it lies does not change what it is
+        del facts[place]
+    return _digest(slices), _digest(facts)
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def _prepare_boxed(name: str, key_slice: KeySlice, plan: Plan) -> Prepared:
+    """The key slice stays as it is, and the others are interpolated around it."""
+    faults = key_slice.faults()
+    if faults:
+        raise ValueError(f"{key_slice.table}: {key_slice.at_row(faults[0])}")
+    volume = key_slice.read(name)
+    image = PreparedSlices(volume, plan, anchor=key_slice.z)
+    rows, columns = np.array(image.resampled.shape) / key_slice.shape
+    boxes = np.array(key_slice.inside()) * [columns, rows, columns, rows]
+    return Prepared(
+        image,
+        None,
+        PreparedBoxes(
+            slice=image.resampled.anchored,
+            boxes=tuple((x0, y0, x1, y1) for x0, y0, x1, y1 in boxes.round(6).tolist()),
+        ),
+        measure_boxes(volume, key_slice),
+    )
