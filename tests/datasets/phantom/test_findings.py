@@ -22,15 +22,17 @@ DRAWS = 4000
 
 @pytest.fixture(scope="module")
 def phantoms() -> list[Phantom]:
-    return [make_phantom(11, index, 128) for index in range(8)]
+    # Sizes of one case's lesions depend on each other: a few cases would say little of the kinds.
+    return [make_phantom(11, index, 128) for index in range(20)]
 
 
-def test_diameters_are_log_normal_as_lits_s() -> None:
+def test_diameters_are_distributed_as_lits_s() -> None:
     rng = np.random.default_rng(0)
     logs = np.log([draw_diameter(rng, 110.0) for _ in range(DRAWS)])
     assert logs.mean() == pytest.approx(LOG_MEAN, abs=0.05)
     assert logs.std() == pytest.approx(LOG_SD, abs=0.05)
-    assert (logs < np.log(15)).mean() == pytest.approx(0.5, abs=0.05)
+    assert (logs < np.log(15)).mean() == pytest.approx(0.53, abs=0.03)
+    assert np.median(logs) == pytest.approx(np.log(14.5), abs=0.05)
     assert max(logs) <= np.log(110.0)
 
 
