@@ -135,8 +135,13 @@ def test_memory_grows_by_six_bytes_a_voxel_at_most(tmp_path: Path) -> None:
         write_volume(folder / "image.nii", volume)
         write_labels(folder / "labels.nii", labels, volume)
         case = Case("deep", folder / "image.nii", folder / "labels.nii")
-        tracemalloc.start()
-        prepare_dataset(Dataset("deep", folder, (case,), SCHEME), Plan(size=128), folder / "store")
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
+        again = []
+        for number in range(2):  # what else this process allocates meanwhile, it does not do twice
+            tracemalloc.start()
+            prepare_dataset(
+                Dataset("deep", folder, (case,), SCHEME), Plan(size=128), folder / f"store{number}"
+            )
+            again.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+        peaks.append(min(again))
     assert peaks[1] - peaks[0] <= 6 * (depths[1] - depths[0]) * 128 * 128
