@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -81,6 +82,22 @@ class Config(BaseModel):
             _child(place, last, setting)
             place[last] = yaml.safe_load(text)
         return type(self).parse(values, "--set " + " ".join(settings))
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A nested mapping with some of its values replaced: mappings are merged, anything else takes the place.
+
+    Args:
+        base: What holds where `changes` says nothing.
+        changes: What goes before it.
+    """
+    result = dict(base)
+    for key, value in changes.items():
+        below = result.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            value = merged(below, value)
+        result[key] = value
+    return result
 
 
 def _child(place: Any, name: str, setting: str) -> Any:

@@ -112,7 +112,7 @@ class Recipe(Config):
     def slabs(self) -> SlabConfig:
         """The slabs that this model and these steps ask for; a model without attention needs no bags."""
         return SlabConfig(
-            bag=1 if self.model.attention.kind == "none" else self.model.bag,
+            bag=self.model.images,
             slices=self.model.slices,
             stride=STRIDE,
             targets=self.step.targets,
