@@ -46,16 +46,7 @@ class Config(BaseModel):
         Raises:
             ValueError: The file is missing, is not YAML or JSON, or does not fit.
         """
-        path = Path(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: cannot be read ({error})") from None
-        try:
-            values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-        except (json.JSONDecodeError, yaml.YAMLError) as error:
-            raise ValueError(f"{path}: is not valid {path.suffix[1:]} ({error})") from None
-        return cls.parse(values, str(path))
+        return cls.parse(read_values(path), str(path))
 
     def text(self, kind: str = "yaml") -> str:
         """The configuration as YAML or JSON text."""
@@ -82,6 +73,23 @@ class Config(BaseModel):
             _child(place, last, setting)
             place[last] = yaml.safe_load(text)
         return type(self).parse(values, "--set " + " ".join(settings))
+
+
+def read_values(path: Path | str) -> Any:
+    """What a `.yaml` or `.json` file says, as plain values.
+
+    Raises:
+        ValueError: The file is missing, or is not YAML or JSON.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read ({error})") from None
+    try:
+        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (json.JSONDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: is not valid {path.suffix[1:]} ({error})") from None
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

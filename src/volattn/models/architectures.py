@@ -84,7 +84,14 @@ ARCHITECTURES: dict[Name, Architecture] = {
     "rfcn": Architecture(
         "position-sensitive score maps, averaged",
         defaults=_VGG,
-        unread=("dense", _POSITIONS, *_MASKS, "regions.box_channels", "regions.dropout"),
+        unread=(
+            "dense",
+            _POSITIONS,
+            *_MASKS,
+            "regions.box_channels",
+            "regions.dropout",
+            "regions.initial_std",
+        ),
         locations=("rpn",),
         single_map=True,
     ),

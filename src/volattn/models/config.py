@@ -326,6 +326,10 @@ class ModelConfig(Config):
                 f"{self.name} has no place for attention.location={self.attention.location}; set "
                 + (f"attention.location={facts.locations[0]}" if facts.locations else "attention.kind=none")
             )
+        if facts.fuses and self.attention.context_grad == "none":
+            raise ValueError(
+                f"{self.name} learns through its bag; set attention.context_grad to full or checkpoint"
+            )
         if facts.single_image and self.bag != 1:
             raise ValueError(
                 f"{self.name} looks at one image: set bag=1, or name=three_dce, found {self.bag}"

@@ -22,13 +22,14 @@ class DeformableConv(DeformConv2d):
 
     def __init__(self, plain: nn.Conv2d, modulated: bool) -> None:
         side, stride, dilation = plain.kernel_size[0], plain.stride[0], plain.dilation[0]
-        shape = {"stride": stride, "padding": dilation * (side // 2), "dilation": dilation}
-        channels = (plain.in_channels, plain.out_channels)
-        super().__init__(*channels, side, **shape, groups=plain.groups, bias=plain.bias is not None)
+        shape = (side, stride, dilation * (side // 2), dilation)
+        super().__init__(
+            plain.in_channels, plain.out_channels, *shape, groups=plain.groups, bias=plain.bias is not None
+        )
         self.weight, self.bias = plain.weight, plain.bias
         self.taps = side * side
         self.modulated = modulated
-        self.offset = nn.Conv2d(plain.in_channels, (3 if modulated else 2) * self.taps, side, **shape)
+        self.offset = nn.Conv2d(plain.in_channels, (3 if modulated else 2) * self.taps, *shape)
         nn.init.zeros_(self.offset.weight)
         assert self.offset.bias is not None
         nn.init.zeros_(self.offset.bias)
