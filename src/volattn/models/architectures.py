@@ -42,6 +42,16 @@ class Architecture:
     fuses: bool = False
     single_image: bool = False
 
+    def without_unread(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of a model, nested, without those that have no part in it."""
+        return {
+            part: {key: value for key, value in given.items() if f"{part}.{key}" not in self.unread}
+            if isinstance(given, Mapping)
+            else given
+            for part, given in values.items()
+            if part not in self.unread
+        }
+
 
 _MASKS = ("regions.mask_pool", "regions.mask_layers")
 _POSITIONS = "regions.position_channels"
@@ -123,3 +133,8 @@ ARCHITECTURES: dict[Name, Architecture] = {
     ),
 }
 """The facts behind each name of `volattn.models.catalogue`."""
+
+
+def find_architecture(name: object) -> Architecture | None:
+    """What a name means, whatever it is; None if there is no such name."""
+    return next((facts for known, facts in ARCHITECTURES.items() if known == name), None)

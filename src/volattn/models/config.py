@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from volattn.config import Config, merged
-from volattn.models.architectures import ARCHITECTURES, Architecture, Name
+from volattn.models.architectures import ARCHITECTURES, Architecture, Name, find_architecture
 
 Attention = Literal["none", "channel", "spatial", "both"]
 Location = Literal["rpn", "rcnn"]
@@ -281,19 +281,12 @@ class ModelConfig(Config):
     def _complete(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
-        known = [part for name, part in ARCHITECTURES.items() if name == values.get("name", "mask_rcnn")]
-        return merged(known[0].defaults, values) if known else values
+        known = find_architecture(values.get("name", "mask_rcnn"))
+        return values if known is None else merged(known.defaults, values)
 
     @model_serializer(mode="wrap")
     def _write(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values = write(self)
-        for key in self.architecture.unread:
-            part, _, name = key.partition(".")
-            if not name:
-                values.pop(part, None)
-            elif part in values:
-                values[part].pop(name, None)
-        return values
+        return self.architecture.without_unread(write(self))
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from volattn.config import Config, merged, read_values
-from volattn.models.architectures import ARCHITECTURES
+from volattn.models.architectures import find_architecture
 from volattn.models.config import ModelConfig
 from volattn.preprocessing.plan import Plan
 from volattn.slabs.augment import AugmentConfig
@@ -168,7 +168,7 @@ def _values(source: str, folder: Path, above: tuple[str, ...]) -> Any:
         values, place = read_values(path), path.parent
         source = str(path)
     else:
-        near = difflib.get_close_matches(source, [*named, *rows], n=3)
+        near = difflib.get_close_matches(source, [*named, *rows], n=3, cutoff=0.5)
         meant = f"did you mean {' or '.join(near)}?" if near else "`volattn info` lists them;"
         raise ValueError(f"{source}: no such recipe; {meant} any other is the path of a .yaml file")
     if not isinstance(values, Mapping) or "base" not in values:
@@ -186,15 +186,8 @@ def _values(source: str, folder: Path, above: tuple[str, ...]) -> Any:
 def _handed_on(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """What a base gives to a recipe: neither its name nor what another model does not read."""
     kept = {key: value for key, value in base.items() if key not in ("name", "row")}
-    model = changes.get("model")
-    name = model.get("name") if isinstance(model, Mapping) else None
-    unread = next((facts.unread for known, facts in ARCHITECTURES.items() if known == name), ())
-    if isinstance(kept.get("model"), Mapping):
-        kept["model"] = {
-            part: {key: value for key, value in given.items() if f"{part}.{key}" not in unread}
-            if isinstance(given, Mapping)
-            else given
-            for part, given in kept["model"].items()
-            if part not in unread
-        }
+    model, theirs = changes.get("model"), kept.get("model")
+    facts = find_architecture(model.get("name")) if isinstance(model, Mapping) else None
+    if facts is not None and isinstance(theirs, Mapping):
+        kept["model"] = facts.without_unread(theirs)
     return kept
