@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from volattn import __version__
-from volattn.cli import check, demo, phantom, predict, prepare, train
+from volattn.cli import check, demo, info, phantom, predict, prepare, train
 from volattn.cli.values import spread
 
 app = typer.Typer(
@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (demo, check, prepare, train, predict, phantom):
+for verb in (demo, check, prepare, train, predict, phantom, info):
     app.command(verb.NAME)(verb.command)
 
 
