@@ -18,7 +18,7 @@ finally:
 """
 
 
-@pytest.mark.parametrize("verb", [None, "check", "prepare", "phantom", "train", "predict", "demo"])
+@pytest.mark.parametrize("verb", [None, "check", "prepare", "phantom", "train", "predict", "demo", "info"])
 def test_help_loads_nothing_heavy(verb: str | None) -> None:
     words = ["--help"] if verb is None else [verb, "--help"]
     done = subprocess.run([sys.executable, "-c", SCRIPT, *words], capture_output=True, text=True, check=True)
@@ -39,5 +39,5 @@ def test_every_verb_is_listed() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "volattn.cli.main", "--help"], capture_output=True, text=True, check=True
     )
-    for verb in ("check", "prepare", "phantom", "train", "predict", "demo"):
+    for verb in ("check", "prepare", "phantom", "train", "predict", "demo", "info"):
         assert f"\n  {verb} " in done.stdout

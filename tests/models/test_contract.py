@@ -49,6 +49,22 @@ def test_a_shared_slab_is_the_same_as_bags_of_their_own(config: ModelConfig) -> 
 
 
 @every_detector
+def test_images_that_come_one_by_one_are_the_same_as_a_slab(config: ModelConfig) -> None:
+    """As the stream does it: descriptors in any places, targets attended and detected alone."""
+    model, images = made(config).eval(), images_for(config)
+    bags, order = bags_for(config), torch.tensor([5, 2, 7, 0, 3, 6, 1, 4])
+    place = torch.argsort(order)
+    with torch.no_grad():
+        whole = model(images, bags, AT)
+        pyramids = {z: model.encode(images[z : z + 1]) for z in order.tolist()}
+        described = [model.describe(pyramids[z]) for z in order.tolist()]
+        context = {name: torch.cat([one[name] for one in described]) for name in described[0]}
+        for row, z in enumerate(AT.tolist()):
+            attended = model.attend(pyramids[z], context, place[bags[row : row + 1]])
+            torch.testing.assert_close(model.detect(attended, (64, 64))[0], whole[row])
+
+
+@every_detector
 def test_every_parameter_gets_a_gradient(config: ModelConfig) -> None:
     model = made(config)
     _, gradients = losses_and_gradients(model, images_for(config), bags_for(config), AT)
