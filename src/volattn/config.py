@@ -119,6 +119,8 @@ def _describe(fault: Any, cls: type[BaseModel]) -> str:
     where = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         return f"unknown key {where!r}{_nearest(str(fault['loc'][-1]), _keys(cls, fault['loc'][:-1]))}"
+    if fault["type"] == "value_error":  # It says itself what was found.
+        return f"{where}: {fault['ctx']['error']}" if where else str(fault["ctx"]["error"])
     return f"{where}: {fault['msg']} (found {fault['input']!r})" if where else str(fault["msg"])
 
 
