@@ -7,26 +7,92 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from volattn.config import merged
+from volattn.models.architectures import find_architecture
 from volattn.models.bag_backbone import BagBackbone
-from volattn.models.catalogue import build_model
-from volattn.models.config import AttentionConfig, BackboneConfig, ModelConfig, ProposalConfig, RegionConfig
+from volattn.models.catalogue import CATALOGUE, build_model
+from volattn.models.config import ModelConfig
 
 CLASSES = ("liver", "lesion")
 
+_COMMON: dict[str, Any] = {
+    "mean": [0.5],
+    "std": [0.25],
+    "regions": {"samples": 16, "box_channels": 32, "mask_layers": [16], "score": 0.0, "detections": 20},
+}
+_PYRAMID: dict[str, Any] = {
+    "backbone": {
+        "name": "resnet18",
+        "norm": "group",
+        "frozen_stages": 0,
+        "width": 16,
+        "stages": 3,
+        "pyramid_channels": 16,
+        "pyramid_from": 1,
+        "pyramid_top": "pool",
+    },
+    "proposals": {"anchor_sizes": [[8], [16], [32], [64]], "after_nms": [40, 40]},
+    "dense": {"anchor_sizes": [[8, 12], [16, 24], [32, 48], [64, 80]], "score": 0.0, "detections": 20},
+}
+_SINGLE_MAP: dict[str, Any] = {
+    "backbone": {"name": "vgg16", "norm": "group", "frozen_stages": 0, "width": 8},
+    "proposals": {"anchor_sizes": [[8, 16, 32]], "after_nms": [40, 40]},
+    "dense": {"anchor_sizes": [[8, 16, 32]], "score": 0.0, "detections": 20},
+}
+_OWN: dict[str, dict[str, Any]] = {
+    "deformable_faster_rcnn": {"backbone": {"deformable": {"stages": [4]}}},
+    "fcos": {"backbone": {"pyramid_channels": 32}},
+    "improved_rfcn": {"bag": 1},
+    "data_level_fusion": {"bag": 1, "slices": 11},
+}
 
-def small_config(bag: int = 5, **attention: Any) -> ModelConfig:
-    """A Mask R-CNN of a quarter of a million weights for 64 px."""
-    return ModelConfig(
-        bag=bag,
-        mean=(0.5,),
-        std=(0.25,),
-        attention=AttentionConfig(**{"reduction": 4, **attention}),
-        backbone=BackboneConfig(
-            name="resnet18", norm="group", frozen_stages=0, width=16, stages=3, pyramid_channels=16
-        ),
-        proposals=ProposalConfig(anchor_sizes=((8.0,), (16.0,), (32.0,), (64.0,)), after_nms=(40, 40)),
-        regions=RegionConfig(samples=16, box_channels=32, mask_layers=(16,), score=0.0, detections=20),
+
+def small_config(
+    bag: int = 5,
+    name: str = "mask_rcnn",
+    *,
+    single_map: bool = False,
+    changes: dict[str, Any] | None = None,
+    **attention: Any,
+) -> ModelConfig:
+    """A detector of half a million weights at most, for 64 px.
+
+    Args:
+        bag: N.
+        name: In the catalogue.
+        single_map: Whether it stands on VGG-16; what cannot stand on anything else does so anyway.
+        changes: Further values, nested.
+        attention: Values of the attention.
+    """
+    facts = find_architecture(name)
+    assert facts is not None
+    values = merged(_COMMON, _SINGLE_MAP if single_map or facts.single_map else _PYRAMID)
+    values = merged(values, {"name": name, "bag": bag, "attention": {"reduction": 4, **attention}})
+    if not facts.locations:
+        values["attention"] = {"kind": "none", **attention}
+    values = merged(facts.without_unread(values), _OWN.get(name, {}))
+    return ModelConfig.parse(merged(values, changes or {}), name)
+
+
+def detectors() -> dict[str, ModelConfig]:
+    """Every name of the catalogue, and every kind and location of attention somewhere."""
+    found = {name: small_config(name=name) for name in CATALOGUE}
+    for kind in ("none", "channel", "spatial"):
+        found[f"mask_rcnn-{kind}"] = small_config(kind=kind)
+    for name in ("mask_rcnn", "faster_rcnn"):
+        found[f"{name}-regions"] = small_config(name=name, location="rcnn")
+    for name in ("faster_rcnn", "retinanet", "fcos", "rfcn"):
+        found[f"{name}-none"] = small_config(name=name, kind="none")
+    modulated = {"backbone": {"deformable": {"stages": [4], "modulated": True}}}
+    found["deformable_faster_rcnn-modulated"] = small_config(name="deformable_faster_rcnn", changes=modulated)
+    found["faster_rcnn-vgg16"] = small_config(name="faster_rcnn", single_map=True)
+    rounded = {"regions": {"pooling": "pool", "dropout": 0.5}}
+    found["faster_rcnn-vgg16-rounded"] = small_config(
+        name="faster_rcnn", single_map=True, changes=rounded, location="rcnn"
     )
+    for name in ("rfcn", "three_dce"):
+        found[f"{name}-rounded"] = small_config(name=name, changes={"regions": {"pooling": "pool"}})
+    return found
 
 
 def randomise(model: nn.Module, seed: int = 0) -> None:
@@ -58,5 +124,6 @@ def targets_of(count: int, side: int = 64, dtype: torch.dtype = torch.float64) -
     return found
 
 
-def images_of(count: int = 8, side: int = 64) -> Tensor:
-    return torch.rand(count, 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+def images_of(count: int = 8, side: int = 64, slices: int = 3) -> Tensor:
+    generator = torch.Generator().manual_seed(3)
+    return torch.rand(count, slices, side, side, dtype=torch.float64, generator=generator)

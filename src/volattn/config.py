@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -45,16 +46,7 @@ class Config(BaseModel):
         Raises:
             ValueError: The file is missing, is not YAML or JSON, or does not fit.
         """
-        path = Path(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: cannot be read ({error})") from None
-        try:
-            values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-        except (json.JSONDecodeError, yaml.YAMLError) as error:
-            raise ValueError(f"{path}: is not valid {path.suffix[1:]} ({error})") from None
-        return cls.parse(values, str(path))
+        return cls.parse(read_values(path), str(path))
 
     def text(self, kind: str = "yaml") -> str:
         """The configuration as YAML or JSON text."""
@@ -83,6 +75,39 @@ class Config(BaseModel):
         return type(self).parse(values, "--set " + " ".join(settings))
 
 
+def read_values(path: Path | str) -> Any:
+    """What a `.yaml` or `.json` file says, as plain values.
+
+    Raises:
+        ValueError: The file is missing, or is not YAML or JSON.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read ({error})") from None
+    try:
+        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (json.JSONDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: is not valid {path.suffix[1:]} ({error})") from None
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A nested mapping with some of its values replaced: mappings are merged, anything else takes the place.
+
+    Args:
+        base: What holds where `changes` says nothing.
+        changes: What goes before it.
+    """
+    result = dict(base)
+    for key, value in changes.items():
+        below = result.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            value = merged(below, value)
+        result[key] = value
+    return result
+
+
 def _child(place: Any, name: str, setting: str) -> Any:
     if not isinstance(place, dict) or name not in place:
         known = sorted(place) if isinstance(place, dict) else []
@@ -94,6 +119,8 @@ def _describe(fault: Any, cls: type[BaseModel]) -> str:
     where = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         return f"unknown key {where!r}{_nearest(str(fault['loc'][-1]), _keys(cls, fault['loc'][:-1]))}"
+    if fault["type"] == "value_error":  # It says itself what was found.
+        return f"{where}: {fault['ctx']['error']}" if where else str(fault["ctx"]["error"])
     return f"{where}: {fault['msg']} (found {fault['input']!r})" if where else str(fault["msg"])
 
 

@@ -22,7 +22,7 @@ finally:
     "verb",
     [
         "",
-        *("check", "prepare", "phantom", "train", "predict", "demo", "compare"),
+        *("check", "prepare", "phantom", "train", "predict", "demo", "compare", "info"),
         *("evaluate", "evaluate lits", "evaluate deeplesion", "evaluate detection"),
     ],
 )
@@ -46,5 +46,5 @@ def test_every_verb_is_listed() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "volattn.cli.main", "--help"], capture_output=True, text=True, check=True
     )
-    for verb in ("check", "prepare", "phantom", "train", "predict", "evaluate", "compare", "demo"):
+    for verb in ("check", "prepare", "phantom", "train", "predict", "evaluate", "compare", "demo", "info"):
         assert f"\n  {verb} " in done.stdout

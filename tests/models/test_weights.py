@@ -9,7 +9,11 @@ import torch
 from safetensors.torch import save_file
 from small_detectors import CLASSES, made, small_config
 from torchvision.models import resnet18
-from torchvision.models.detection import maskrcnn_resnet50_fpn
+from torchvision.models.detection import (
+    fcos_resnet50_fpn,
+    maskrcnn_resnet50_fpn,
+    retinanet_resnet50_fpn,
+)
 from torchvision.ops import FrozenBatchNorm2d
 
 from volattn.models.catalogue import build_model
@@ -84,6 +88,60 @@ def test_coco_names_fill_all_but_the_predictors(tmp_path: Path) -> None:
         "backbone.fpn.inner_blocks.2.0.bias",
     ):
         torch.testing.assert_close(own[key], state[key])
+
+
+@pytest.mark.parametrize("name", ["retinanet", "fcos"])
+def test_a_one_stage_detectors_file_fills_all_but_the_class_scores(name: str, tmp_path: Path) -> None:
+    make = {"retinanet": retinanet_resnet50_fpn, "fcos": fcos_resnet50_fpn}[name]
+    with torch.device("meta"):
+        keys = make(weights=None, weights_backbone=None, num_classes=91).state_dict()
+    config = ModelConfig.model_validate({"name": name, "attention": {"kind": "none"}})
+    model = build_model(config, CLASSES)
+    own = {key: torch.rand_like(t) if t.is_floating_point() else t for key, t in model.state_dict().items()}
+    published = {key.removeprefix("detector."): tensor for key, tensor in own.items()}
+    assert published.keys() == {key for key in keys if not key.endswith("num_batches_tracked")}
+    if name == "retinanet":  # in the file towers count convolutions and ReLUs
+        for head in ("classification_head", "regression_head"):
+            for place in range(4):
+                for kind in ("weight", "bias"):
+                    tensor = published.pop(f"head.{head}.conv.{place}.0.{kind}")
+                    published[f"head.{head}.conv.{2 * place}.{kind}"] = tensor
+    scores = "head.classification_head.cls_logits"
+    published[f"{scores}.weight"] = torch.zeros(keys[f"{scores}.weight"].shape)
+    published[f"{scores}.bias"] = torch.zeros(keys[f"{scores}.bias"].shape)
+    torch.save(published, tmp_path / "coco.pth")
+    loaded = load_weights(model, tmp_path / "coco.pth")
+    assert set(loaded.new) == {f"detector.{scores}.weight", f"detector.{scores}.bias"}
+    found = model.state_dict()
+    for key in loaded.copied:
+        torch.testing.assert_close(found[key], own[key], msg=key)
+
+
+def test_masks_are_left_out_where_there_are_none(tmp_path: Path) -> None:
+    earlier = build_model(small_config(kind="none"), CLASSES)
+    save_file(earlier.state_dict(), tmp_path / "model.safetensors")
+    loaded = load_weights(build_model(small_config(name="faster_rcnn", kind="none"), CLASSES), tmp_path)
+    assert {key for key in loaded.new if "box_predictor" not in key} == set()
+    assert not any("mask" in key for key in loaded.copied)
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn", "faster_rcnn", "deformable_faster_rcnn", "retinanet"])
+def test_a_detector_of_boxes_gives_its_backbone_to_others(name: str, tmp_path: Path) -> None:
+    earlier = build_model(small_config(name="faster_rcnn"), ("lesion",))
+    save_file(earlier.state_dict(), tmp_path / "model.safetensors")
+    model = build_model(small_config(name=name), CLASSES)
+    loaded = load_weights(model, tmp_path, attention=True)
+    assert all(key.startswith(("roi_heads", "detector")) or ".offset." in key for key in loaded.new)
+    assert {key.split(".")[0] for key in loaded.copied} >= {"backbone", "attention"}
+
+
+@pytest.mark.parametrize("name", ["fcos", "three_dce", "rfcn"])
+def test_a_run_of_the_same_make_gives_everything(name: str, tmp_path: Path) -> None:
+    earlier = made(small_config(name=name), dtype=torch.float32)
+    save_file(earlier.state_dict(), tmp_path / "model.safetensors")
+    model = build_model(small_config(name=name), CLASSES)
+    assert not load_weights(model, tmp_path).new
+    torch.testing.assert_close(dict(model.state_dict()), dict(earlier.state_dict()))
 
 
 def test_a_run_of_other_classes_gives_backbone_pyramid_and_rpn(tmp_path: Path) -> None:

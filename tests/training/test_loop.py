@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
-from small_detectors import CLASSES, randomise
+from small_detectors import CLASSES, randomise, small_config
 from small_runs import small_recipe, write_store
 
 from volattn.models.bag_backbone import BagBackbone
@@ -162,3 +162,14 @@ def test_two_processes_are_one_that_accumulates(store: Store, tmp_path: Path) ->
         torch.testing.assert_close(two[key], single[key], rtol=1e-4, atol=1e-6)
     metrics = [(tmp_path / name / "metrics.jsonl").read_text().count("\n") for name in ("two", "one")]
     assert metrics == [4, 4]
+
+
+@pytest.mark.parametrize("name", ["faster_rcnn", "retinanet", "fcos", "three_dce", "data_level_fusion"])
+def test_detectors_of_boxes_train_on_the_same_slabs(store: Store, name: str) -> None:
+    model = small_config(bag=1 if name == "data_level_fusion" else 3, name=name)
+    moved, steps = run_steps(store, small_recipe(model=model), 2)
+    for step in steps:
+        assert "loss_mask" not in step.losses
+        assert step.losses["loss"] == pytest.approx(sum(v for k, v in step.losses.items() if k != "loss"))
+        assert step.gradient_norm > 0
+    assert moved.config == model

@@ -14,7 +14,9 @@ NAME = "train"
 
 
 def command(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="lits, tiny, or a .yaml file.")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A name that `volattn info` lists, or a .yaml file.")
+    ],
     data: Annotated[Path, typer.Option("--data", help="Store that `volattn prepare` wrote.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Run folder.")],
     settings: Annotated[

@@ -1,18 +1,18 @@
-"""ResNet bodies with a feature pyramid, from torchvision's public blocks."""
+"""Backbones: ResNet bodies with a feature pyramid, from torchvision's public blocks, and VGG-16."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from functools import partial
 
 from torch import nn
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.resnet import BasicBlock, Bottleneck
-from torchvision.ops import FrozenBatchNorm2d
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 
 from volattn.models.config import BackboneConfig
+from volattn.models.deformable import make_deformable
+from volattn.models.norms import group_norm, norm_layer
+from volattn.models.vgg import VGGBackbone
 
 _BLOCKS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
@@ -23,10 +23,11 @@ _BLOCKS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, in
 }
 
 
-def build_backbone(config: BackboneConfig, slices: int) -> BackboneWithFPN:
-    """A ResNet with a feature pyramid: levels "0", "1", ... (strides 4, 8, ...) and "pool", finest first.
+def build_backbone(config: BackboneConfig, slices: int) -> BackboneWithFPN | VGGBackbone:
+    """A network whose maps have the names `config.levels`, finest first.
 
-    At width 64 and four stages it is torchvision's network, key for key.
+    At width 64 and four stages a ResNet is torchvision's, key for key; what deformable convolutions have beside their
+    weights comes under names of its own.
 
     Args:
         config: The network.
@@ -35,26 +36,34 @@ def build_backbone(config: BackboneConfig, slices: int) -> BackboneWithFPN:
     Returns:
         A module from (B, S, H, W) to a dict of (B, C, h, w), with `out_channels`.
     """
+    if config.single_map:
+        return VGGBackbone(config, slices)
     body, widths = resnet_body(config, slices)
+    if config.deformable is not None:
+        make_deformable(body, config.deformable)
     frozen = [body.conv1, body.bn1, *(getattr(body, f"layer{i + 1}") for i in range(config.stages))]
     for module in frozen[: config.frozen_stages + 1] if config.frozen_stages else []:
         module.requires_grad_(False)
+    channels = config.pyramid_channels
+    top: ExtraFPNBlock = (
+        LastLevelMaxPool() if config.pyramid_top == "pool" else LastLevelP6P7(channels, channels)
+    )
+    first = config.pyramid_from
     return BackboneWithFPN(
         body,
-        return_layers={f"layer{i + 1}": str(i) for i in range(config.stages)},
-        in_channels_list=widths,
-        out_channels=config.pyramid_channels,
-        extra_blocks=LastLevelMaxPool(),
-        norm_layer=_group_norm if config.norm == "group" else None,
+        return_layers={f"layer{first + place}": level for place, level in enumerate(config.stage_levels)},
+        in_channels_list=widths[first - 1 :],
+        out_channels=channels,
+        extra_blocks=top,
+        norm_layer=group_norm if config.norm == "group" else None,
     )
 
 
 def resnet_body(config: BackboneConfig, slices: int) -> tuple[nn.Sequential, list[int]]:
     """The ResNet without its classifier, under torchvision's names, and the channels of each stage."""
     block, depths = _BLOCKS[config.name]
-    norm: Callable[[int], nn.Module] = (
-        _group_norm if config.norm == "group" else partial(FrozenBatchNorm2d, eps=config.norm_eps)
-    )
+    norm = norm_layer(config)
+    assert norm is not None
     parts: OrderedDict[str, nn.Module] = OrderedDict(
         conv1=nn.Conv2d(slices, config.width, 7, stride=2, padding=3, bias=False),
         bn1=norm(config.width),
@@ -82,8 +91,3 @@ def resnet_body(config: BackboneConfig, slices: int) -> tuple[nn.Sequential, lis
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     return body, widths
-
-
-def _group_norm(channels: int) -> nn.GroupNorm:
-    # 8 channels a group: one group would tie small networks' channels together, one channel a group is instance norm.
-    return nn.GroupNorm(max(1, channels // 8), channels)

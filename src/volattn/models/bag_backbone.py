@@ -8,8 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
+from volattn.models.backbones import build_backbone
 from volattn.models.config import AttentionConfig, ModelConfig
 from volattn.models.pyramid import Attended, ContextDescriptors, Pyramid, RegionContext
 from volattn.models.volumetric_attention import Descriptors, VolumetricAttention
@@ -78,16 +78,15 @@ class BagBackbone(nn.Module):
 
     Args:
         config: The model.
-        backbone: From (B, S, H, W) to a dict of maps, with `out_channels`.
-        levels: The names of its maps, finest first.
     """
 
-    def __init__(self, config: ModelConfig, backbone: BackboneWithFPN, levels: Iterable[str]) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = backbone
+        self.backbone = build_backbone(config.backbone, config.slices)
+        self.channels: int = self.backbone.out_channels
         self.attention = (
-            PyramidAttention(config.attention, backbone.out_channels, levels)
+            PyramidAttention(config.attention, self.channels, config.backbone.levels)
             if config.attention.kind != "none" and config.attention.location == "rpn"
             else None
         )
@@ -97,8 +96,8 @@ class BagBackbone(nn.Module):
 
     @property
     def bag(self) -> int:
-        """The images that a target's bag must hold: N, or 1 without attention (the target alone)."""
-        return 1 if self.config.attention.kind == "none" else self.config.bag
+        """The images that a target's bag must hold: N, or 1 where nothing looks at the others."""
+        return self.config.images
 
     def encode(self, images: Tensor) -> Pyramid:
         """The pyramid of each image: once per image, the expensive part.
@@ -113,12 +112,16 @@ class BagBackbone(nn.Module):
         return self.backbone((images - mean) / std)
 
     def describe(self, pyramid: Pyramid) -> ContextDescriptors:
-        """All that context needs to keep of the images: pooled descriptors, or whole maps for location "rcnn"."""
-        if self.config.attention.kind == "none":
+        """All that context needs to keep of the images: pooled descriptors, or maps that regions are pooled from."""
+        if not self.config.uses_context:
             return {}
         if self.attention is None:
-            return dict(pyramid)
+            return self.describe_regions(pyramid)
         return self.attention.describe(pyramid)
+
+    def describe_regions(self, pyramid: Pyramid) -> ContextDescriptors:
+        """What the regions of a target are pooled from in the images of its bag: whole maps (location "rcnn")."""
+        return dict(pyramid)
 
     def attend(self, target: Pyramid, context: ContextDescriptors, bags: Tensor) -> Attended:
         """The targets, refined by their bags: nearly free.
@@ -128,7 +131,7 @@ class BagBackbone(nn.Module):
             context: What `describe` made of the B images.
             bags: Integers into B, shape (M, N).
         """
-        if self.config.attention.kind == "none":
+        if not self.config.uses_context:
             return Attended(target)
         if self.attention is None:
             return Attended(target, RegionContext(context, bags))
@@ -153,7 +156,8 @@ class BagBackbone(nn.Module):
             images: (B, S, H, W) in [0, 1].
             bags: Integers into B, shape (M, N).
             target_at: The image of each target, integers into B, shape (M,).
-            targets: Per target "boxes" (n, 4) xyxy in pixels, half-open, "labels" (n,), "masks" (n, H, W) uint8.
+            targets: Per target "boxes" (n, 4) xyxy in pixels, half-open, "labels" (n,), and for a model of masks
+                "masks" (n, H, W) uint8.
 
         Returns:
             A dict of losses if there are targets, else a list of detections per target.
@@ -164,7 +168,7 @@ class BagBackbone(nn.Module):
     def attend_slab(self, images: Tensor, bags: Tensor, target_at: Tensor) -> Attended:
         """Encode and attend for a whole slab; the context's gradient as `attention.context_grad` says."""
         mode = self.config.attention.context_grad
-        if mode == "full" or not torch.is_grad_enabled() or self.config.attention.kind == "none":
+        if mode == "full" or not torch.is_grad_enabled() or not self.config.uses_context:
             pyramid = self.encode(images)
             target = {level: maps[target_at] for level, maps in pyramid.items()}
             return self.attend(target, self.describe(pyramid), bags)
@@ -172,7 +176,7 @@ class BagBackbone(nn.Module):
         own, place = torch.unique(target_at, return_inverse=True)
         pyramid = self.encode(images[own])
         target = {level: maps[place] for level, maps in pyramid.items()}
-        others = torch.ones(len(images), dtype=torch.bool, device=images.device)
+        others = torch.ones(len(images), dtype=torch.bool, device=target_at.device)
         others[own] = False
         parts = [self.describe(pyramid)]
         order = [own]

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
+from volattn.models.architectures import Name
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.config import ModelConfig
-from volattn.models.rcnn import BagMaskRCNN
+from volattn.models.one_stage import BagOneStage, fcos, retinanet
+from volattn.models.position_sensitive import ThreeDCE, score_branch
+from volattn.models.rcnn import BagRCNN
 
-CATALOGUE: dict[str, Callable[[ModelConfig, int], BagBackbone]] = {"mask_rcnn": BagMaskRCNN}
+CATALOGUE: dict[Name, Callable[[ModelConfig, int], BagBackbone]] = {
+    "mask_rcnn": partial(BagRCNN, masks=True),
+    "faster_rcnn": BagRCNN,
+    "deformable_faster_rcnn": BagRCNN,
+    "retinanet": partial(BagOneStage, build=retinanet),
+    "fcos": partial(BagOneStage, build=fcos),
+    "rfcn": partial(BagRCNN, branch=score_branch),
+    "three_dce": ThreeDCE,
+    "improved_rfcn": ThreeDCE,
+    "data_level_fusion": ThreeDCE,
+}
+"""What builds each name of `volattn.models.architectures`."""
 
 
 def build_model(config: ModelConfig, classes: Sequence[str]) -> BagBackbone:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from volattn.config import Config
+from volattn.config import Config, merged
+from volattn.models.architectures import ARCHITECTURES, Architecture, Name, find_architecture
 
 Attention = Literal["none", "channel", "spatial", "both"]
 Location = Literal["rpn", "rcnn"]
 Scale = Literal["none", "sqrt", "mean"]
 ContextGrad = Literal["full", "checkpoint", "none"]
-Norm = Literal["group", "frozen"]
+Norm = Literal["group", "frozen", "none"]
 
 
 class AttentionConfig(Config):
@@ -40,28 +42,92 @@ class AttentionConfig(Config):
     context_grad: ContextGrad = "full"
 
 
-class BackboneConfig(Config):
-    """ResNet with a feature pyramid.
+class DeformableConfig(Config):
+    """Deformable convolutions in a ResNet.
 
     Attributes:
-        name: Which ResNet.
+        stages: Whose 3x3 convolutions are deformable, counted as in the papers: 2 is the first residual stage, 5 the
+            last of the published network.
+        modulated: Whether each sampled value is weighed too, by 2 sigmoid(m), so that m = 0 is the plain convolution.
+    """
+
+    stages: tuple[Literal[2, 3, 4, 5], ...] = (3, 4, 5)
+    modulated: bool = False
+
+
+class BackboneConfig(Config):
+    """ResNet with a feature pyramid, or VGG-16 with one map of stride 8 (no fourth pooling).
+
+    Attributes:
+        name: Which network.
         norm: "frozen": FrozenBatchNorm2d, for pretrained weights. "group": GroupNorm, from scratch, so that no result
-            depends on what shares a batch.
+            depends on what shares a batch. "none": VGG-16 as published.
         norm_eps: Epsilon of the frozen norm: 0 for torchvision's COCO weights, 1e-5 for ImageNet's.
-        frozen_stages: How many stages get no gradient, the stem being the first (2 freezes stem and layer1, which is
-            the usual "frozen first stage").
+        frozen_stages: How many stages get no gradient, the stem being a ResNet's first (2 freezes stem and layer1,
+            which is the usual "frozen first stage").
         width: Channels of the first stage; 64 is the published network.
         stages: How many residual stages are kept (4 is the published network).
         pyramid_channels: C of every pyramid level.
+        pyramid_from: The first residual stage with a pyramid level: 1 is stride 4, 2 stride 8.
+        pyramid_top: What follows above the last stage: "pool" (one level, subsampled) or "p6p7" (two, convolved).
+        deformable: Where the convolutions are deformable; null for none.
     """
 
-    name: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"] = "resnet50"
+    name: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg16"] = "resnet50"
     norm: Norm = "frozen"
     norm_eps: float = Field(0.0, ge=0)
     frozen_stages: int = Field(2, ge=0, le=5)
     width: int = Field(64, ge=8)
     stages: int = Field(4, ge=1, le=4)
     pyramid_channels: int = Field(256, ge=8)
+    pyramid_from: int = Field(1, ge=1, le=4)
+    pyramid_top: Literal["pool", "p6p7"] = "pool"
+    deformable: DeformableConfig | None = None
+
+    @property
+    def single_map(self) -> bool:
+        """Whether it gives one map instead of a pyramid."""
+        return self.name == "vgg16"
+
+    @property
+    def stage_levels(self) -> tuple[str, ...]:
+        """Names of the maps that come from a stage, finest first: regions are pooled from these."""
+        return ("0",) if self.single_map else tuple(map(str, range(self.stages - self.pyramid_from + 1)))
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Names of all maps, finest first."""
+        if self.single_map:
+            return self.stage_levels
+        return (*self.stage_levels, *(("pool",) if self.pyramid_top == "pool" else ("p6", "p7")))
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Input pixels to a pixel of each map."""
+        first = 3 if self.single_map else self.pyramid_from + 1
+        return tuple(2 ** (first + place) for place in range(len(self.levels)))
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.single_map:
+            others = ("stages", "pyramid_channels", "pyramid_from", "pyramid_top", "deformable")
+            for key in others:
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(f"{key} has no part in vgg16; leave it out")
+        elif self.norm == "none":
+            raise ValueError(f"norm none is for vgg16; {self.name} takes frozen or group")
+        if self.pyramid_from > self.stages:
+            raise ValueError(
+                f"pyramid_from must be one of the {self.stages} stages, found {self.pyramid_from}"
+            )
+        missing = [
+            stage for stage in (self.deformable.stages if self.deformable else ()) if stage > self.stages + 1
+        ]
+        if missing:
+            raise ValueError(
+                f"deformable.stages names stage {missing[0]}, but the last that is kept is {self.stages + 1}"
+            )
+        return self
 
 
 class ProposalConfig(Config):
@@ -77,6 +143,8 @@ class ProposalConfig(Config):
         before_nms: Proposals kept per level before suppression, in training and in prediction.
         after_nms: Proposals kept per target, in training and in prediction.
         nms_iou: Suppression threshold.
+        min_size: Proposals with a side below are dropped, input pixels.
+        channels: Width of the network's 3x3 convolution; null takes that of the maps.
     """
 
     anchor_sizes: tuple[tuple[float, ...], ...] = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
@@ -87,6 +155,8 @@ class ProposalConfig(Config):
     before_nms: tuple[int, int] = (2000, 1000)
     after_nms: tuple[int, int] = (2000, 1000)
     nms_iou: float = 0.7
+    min_size: float = Field(1e-3, ge=0)
+    channels: int | None = Field(None, ge=8)
 
 
 class RegionConfig(Config):
@@ -96,8 +166,17 @@ class RegionConfig(Config):
         samples: Regions per target that enter the loss.
         positive_fraction: Share of positive ones among them.
         iou: Regions with at least this IoU are positive, below it negative.
+        pooling: How a region is read from a map: "align" (bilinear) or "pool" (cells rounded to the map's pixels; one
+            map only).
         box_pool: Side of the pooled region for the box head.
-        box_channels: Width of the two fully connected layers.
+        box_channels: Width of the fully connected layers.
+        dropout: Share of their outputs that are left out in training.
+        position_channels: Channels of a position-sensitive region (10 in 3DCE).
+        initial_std: Of the normal distribution that the fully connected and the last layers start from; null takes
+            PyTorch's own.
+        box_weights: Factors on the regression targets (x, y, width, height).
+        box_beta: Where the smooth L1 loss of the boxes turns from square to linear.
+        box_loss: Factor on that loss.
         mask_pool: Side of the pooled region for the mask head; its output has twice that side.
         mask_layers: Channels of the mask head's 3x3 convolutions.
         score: Detections below are dropped.
@@ -108,10 +187,49 @@ class RegionConfig(Config):
     samples: int = Field(512, ge=2)
     positive_fraction: float = Field(0.25, gt=0, le=1)
     iou: float = 0.5
+    pooling: Literal["align", "pool"] = "align"
     box_pool: int = 7
     box_channels: int = 1024
+    dropout: float = Field(0.0, ge=0, lt=1)
+    position_channels: int = Field(10, ge=1)
+    initial_std: float | None = Field(None, gt=0)
+    box_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
+    box_beta: float = Field(1 / 9, gt=0)
+    box_loss: float = Field(1.0, gt=0)
     mask_pool: int = 14
     mask_layers: tuple[int, ...] = (256, 256, 256, 256)
+    score: float = 0.05
+    nms_iou: float = 0.5
+    detections: int = 100
+
+
+class DenseConfig(Config):
+    """The head of a one-stage detector, and what is kept at prediction.
+
+    Attributes:
+        anchor_sizes: Sides in input pixels, one tuple per pyramid level, finest first (retinanet).
+        anchor_ratios: Height over width (retinanet).
+        positive_iou: Anchors with at least this IoU are positive (retinanet).
+        negative_iou: Anchors below this IoU are negative (retinanet).
+        radius: Places within so many strides of an object's centre are positive (fcos).
+        candidates: Boxes kept per level before suppression.
+        score: Detections below are dropped.
+        nms_iou: Suppression threshold, within a class.
+        detections: Detections kept per slice.
+    """
+
+    anchor_sizes: tuple[tuple[float, ...], ...] = (
+        (32.0, 40.0, 50.0),
+        (64.0, 80.0, 101.0),
+        (128.0, 161.0, 203.0),
+        (256.0, 322.0, 406.0),
+        (512.0, 645.0, 812.0),
+    )
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    positive_iou: float = 0.5
+    negative_iou: float = 0.4
+    radius: float = Field(1.5, gt=0)
+    candidates: int = Field(1000, ge=1)
     score: float = 0.05
     nms_iou: float = 0.5
     detections: int = 100
@@ -120,16 +238,19 @@ class RegionConfig(Config):
 class ModelConfig(Config):
     """A detector by its catalogue name, and its parts.
 
+    The name decides the defaults of the other values, and which of them have a part in it
+    (`volattn.models.architectures`).
+
     Attributes:
         name: The name in `volattn.models.catalogue`.
-        bag: N, the 2.5D images in a bag; odd. 1 with attention is a gate without context, the control.
+        bag: N, the 2.5D images in a bag; odd. 1 with attention is a gate without context, the control. M of 3DCE.
         slices: S, the adjacent slices that make one 2.5D image; odd.
         mean: Normalisation of the backbone's input, per channel or one for all. ImageNet's values for weights that
             were trained with them.
         std: See `mean`.
     """
 
-    name: Literal["mask_rcnn"] = "mask_rcnn"
+    name: Name = "mask_rcnn"
     bag: int = Field(9, ge=1)
     slices: int = Field(3, ge=1)
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -138,6 +259,34 @@ class ModelConfig(Config):
     backbone: BackboneConfig = BackboneConfig()
     proposals: ProposalConfig = ProposalConfig()
     regions: RegionConfig = RegionConfig()
+    dense: DenseConfig = DenseConfig()
+
+    @property
+    def architecture(self) -> Architecture:
+        """What the name means."""
+        return ARCHITECTURES[self.name]
+
+    @property
+    def uses_context(self) -> bool:
+        """Whether anything looks at the other images of a bag."""
+        return self.architecture.fuses or self.attention.kind != "none"
+
+    @property
+    def images(self) -> int:
+        """The images that a target's bag must hold: N, or 1 where nothing looks at the others."""
+        return self.bag if self.uses_context else 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        known = find_architecture(values.get("name", "mask_rcnn"))
+        return values if known is None else merged(known.defaults, values)
+
+    @model_serializer(mode="wrap")
+    def _write(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return self.architecture.without_unread(write(self))
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -152,14 +301,58 @@ class ModelConfig(Config):
         for key, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.slices):
                 raise ValueError(f"{key} must have 1 or {self.slices} values, found {len(values)}")
-        levels = self.backbone.stages + 1
-        if len(self.proposals.anchor_sizes) != levels:
-            raise ValueError(
-                f"proposals.anchor_sizes must have one tuple for each of the {levels} pyramid levels, "
-                f"found {len(self.proposals.anchor_sizes)}"
-            )
-        if len({len(sizes) for sizes in self.proposals.anchor_sizes}) != 1:
-            raise ValueError(
-                "proposals.anchor_sizes must have equally many sizes on every level: they share a head"
-            )
+        self._check_parts()
+        self._check_anchors()
         return self
+
+    def _check_parts(self) -> None:
+        """Whether the parts are such that this architecture can be made of them."""
+        facts, backbone = self.architecture, self.backbone
+        for key in facts.unread:
+            part, _, name = key.partition(".")
+            given = getattr(self, part)
+            default = type(given)()
+            if (getattr(given, name) != getattr(default, name)) if name else given != default:
+                raise ValueError(f"{key} has no part in {self.name}; leave it out")
+        if self.attention.kind != "none" and self.attention.location not in facts.locations:
+            raise ValueError(
+                f"{self.name} has no place for attention.location={self.attention.location}; set "
+                + (f"attention.location={facts.locations[0]}" if facts.locations else "attention.kind=none")
+            )
+        if facts.fuses and self.attention.context_grad == "none":
+            raise ValueError(
+                f"{self.name} learns through its bag; set attention.context_grad to full or checkpoint"
+            )
+        if facts.single_image and self.bag != 1:
+            raise ValueError(
+                f"{self.name} looks at one image: set bag=1, or name=three_dce, found {self.bag}"
+            )
+        if facts.single_map and not backbone.single_map:
+            raise ValueError(f"{self.name} takes one map: set backbone.name=vgg16, found {backbone.name}")
+        if self.regions.pooling == "pool" and not backbone.single_map:
+            raise ValueError("regions.pooling pool takes one map: set regions.pooling=align, or vgg16")
+        if (backbone.deformable is not None) != (self.name == "deformable_faster_rcnn") and self.name in (
+            "faster_rcnn",
+            "deformable_faster_rcnn",
+        ):
+            raise ValueError(
+                "deformable_faster_rcnn is faster_rcnn with backbone.deformable, e.g. {stages: [3, 4, 5]}: "
+                f"give both or neither, found {self.name} with {backbone.deformable}"
+            )
+        if self.name == "fcos" and (backbone.single_map or backbone.pyramid_channels % 32):
+            raise ValueError("fcos takes a ResNet with backbone.pyramid_channels a multiple of 32")
+
+    def _check_anchors(self) -> None:
+        levels = self.backbone.levels
+        for part, sizes in (("proposals", self.proposals.anchor_sizes), ("dense", self.dense.anchor_sizes)):
+            if part in self.architecture.unread or f"{part}.anchor_sizes" in self.architecture.unread:
+                continue
+            if len(sizes) != len(levels):
+                raise ValueError(
+                    f"{part}.anchor_sizes must have one tuple for each of the {len(levels)} pyramid levels, "
+                    f"found {len(sizes)}"
+                )
+            if len({len(row) for row in sizes}) != 1:
+                raise ValueError(
+                    f"{part}.anchor_sizes must have equally many sizes on every level: they share a head"
+                )

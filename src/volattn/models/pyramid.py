@@ -17,10 +17,10 @@ ContextDescriptors = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class RegionContext:
-    """The bags of the targets, for attention after RoIAlign (location "rcnn").
+    """The bags of the targets, where regions are pooled in every image: attention after RoIAlign, and 3DCE.
 
     Attributes:
-        pyramid: Raw maps of the B context images.
+        pyramid: Maps of the B context images, raw or as 3DCE pools them.
         bags: Integers into B, shape (M, N).
     """
 
@@ -34,7 +34,7 @@ class Attended:
 
     Attributes:
         pyramid: Maps of the M targets, refined if attention sits before the RPN.
-        regions: The bags, if attention sits after RoIAlign.
+        regions: The bags, if regions are pooled in all their images.
         weights: Softmax weights over the bag, (M, N) each, by "channel.LEVEL" and "spatial.LEVEL"; for location
             "rcnn" by "channel.box", ... (means over a target's regions, filled in by `detect`).
     """

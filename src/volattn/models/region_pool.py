@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import MultiScaleRoIAlign
 
 from volattn.models.bag_backbone import build_attention
 from volattn.models.config import AttentionConfig
@@ -16,7 +16,7 @@ from volattn.models.pyramid import AttendedMaps
 class BagRoIAlign(nn.Module):
     """Pools the same boxes in the target and in every image of its bag, and lets the bag refine the target's regions.
 
-    It stands where torchvision's `roi_heads` expect a `MultiScaleRoIAlign`.
+    It stands where torchvision's `roi_heads` expect a pooling.
 
     Args:
         pool: The pooling.
@@ -25,7 +25,7 @@ class BagRoIAlign(nn.Module):
         name: Of the branch ("box", "mask"), under which the weights are reported.
     """
 
-    def __init__(self, pool: MultiScaleRoIAlign, config: AttentionConfig, channels: int, name: str) -> None:
+    def __init__(self, pool: nn.Module, config: AttentionConfig, channels: int, name: str) -> None:
         super().__init__()
         self.pool = pool
         self.attention = build_attention(config, channels)
@@ -34,7 +34,7 @@ class BagRoIAlign(nn.Module):
     @property
     def output_size(self) -> Sequence[int]:
         """Side of the pooled region, as torchvision's heads ask for it."""
-        return self.pool.output_size
+        return cast(Sequence[int], self.pool.output_size)
 
     def forward(
         self, features: AttendedMaps, boxes: list[Tensor], image_shapes: list[tuple[int, int]]

@@ -6,22 +6,37 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.models import get_model_weights
-from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
+from torchvision.models.detection import (
+    FasterRCNN_ResNet50_FPN_Weights,
+    FCOS_ResNet50_FPN_Weights,
+    MaskRCNN_ResNet50_FPN_Weights,
+    RetinaNet_ResNet50_FPN_Weights,
+)
 
+from volattn.models.architectures import Name
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.config import ModelConfig
 
 _IMAGENET_EPS = 1e-5
 _COCO_EPS = 0.0
-_PREDICTORS = r"roi_heads\.(box_predictor|mask_predictor)\."
+_HEADS = r"(roi_heads|detector|position_maps)\."
+_PREDICTORS = r"(roi_heads\.(box_predictor|mask_predictor)|detector\.head\.classification_head\.cls_logits)\."
 _ATTENTION = r"(attention\.|roi_heads\.\w+_roi_pool\.attention\.)"
+_FIRST = ("backbone.body.conv1.weight", "backbone.body.features.0.weight")
+_COCO: dict[Name, Any] = {
+    "mask_rcnn": MaskRCNN_ResNet50_FPN_Weights.COCO_V1,
+    "faster_rcnn": FasterRCNN_ResNet50_FPN_Weights.COCO_V1,
+    "deformable_faster_rcnn": FasterRCNN_ResNet50_FPN_Weights.COCO_V1,
+    "retinanet": RetinaNet_ResNet50_FPN_Weights.COCO_V1,
+    "fcos": FCOS_ResNet50_FPN_Weights.COCO_V1,
+}
 
 
 class Loaded(NamedTuple):
@@ -38,7 +53,9 @@ class Loaded(NamedTuple):
 
 def fitting(config: ModelConfig, source: str) -> ModelConfig:
     """The configuration with the norm's epsilon that the weights of `source` were trained with."""
-    eps = {"imagenet": _IMAGENET_EPS, "coco": _COCO_EPS}.get(source)
+    # torchvision trained its FCOS with the epsilon of ImageNet's weights.
+    coco = _IMAGENET_EPS if config.name == "fcos" else _COCO_EPS
+    eps = {"imagenet": _IMAGENET_EPS, "coco": coco}.get(source)
     if eps is None or config.backbone.norm != "frozen":
         return config
     return config.model_copy(update={"backbone": config.backbone.model_copy(update={"norm_eps": eps})})
@@ -49,7 +66,9 @@ def load_weights(model: BagBackbone, source: str | Path, *, attention: bool = Fa
 
     A classifier's file (ImageNet) gives the body; a detector's (COCO) everything but the class-specific predictors;
     an earlier run's backbone, pyramid and RPN, the heads being new - unless the run is of the same classes and the
-    same network, in which case training goes on from all of it.
+    same network, in which case training goes on from all of it. What a head has that the model does not (masks, for a
+    model of boxes) is left out. An input of more slices than the file's has the file's weights in the middle, and 0
+    beside them.
 
     Args:
         model: The model.
@@ -69,16 +88,21 @@ def load_weights(model: BagBackbone, source: str | Path, *, attention: bool = Fa
         raise ValueError(
             f"{source}: these weights were trained with batch norm; set model.backbone.norm=frozen to use them"
         )
-    if "conv1.weight" in state:
-        state = {f"backbone.body.{key}": tensor for key, tensor in state.items() if not key.startswith("fc.")}
+    if "conv1.weight" in state or "features.0.weight" in state:
+        classifier = ("fc.", "classifier.")
+        state = {f"backbone.body.{k}": tensor for k, tensor in state.items() if not k.startswith(classifier)}
     else:
+        state = _current_names(state)
         same = _same_network(state, own)
         if not same:
             dropped = _PREDICTORS if attention else f"{_PREDICTORS}|{_ATTENTION}"
             if any(re.match(_ATTENTION, key) for key in state):
-                dropped = r"roi_heads\." if attention else rf"roi_heads\.|{_ATTENTION}"
+                dropped = _HEADS if attention else rf"{_HEADS}|{_ATTENTION}"
             state = {key: tensor for key, tensor in state.items() if not re.match(dropped, key)}
-    state = _current_names(state)
+    state = {
+        key: tensor for key, tensor in state.items() if key in own or not re.match(rf"{_HEADS}|rpn\.", key)
+    }
+    state |= {key: _widened(state[key], own[key]) for key in _FIRST if key in state and key in own}
     unknown = sorted(key for key in state if key not in own and not _dropped_stage(key, model.config))
     wrong = sorted(key for key in state if key in own and state[key].shape != own[key].shape)
     copied = {key: tensor for key, tensor in state.items() if key in own and key not in wrong}
@@ -121,17 +145,19 @@ def _read(config: ModelConfig, source: str | Path) -> Mapping[str, Tensor]:
 
 def _download(config: ModelConfig, source: str) -> Mapping[str, Tensor]:
     backbone = config.backbone
-    if backbone.width != 64 or backbone.norm != "frozen" or config.slices != 3:
+    norms = ("none", "frozen") if backbone.single_map else ("frozen",)
+    if backbone.width != 64 or backbone.norm not in norms or config.slices < 3:
         raise ValueError(
-            f"--weights {source}: needs backbone.width=64, backbone.norm=frozen and slices=3, "
+            f"--weights {source}: needs backbone.width=64, backbone.norm={' or '.join(norms)} and slices=3 or more, "
             f"found {backbone.width}, {backbone.norm} and {config.slices}"
         )
     if source == "coco":
         if backbone.name != "resnet50":
             raise ValueError(f"--weights coco: published for resnet50 only, the model has {backbone.name}")
-        weights = MaskRCNN_ResNet50_FPN_Weights.COCO_V1
+        weights = _COCO[config.name]
     else:
-        weights = next(w for w in get_model_weights(backbone.name) if w.name == "IMAGENET1K_V1")
+        name = "vgg16_bn" if backbone.single_map and backbone.norm == "frozen" else backbone.name
+        weights = next(w for w in get_model_weights(name) if w.name == "IMAGENET1K_V1")
     try:
         return weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:
@@ -147,15 +173,29 @@ def _current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         (r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$", r"\1.0.\2"),
         (r"^rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1"),
     )
+    # FCOS has a norm in its towers and keeps their numbers; RetinaNet's count convolution and ReLU.
+    mixed = any(key.endswith("head.regression_head.bbox_ctrness.weight") for key in state)
     renamed: dict[str, Tensor] = {}
     for key, tensor in state.items():
         for pattern, replacement in rules:
             key = re.sub(pattern, replacement, key)
+        key = re.sub(r"^head\.", "detector.head.", key)
+        tower = re.match(r"^(detector\.head\.\w+\.conv)\.(\d+)\.(weight|bias)$", key)
+        if tower and not mixed:
+            key = f"{tower[1]}.{int(tower[2]) // 2}.0.{tower[3]}"
         found = re.match(r"^roi_heads\.mask_head\.mask_fcn(\d+)\.(weight|bias)$", key)
         if found:
             key = f"roi_heads.mask_head.{int(found[1]) - 1}.0.{found[2]}"
         renamed[key] = tensor
     return renamed
+
+
+def _widened(weight: Tensor, own: Tensor) -> Tensor:
+    """A first convolution for more input channels than it was trained with: its own in the middle, 0 beside them."""
+    beside = own.shape[1] - weight.shape[1]
+    if beside <= 0 or beside % 2:
+        return weight
+    return torch.nn.functional.pad(weight, (0, 0, 0, 0, beside // 2, beside // 2))
 
 
 def _same_network(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:

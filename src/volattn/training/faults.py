@@ -79,14 +79,14 @@ def memory_advice(recipe: Recipe) -> Iterator[None]:
 
 def _advice(recipe: Recipe) -> str:
     """What to lower first: from what leaves the result as it is to what changes it."""
-    step, attention = recipe.step, recipe.model.attention
+    step, model = recipe.step, recipe.model
     if step.slabs > 1:
         accumulate = step.accumulate * step.slabs
         return (
             f"lower step.slabs from {step.slabs} to 1 and raise step.accumulate to {accumulate} (the same "
             f"step, one slab at a time)"
         )
-    if attention.kind != "none" and attention.context_grad == "full":
+    if model.images > 1 and model.attention.context_grad == "full":
         return "set model.attention.context_grad to checkpoint (the same gradient, computed slice by slice)"
     if step.targets > 1:
         return (

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from volattn.config import Config
+from volattn.config import Config, merged, read_values
+from volattn.models.architectures import find_architecture
 from volattn.models.config import ModelConfig
 from volattn.preprocessing.plan import Plan
 from volattn.slabs.augment import AugmentConfig
@@ -16,7 +19,8 @@ from volattn.slabs.images import STRIDE
 from volattn.slabs.loader import SlabConfig
 from volattn.training.schedule import ScheduleConfig
 
-_SHIPPED = files("volattn.training") / "recipes"
+_SHIPPED = Path(str(files("volattn.training") / "recipes"))
+_ROWS = _SHIPPED / "rows.yaml"
 
 
 class StepConfig(Config):
@@ -82,6 +86,7 @@ class Recipe(Config):
 
     Attributes:
         name: What results call it.
+        row: The row of the paper's tables that it stands for, if any.
         weights: Where the weights start: none, imagenet, coco, demo, a file or an earlier run.
         seed: Decides the split, the initial weights, the order of slabs, their augmentation and all sampling.
         precision: "no" is float32 throughout; "bf16" and "fp16" are automatic mixed precision.
@@ -96,6 +101,7 @@ class Recipe(Config):
     """
 
     name: str = "custom"
+    row: str | None = None
     weights: str = "none"
     seed: int = Field(default=0, ge=0)
     precision: Literal["no", "bf16", "fp16"] = "no"
@@ -112,7 +118,7 @@ class Recipe(Config):
     def slabs(self) -> SlabConfig:
         """The slabs that this model and these steps ask for; a model without attention needs no bags."""
         return SlabConfig(
-            bag=1 if self.model.attention.kind == "none" else self.model.bag,
+            bag=self.model.images,
             slices=self.model.slices,
             stride=STRIDE,
             targets=self.step.targets,
@@ -122,18 +128,66 @@ class Recipe(Config):
 
 
 def shipped() -> tuple[str, ...]:
-    """Names of the recipes in the package."""
-    return tuple(sorted(entry.name[:-5] for entry in _SHIPPED.iterdir() if entry.name.endswith(".yaml")))
+    """Names of the recipes in the package: those with a file, then the rows of the paper's tables."""
+    return (*sorted(_files()), *_rows())
 
 
 def load_recipe(source: str | Path) -> Recipe:
     """Reads a recipe of the package by its name, or any other by its path.
 
+    A recipe may say `base: NAME` (or the path of a file, from its own folder): its values then go before those of
+    the base. A model of another name takes over from the base what it reads itself.
+
     Raises:
         ValueError: There is no such recipe, or a key or value of it does not fit.
     """
-    if str(source) in shipped():
-        return Recipe.read(Path(str(_SHIPPED / f"{source}.yaml")))
-    if Path(source).suffix in (".yaml", ".json"):
-        return Recipe.read(source)
-    raise ValueError(f"{source}: no such recipe; give {' or '.join(shipped())}, or the path of a .yaml file")
+    return Recipe.parse(_values(str(source), Path(), ()), str(source))
+
+
+def _files() -> dict[str, Path]:
+    return {path.stem: path for path in _SHIPPED.glob("*.yaml") if path != _ROWS}
+
+
+def _rows() -> dict[str, dict[str, Any]]:
+    return {name: {"name": name, **changes} for name, changes in read_values(_ROWS).items()}
+
+
+def _values(source: str, folder: Path, above: tuple[str, ...]) -> Any:
+    """What a recipe says, on what its base says.
+
+    Args:
+        source: A name, or a path from `folder`.
+        folder: Where the recipe lies that names this one.
+        above: The recipes that this is a base of.
+    """
+    rows, named = _rows(), _files()
+    if source in rows:
+        values, place = rows[source], _SHIPPED
+    elif source in named or Path(source).suffix in (".yaml", ".json"):
+        path = named.get(source, folder / source)
+        values, place = read_values(path), path.parent
+        source = str(path)
+    else:
+        near = difflib.get_close_matches(source, [*named, *rows], n=3, cutoff=0.5)
+        meant = f"did you mean {' or '.join(near)}?" if near else "`volattn info` lists them;"
+        raise ValueError(f"{source}: no such recipe; {meant} any other is the path of a .yaml file")
+    if not isinstance(values, Mapping) or "base" not in values:
+        return values
+    changes = {key: value for key, value in values.items() if key != "base"}
+    base = str(values["base"])
+    if source in above:
+        raise ValueError(f"{source}: is a base of itself ({' > '.join((*above, source))})")
+    below = _values(base, place, (*above, source))
+    if not isinstance(below, Mapping):
+        raise ValueError(f"{source}: its base {base} is not a recipe")
+    return merged(_handed_on(below, changes), changes)
+
+
+def _handed_on(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What a base gives to a recipe: neither its name nor what another model does not read."""
+    kept = {key: value for key, value in base.items() if key not in ("name", "row")}
+    model, theirs = changes.get("model"), kept.get("model")
+    facts = find_architecture(model.get("name")) if isinstance(model, Mapping) else None
+    if facts is not None and isinstance(theirs, Mapping):
+        kept["model"] = facts.without_unread(theirs)
+    return kept

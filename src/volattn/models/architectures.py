@@ -1,0 +1,140 @@
+"""What a name in the catalogue means for a configuration: its defaults, what it reads, where attention can sit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Name = Literal[
+    "mask_rcnn",
+    "faster_rcnn",
+    "deformable_faster_rcnn",
+    "retinanet",
+    "fcos",
+    "rfcn",
+    "three_dce",
+    "improved_rfcn",
+    "data_level_fusion",
+]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How a name in the catalogue shapes its configuration.
+
+    Attributes:
+        summary: What it is, in a few words.
+        defaults: Values that are its own, nested as in `ModelConfig`; what a configuration says goes before them.
+        unread: Keys, "part" or "part.key", that have no part in it: set otherwise they are an error, and they are not
+            written.
+        locations: Where volumetric attention can sit; empty if it has no place.
+        single_map: Whether it takes one map instead of a pyramid.
+        fuses: Whether it looks at its bag by itself, without volumetric attention.
+        single_image: Whether its bag is the target alone.
+    """
+
+    summary: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
+    locations: tuple[Literal["rpn", "rcnn"], ...] = ("rpn", "rcnn")
+    single_map: bool = False
+    fuses: bool = False
+    single_image: bool = False
+
+    def without_unread(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of a model, nested, without those that have no part in it."""
+        return {
+            part: {key: value for key, value in given.items() if f"{part}.{key}" not in self.unread}
+            if isinstance(given, Mapping)
+            else given
+            for part, given in values.items()
+            if part not in self.unread
+        }
+
+
+_MASKS = ("regions.mask_pool", "regions.mask_layers")
+_POSITIONS = "regions.position_channels"
+_ONE_STAGE: dict[str, Any] = {"unread": ("proposals", "regions"), "locations": ("rpn",)}
+_VGG: dict[str, Any] = {
+    "backbone": {"name": "vgg16", "norm": "none", "frozen_stages": 0},
+    "proposals": {"anchor_sizes": [[16, 24, 32, 48, 96]]},
+}
+_PLAIN: dict[str, Any] = {**_VGG, "attention": {"kind": "none"}, "regions": {"box_channels": 2048}}
+
+ARCHITECTURES: dict[Name, Architecture] = {
+    "mask_rcnn": Architecture(
+        "boxes and masks on a pyramid",
+        unread=("dense", _POSITIONS, "regions.box_beta", "regions.box_loss"),
+    ),
+    "faster_rcnn": Architecture("boxes on a pyramid or on one map", unread=("dense", _POSITIONS, *_MASKS)),
+    "deformable_faster_rcnn": Architecture(
+        "the same, deformable convolutions in the backbone",
+        defaults={"backbone": {"deformable": {}}},
+        unread=("dense", _POSITIONS, *_MASKS),
+    ),
+    "retinanet": Architecture(
+        "one stage, anchors",
+        defaults={"backbone": {"pyramid_from": 2, "pyramid_top": "p6p7"}},
+        unread=(*_ONE_STAGE["unread"], "dense.radius"),
+        locations=_ONE_STAGE["locations"],
+    ),
+    "fcos": Architecture(
+        "one stage, without anchors",
+        defaults={"backbone": {"pyramid_from": 2, "pyramid_top": "p6p7"}},
+        unread=(
+            *_ONE_STAGE["unread"],
+            "dense.anchor_sizes",
+            "dense.anchor_ratios",
+            "dense.positive_iou",
+            "dense.negative_iou",
+        ),
+        locations=_ONE_STAGE["locations"],
+    ),
+    "rfcn": Architecture(
+        "position-sensitive score maps, averaged",
+        defaults=_VGG,
+        unread=(
+            "dense",
+            _POSITIONS,
+            *_MASKS,
+            "regions.box_channels",
+            "regions.dropout",
+            "regions.initial_std",
+        ),
+        locations=("rpn",),
+        single_map=True,
+    ),
+    "three_dce": Architecture(
+        "position-sensitive maps of M images, fused before the last layer",
+        defaults={**_PLAIN, "bag": 3},
+        unread=("dense", *_MASKS),
+        locations=(),
+        single_map=True,
+        fuses=True,
+    ),
+    "improved_rfcn": Architecture(
+        "three_dce with M = 1",
+        defaults={**_PLAIN, "bag": 1},
+        unread=("dense", *_MASKS),
+        locations=(),
+        single_map=True,
+        fuses=True,
+        single_image=True,
+    ),
+    "data_level_fusion": Architecture(
+        "three_dce with M = 1 and 11 slices as channels",
+        defaults={**_PLAIN, "bag": 1, "slices": 11, "mean": [0.449], "std": [0.226]},
+        unread=("dense", *_MASKS),
+        locations=(),
+        single_map=True,
+        fuses=True,
+        single_image=True,
+    ),
+}
+"""The facts behind each name of `volattn.models.catalogue`."""
+
+
+def find_architecture(name: object) -> Architecture | None:
+    """What a name means, whatever it is; None if there is no such name."""
+    return next((facts for known, facts in ARCHITECTURES.items() if known == name), None)

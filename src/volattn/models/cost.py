@@ -1,0 +1,156 @@
+"""What a model costs, from shapes alone: nothing is computed, so no machine is too small to ask."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from volattn.models.bag_backbone import BagBackbone
+from volattn.models.catalogue import build_model
+from volattn.models.config import ContextGrad, ModelConfig
+from volattn.models.pyramid import Attended
+from volattn.models.rcnn import BagRCNN
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model costs.
+
+    Attributes:
+        parameters: Numbers that are learnt or frozen; buffers are not counted.
+        flops: Floating point operations for one slice of a streamed volume: an image is encoded once, attended to its
+            bag and detected in, with as many regions as prediction keeps at most. A multiplication and an addition are
+            two.
+        memory: Bytes that the backward pass keeps for one target with its bag, in float32, by
+            `attention.context_grad`, as far as the model can be trained so; weights, gradients and the optimiser's
+            state are not in it.
+    """
+
+    parameters: int
+    flops: int
+    memory: dict[ContextGrad, int]
+
+
+def measure(config: ModelConfig, classes: Sequence[str], size: int) -> Cost:
+    """Runs a model on shapes.
+
+    Args:
+        config: The model.
+        classes: See `build_model`.
+        size: Side of the input, pixels.
+    """
+    with torch.device("meta"):
+        model = build_model(config, classes)
+    return Cost(
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        flops=_flops(model.eval(), size),
+        memory=_memory_by_mode(config, classes, size),
+    )
+
+
+@torch.no_grad()
+def _flops(model: BagBackbone, size: int) -> int:
+    images = torch.empty(1, model.config.slices, size, size, device="meta")
+    bags = torch.arange(model.bag)[None]
+    counter = FlopCounterMode(
+        display=False, custom_mapping={torch.ops.torchvision.deform_conv2d: _deformable_flops}
+    )
+    with counter:
+        pyramid = model.encode(images)
+        context = {
+            name: tensor.expand(model.bag, *tensor.shape[1:])
+            for name, tensor in model.describe(pyramid).items()
+        }
+        attended = model.attend(pyramid, context, bags)
+        proposals, regions = model.config.proposals, model.config.regions
+        _heads(model, attended, size, proposals.after_nms[1], regions.detections)
+    return counter.get_total_flops()
+
+
+def _memory_by_mode(config: ModelConfig, classes: Sequence[str], size: int) -> dict[ContextGrad, int]:
+    modes: list[ContextGrad] = ["full", "checkpoint"]
+    if not config.architecture.fuses:
+        modes.append("none")
+    if config.images == 1:
+        return dict.fromkeys(modes, _memory(config, classes, size, "full"))
+    return {mode: _memory(config, classes, size, mode) for mode in modes}
+
+
+def _memory(config: ModelConfig, classes: Sequence[str], size: int, mode: ContextGrad) -> int:
+    attention = config.attention.model_copy(update={"context_grad": mode})
+    with torch.device("meta"):
+        model = build_model(config.model_copy(update={"attention": attention}), classes).train()
+    middle = torch.tensor([model.bag // 2])
+    bags = torch.arange(model.bag)[None]
+    with _kept(model) as kept:
+        images = torch.empty(model.bag, config.slices, size, size, device="meta")
+        attended = model.attend_slab(images, bags, middle)
+        regions = config.regions
+        positive = math.ceil(regions.samples * regions.positive_fraction)
+        outputs = _heads(model, attended, size, regions.samples, positive)
+    bytes_kept = sum(kept.values())
+    del outputs, attended
+    if mode == "checkpoint":
+        # While an image of the context is computed again, what its own backward pass needs is there too.
+        with _kept(model) as again:
+            described = model.describe(model.encode(images[:1]))
+        bytes_kept += sum(again.values())
+        del described
+    return bytes_kept
+
+
+@contextmanager
+def _kept(model: BagBackbone) -> Iterator[dict[int, int]]:
+    """Bytes that autograd keeps, by storage; the model's own weights are not counted."""
+    own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield kept
+
+
+def _heads(model: BagBackbone, attended: Attended, size: int, regions: int, masked: int) -> list[Any]:
+    """What `detect` computes, but for choosing boxes: that depends on values, and costs little.
+
+    Args:
+        model: A detector of the catalogue.
+        attended: One target.
+        size: Side of the input, pixels.
+        regions: Regions of it that reach the box head.
+        masked: Regions that reach the mask head.
+    """
+    maps = attended.maps()
+    if not isinstance(model, BagRCNN):
+        return [cast(Any, model).detector.head(list(maps.values()))]
+    heads = cast(Any, model.roi_heads)
+
+    def pooled(pool: Any, count: int) -> Tensor:
+        # Sides from the finest anchor to the whole image, so that every level has some.
+        sides = torch.logspace(math.log2(8), math.log2(size), count, base=2)
+        return pool(maps, [torch.stack([sides * 0, sides * 0, sides, sides], dim=1)], [(size, size)])
+
+    outputs = [cast(Any, model.rpn).head(list(maps.values()))]
+    outputs.append(heads.box_predictor(heads.box_head(pooled(heads.box_roi_pool, regions))))
+    if heads.has_mask():
+        outputs.append(heads.mask_predictor(heads.mask_head(pooled(heads.mask_roi_pool, masked))))
+    return outputs
+
+
+def _deformable_flops(
+    images: Sequence[int], weight: Sequence[int], *others: Any, out_shape: Sequence[int], **options: Any
+) -> int:
+    """As the plain convolution; sampling is not counted, nor is it for others."""
+    return 2 * math.prod(weight[1:]) * math.prod(out_shape)

@@ -1,0 +1,100 @@
+"""What there is to train: the catalogue and the recipes, with their sizes and what they stand for."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+
+from volattn.models.architectures import ARCHITECTURES
+from volattn.models.config import ModelConfig
+from volattn.models.cost import Cost, measure
+from volattn.reporting.tables import Cell, Column, Table
+from volattn.training.recipe import load_recipe, shipped
+
+SIZE = 512
+"""Side of the input at which the catalogue is measured, pixels."""
+
+CLASSES = ("lesion",)
+
+_SIZES = (
+    Column("px"),
+    Column("N"),
+    Column("parameters, M", ".1f"),
+    Column("GFLOPs a slice", ".0f"),
+    Column("full", ".0f"),
+    Column("checkpoint", ".0f"),
+    Column("none", ".0f"),
+)
+_MEMORY = "last columns: MiB that training keeps for a target with its bag, by context_grad"
+
+Progress = Callable[[str, int, int], None]
+
+
+def names() -> tuple[str, ...]:
+    """All that can be asked for: architectures, then recipes."""
+    return (*ARCHITECTURES, *shipped())
+
+
+def check_names(wanted: Iterable[str]) -> None:
+    """Whether these are names of the catalogue or of recipes.
+
+    Raises:
+        ValueError: One is not; near ones are offered.
+    """
+    known = names()
+    for name in wanted:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+            raise ValueError(
+                f"{name}: is neither in the catalogue nor a recipe; "
+                + (f"did you mean {' or '.join(near)}?" if near else "without a name, all are listed")
+            )
+
+
+def survey(wanted: Sequence[str] = (), progress: Progress | None = None) -> list[Table]:
+    """Tables of the catalogue and of the recipes.
+
+    Args:
+        wanted: Names that are listed; all if there is none.
+        progress: Told what is being measured, how many are done and how many there are.
+
+    Raises:
+        ValueError: A name is not known.
+    """
+    check_names(wanted)
+    chosen = [name for name in names() if not wanted or name in wanted]
+    catalogue: list[tuple[Cell, ...]] = []
+    recipes: list[tuple[Cell, ...]] = []
+    for done, name in enumerate(chosen, start=1):
+        facts = next((known for key, known in ARCHITECTURES.items() if key == name), None)
+        if facts is not None:
+            config = ModelConfig.parse({"name": name}, name)
+            where = ", ".join(facts.locations) or "-"
+            catalogue.append((name, *_sizes(config, SIZE), where, facts.summary))
+        else:
+            recipe = load_recipe(name)
+            recipes.append((name, *_sizes(recipe.model, recipe.plan.size), recipe.model.name, recipe.row))
+        if progress is not None:
+            progress("measure", done, len(chosen))
+    tables = (
+        Table(
+            f"Catalogue, as it is without further values; {_MEMORY}.",
+            (Column("name"), *_SIZES, Column("attention"), Column("what it is")),
+            tuple(catalogue),
+        ),
+        Table(
+            f"Recipes; {_MEMORY}.",
+            (Column("name"), *_SIZES, Column("model"), Column("stands for")),
+            tuple(recipes),
+        ),
+    )
+    return [table for table in tables if table.rows]
+
+
+def _sizes(config: ModelConfig, size: int) -> tuple[Cell, ...]:
+    cost: Cost = measure(config, CLASSES, size)
+    memory = (
+        None if (kept := cost.memory.get(mode)) is None else kept / 2**20
+        for mode in ("full", "checkpoint", "none")
+    )
+    return size, config.images, cost.parameters / 1e6, cost.flops / 1e9, *memory

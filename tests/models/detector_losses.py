@@ -1,0 +1,59 @@
+"""Losses and gradients of the small detectors; run as a program, it writes down their first losses."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from small_detectors import detectors, images_of, made, targets_of
+from torch import Tensor
+
+from volattn.models.config import ModelConfig
+from volattn.models.rcnn import total
+
+GOLDEN = Path(__file__).with_suffix(".json")
+BAGS = torch.tensor([[0, 0, 1, 2, 3], [1, 2, 3, 4, 5], [3, 4, 5, 6, 7]])
+AT = torch.tensor([1, 3, 5])
+
+
+def images_for(config: ModelConfig) -> Tensor:
+    return images_of(slices=config.slices)
+
+
+def bags_for(config: ModelConfig) -> Tensor:
+    return BAGS if config.images > 1 else AT[:, None]
+
+
+def targets_for(config: ModelConfig, count: int = 3) -> list[dict[str, Tensor]]:
+    """With masks only where the model has masks."""
+    wanted = {"boxes", "labels"} | ({"masks"} if config.name == "mask_rcnn" else set())
+    return [{key: one[key] for key in one.keys() & wanted} for one in targets_of(count)]
+
+
+def losses_and_gradients(
+    model: torch.nn.Module, images: Tensor, bags: Tensor, at: Tensor
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    model.train().zero_grad()
+    torch.manual_seed(7)
+    config = model.config
+    assert isinstance(config, ModelConfig)
+    losses = model(images, bags, at, targets_for(config, len(at)))
+    total(losses).backward()
+    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    return losses, gradients
+
+
+def first_losses(config: ModelConfig) -> dict[str, float]:
+    """Of a new model with random gates, on fixed images."""
+    losses, _ = losses_and_gradients(made(config), images_for(config), bags_for(config), AT)
+    return {name: loss.item() for name, loss in losses.items()}
+
+
+if __name__ == "__main__":
+    found = {name: first_losses(config) for name, config in detectors().items()}
+    GOLDEN.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    print(GOLDEN.read_text(encoding="utf-8"))
