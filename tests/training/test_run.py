@@ -13,6 +13,7 @@ from small_runs import PLAN, small_recipe, write_store
 
 from volattn.checkpoints import load_folder
 from volattn.datasets.splits import Split, make_split
+from volattn.models.config import ModelConfig
 from volattn.preprocessing.store import Store
 from volattn.training.recipe import Recipe
 from volattn.training.run import train
@@ -197,3 +198,10 @@ def test_metrics_say_what_json_can(store: Store, tmp_path: Path) -> None:
     for row in rows(tmp_path / "run"):
         for value in row.values():
             assert not isinstance(value, float) or np.isfinite(value)
+
+
+def test_a_detector_of_boxes_is_refused_before_anything_is_written(store: Store, tmp_path: Path) -> None:
+    boxes = Recipe(name="boxes", plan=PLAN, model=ModelConfig(name="faster_rcnn"))
+    with pytest.raises(ValueError, match="recipe boxes: faster_rcnn finds boxes"):
+        train(boxes, store.path, tmp_path / "run", cpu=True)
+    assert not (tmp_path / "run").exists()

@@ -19,7 +19,7 @@ from volattn.io.lock import sole_writer
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.catalogue import build_model
 from volattn.models.weights import fitting, load_weights
-from volattn.preprocessing.store import Store
+from volattn.preprocessing.store import BoxedCase, Store
 from volattn.provenance import commit, versions
 from volattn.slabs.loader import SlabDataset
 from volattn.training.estimate import estimate
@@ -105,6 +105,7 @@ def train(
         recipe = recipe.model_copy(update={"weights": weights})
     store = Store.open(store_path)
     _check_plan(recipe, store)
+    _check_masks(recipe, store)
     split = choose_split(store, recipe, fold, splits)
     dataset = SlabDataset(
         store, split.train, recipe.slabs, augment=recipe.augment, seed=recipe.seed, size=recipe.plan.size
@@ -204,6 +205,20 @@ def _check_plan(recipe: Recipe, store: Store) -> None:
         raise ValueError(
             f"{store.path}: was prepared with another plan than recipe {recipe.name} has (plan.{changed[0]}"
             f"); prepare the data set with --recipe {recipe.name}, or give the store's value with --set"
+        )
+
+
+def _check_masks(recipe: Recipe, store: Store) -> None:
+    """Validation scores masks, so that both the network and the data need them."""
+    if recipe.model.name != "mask_rcnn":
+        raise ValueError(
+            f"recipe {recipe.name}: {recipe.model.name} finds boxes, and a run cannot be validated by boxes yet; "
+            f"train mask_rcnn"
+        )
+    if any(isinstance(store.case(name), BoxedCase) for name in store.names):
+        raise ValueError(
+            f"{store.path}: its lesions are known by boxes, and a run cannot learn from boxes alone yet; "
+            f"use a data set with label maps"
         )
 
 
