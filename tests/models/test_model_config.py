@@ -62,7 +62,7 @@ def test_without_attention_one_image_is_enough() -> None:
 
 def test_the_demo_model_reads_as_before() -> None:
     read = ModelFolder.read(DEMO / "config.json").model
-    assert (read.name, read.bag, read.backbone.name, read.backbone.width) == ("mask_rcnn", 5, "resnet18", 48)
+    assert (read.name, read.bag, read.backbone.name, read.backbone.width) == ("mask_rcnn", 5, "resnet18", 32)
     assert read.backbone.levels == ("0", "1", "2", "3", "pool")
     assert read.backbone.deformable is None
     assert (read.regions.box_weights, read.proposals.channels) == ((10, 10, 5, 5), None)
