@@ -25,6 +25,8 @@ COUNT_MEDIAN, COUNT_LOG_SD, COUNT_MOST = 4.0, 1.0, 76
 """Lesions in a case: log-normal, 80 % of cases have 1 to 14."""
 
 LEAST_DISTRACTORS = 5
+WIDEST_COURSE = 25.0
+"""mm; no vessel or duct of the liver is wider: a wider look-alike is partial volume."""
 _GAP = 3.0  # mm between neighbours, so that two never look like one
 
 Kind = Literal["lesion", "vessel", "duct", "partial volume"]
@@ -228,7 +230,7 @@ def _paint_distractor(
     lesion_depth = look.diameter * look.flatness
     # A lesion thinner than a slice fades in it; its look-alike must fade as much.
     faded = look.contrast * min(1.0, 0.8 * lesion_depth / spacing)
-    if spacing < 0.35 * look.diameter and rng.random() < 0.5:
+    if spacing < 0.35 * look.diameter and (look.diameter > WIDEST_COURSE or rng.random() < 0.5):
         # One slice of fat or fissure, cut flat: the whole of it in that slice, nothing in the next.
         middle = (np.floor(centre[2] / spacing) + 0.5) * spacing
         centre = np.array([centre[0], centre[1], middle])
