@@ -14,7 +14,9 @@ from small_detectors import made, small_config
 from torch import Tensor
 
 from volattn.inference.stream import SliceDetections, mean_weights, plan_stream, stream, stream_order
+from volattn.models.architectures import Name
 from volattn.models.bag_backbone import BagBackbone
+from volattn.models.catalogue import CATALOGUE
 from volattn.slabs.images import bag_centres, image_slices
 
 SIDE = 64
@@ -67,6 +69,19 @@ def test_plan_encodes_and_detects_each_slice_once_and_holds_little(depth: int, b
         assert not [z for z in waiting if set(bag_centres(z, depth, bag).tolist()) <= encoded]
 
 
+@given(data=st.data(), depth=st.integers(1, 40), bag=st.sampled_from([1, 3, 5, 9]), batch=st.integers(1, 4))
+@settings(max_examples=40)
+def test_plan_for_some_targets_encodes_their_bags_and_no_more(
+    data: st.DataObject, depth: int, bag: int, batch: int
+) -> None:
+    targets = data.draw(st.lists(st.integers(0, depth - 1), unique=True))
+    steps = plan_stream(depth, bag, batch, targets)
+    needed = {z for target in targets for z in {target, *bag_centres(target, depth, bag).tolist()}}
+    assert sorted(z for step in steps for z in step.encode) == sorted(needed)
+    assert sorted(z for step in steps for z in step.detect) == sorted(targets)
+    assert sorted(z for step in steps for z in step.drop) == sorted(needed)
+
+
 def test_order_is_three_passes_the_second_from_the_end() -> None:
     assert stream_order(9) == [0, 3, 6, 8, 5, 2, 1, 4, 7]
     assert stream_order(7) == [0, 3, 6, 1, 4, 2, 5]
@@ -99,9 +114,28 @@ def test_stream_equals_bags_from_scratch(
         np.testing.assert_array_equal(found[z].labels, wanted["labels"])
         np.testing.assert_allclose(found[z].scores, wanted["scores"], atol=1e-6)
         np.testing.assert_allclose(found[z].boxes, wanted["boxes"], atol=1e-4)
-        np.testing.assert_allclose(found[z].masks, wanted["masks"][:, 0], atol=1e-3)
+        masks = found[z].masks
+        assert masks is not None
+        np.testing.assert_allclose(masks, wanted["masks"][:, 0], atol=1e-3)
         assert all(row.shape == (bag,) for row in found[z].weights.values())
         assert bool(found[z].weights) == (attention.get("kind") != "none")
+
+
+@pytest.mark.parametrize("name", sorted(CATALOGUE))
+def test_stream_of_some_targets_equals_the_whole(name: Name) -> None:
+    """For every detector; what finds boxes says that it has no masks."""
+    model = made(small_config(5, name)).eval()
+    volume, targets = volume_of(11), [7, 2]
+    read = reader(volume, model.config.slices)
+    whole = dict(stream(model, read, len(volume)))
+    some = dict(stream(model, read, len(volume), targets=targets, batch=2))
+    assert sorted(some) == sorted(targets)
+    for z, found in some.items():
+        assert len(found.scores) > 0
+        np.testing.assert_array_equal(found.labels, whole[z].labels)
+        np.testing.assert_allclose(found.scores, whole[z].scores, atol=1e-6)
+        np.testing.assert_allclose(found.boxes, whole[z].boxes, atol=1e-4)
+        assert (found.masks is None) == (name != "mask_rcnn")
 
 
 def test_context_matters_to_the_comparison() -> None:

@@ -92,6 +92,7 @@ def score_maps(
     Returns:
         (classes, h, w): a mask at threshold T is where the map reaches T.
     """
+    assert detections.masks is not None, "a detector of boxes has no maps"
     maps = np.zeros((classes, *shape), np.float32)
     filled = input_shape(*shape, size)
     for label, score, mask, box in zip(
@@ -222,6 +223,7 @@ class Stitcher:
         return Patch(slice(top, bottom), slice(left, right), values)
 
     def _paste(self, detections: SliceDetections, row: int) -> Patch:
+        assert detections.masks is not None, "boxes are linked, not stitched"
         return paste(detections.masks[row], detections.boxes[row], self.shape[1:], self.filled)
 
     def _speakers(self, lesions: NDArray[np.unsignedinteger], count: int) -> list[Best]:
@@ -291,6 +293,6 @@ def _subset(detections: SliceDetections, chosen: Sequence[int] | NDArray[np.intp
         detections.boxes[chosen],
         detections.labels[chosen],
         detections.scores[chosen],
-        detections.masks[chosen],
+        None if detections.masks is None else detections.masks[chosen],
         detections.weights,
     )

@@ -28,7 +28,7 @@ class SliceDetections:
         boxes: (n, 4) float32, xyxy in input pixels, half-open.
         labels: (n,) int64 from 1, the lesion last.
         scores: (n,) float32 in [0, 1].
-        masks: (n, m, m) float16, probabilities in the m x m cells of the box.
+        masks: (n, m, m) float16, probabilities in the m x m cells of the box; None from a detector of boxes.
         weights: Softmax weights over the slice's bag, (N,) float32 each, by "channel.LEVEL" and
             "spatial.LEVEL"; empty without attention.
     """
@@ -36,7 +36,7 @@ class SliceDetections:
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
     scores: NDArray[np.float32]
-    masks: NDArray[np.float16]
+    masks: NDArray[np.float16] | None
     weights: dict[str, NDArray[np.float32]]
 
 
@@ -70,27 +70,30 @@ def stream_order(depth: int) -> list[int]:
     return order + [z for rest in passes.values() for z in rest]
 
 
-def plan_stream(depth: int, bag: int, batch: int = 1) -> list[Step]:
+def plan_stream(depth: int, bag: int, batch: int = 1, targets: Sequence[int] | None = None) -> list[Step]:
     """Which images to encode, which targets to detect and what to forget, step by step.
 
     Args:
         depth: Z, the slices of the volume.
         bag: N, odd; 1 needs no context.
         batch: Images encoded in a step.
+        targets: The slices to detect in, each once; all of them by default.
 
     Returns:
-        Steps in which every slice is encoded once and detected once. For a batch of 1 at most (N + 1) / 2
-        targets wait at any time and at most N + 2 images are needed by others.
+        Steps in which every target is detected once and every slice of their bags encoded once, no other. For a
+        batch of 1 and all slices at most (N + 1) / 2 targets wait at any time and at most N + 2 images are needed by
+        others.
     """
-    bags = [set(bag_centres(z, depth, bag).tolist()) | {z} for z in range(depth)]
-    users: dict[int, list[int]] = {z: [] for z in range(depth)}
-    for target, images in enumerate(bags):
+    wanted = range(depth) if targets is None else targets
+    bags = {z: set(bag_centres(z, depth, bag).tolist()) | {z} for z in wanted}
+    users: dict[int, list[int]] = {}
+    for target, images in bags.items():
         for image in images:
-            users[image].append(target)
-    missing = [len(images) for images in bags]
-    uses = Counter({image: len(targets) for image, targets in users.items()})
-    order, steps = stream_order(depth), []
-    for start in range(0, depth, batch):
+            users.setdefault(image, []).append(target)
+    missing = {target: len(images) for target, images in bags.items()}
+    uses = Counter({image: len(waiting) for image, waiting in users.items()})
+    order, steps = [z for z in stream_order(depth) if z in users], []
+    for start in range(0, len(order), batch):
         encode = order[start : start + batch]
         ready = []
         for image in encode:
@@ -111,16 +114,18 @@ def stream(
     read_images: ReadImages,
     depth: int,
     *,
+    targets: Sequence[int] | None = None,
     batch: int = 1,
     device: torch.device | str | None = None,
     bf16: bool = False,
 ) -> Iterator[tuple[int, SliceDetections]]:
-    """Detects in every slice of a volume; the output is that of building every bag from scratch.
+    """Detects in the slices of a volume; the output is that of building every bag from scratch.
 
     Args:
         model: In evaluation mode, on `device`.
         read_images: Reads images by their centres.
         depth: Z, the slices of the volume.
+        targets: The slices to detect in, each once; all of them by default.
         batch: K: images encoded at once; targets that become ready together are attended and detected up to K
             at a time. For K = 1 at most (N + 1) / 2 pyramids are held, for K more of them up to 2 (K - 1)
             more; with attention after RoIAlign N + 2, and K while they are stored.
@@ -128,18 +133,18 @@ def stream(
         bf16: Mixed precision on a GPU; without effect on a CPU.
 
     Yields:
-        (z, detections) for every slice once, in the order in which their bags become complete.
+        (z, detections) for every target once, in the order in which their bags become complete.
     """
     assert not model.training, "a model predicts in evaluation mode"
     weight = next(model.parameters())
     run = _Run(model, torch.device(device) if device is not None else weight.device, weight.dtype, bf16)
-    steps = plan_stream(depth, model.bag, batch)
+    steps = plan_stream(depth, model.bag, batch, targets)
     run.reserve(steps)
     for step in steps:
         run.encode(step.encode, read_images)
         for start in range(0, len(step.detect), batch):
-            targets = step.detect[start : start + batch]
-            yield from zip(targets, run.detect(targets, depth), strict=True)
+            ready = step.detect[start : start + batch]
+            yield from zip(ready, run.detect(ready, depth), strict=True)
         run.drop(step.drop)
 
 
@@ -155,10 +160,12 @@ class _Run:
         self.context: dict[str, Tensor] = {}
         self.place: dict[int, int] = {}
         self.free: list[int] = []
+        self.targets: set[int] = set()
         self.size = (0, 0)
 
     def reserve(self, steps: Sequence[Step]) -> None:
         """Makes as many places as the stream ever fills."""
+        self.targets = {z for step in steps for z in step.detect}
         held = most = 0
         for step in steps:
             held += len(step.encode)
@@ -182,7 +189,8 @@ class _Run:
             self.context[name][places] = tensor
         if not _holds_pyramid(descriptors, pyramid):
             for row, centre in enumerate(centres):
-                self.waiting[centre] = {level: maps[row : row + 1] for level, maps in pyramid.items()}
+                if centre in self.targets:
+                    self.waiting[centre] = {level: maps[row : row + 1] for level, maps in pyramid.items()}
 
     @torch.no_grad()
     def detect(self, targets: Sequence[int], depth: int) -> list[SliceDetections]:
@@ -203,7 +211,7 @@ class _Run:
                 boxes=_numpy(one["boxes"]),
                 labels=one["labels"].cpu().numpy(),
                 scores=_numpy(one["scores"]),
-                masks=_numpy(one["masks"].squeeze(1)).astype(np.float16),
+                masks=_numpy(one["masks"].squeeze(1)).astype(np.float16) if "masks" in one else None,
                 weights={name: rows[row] for name, rows in weights.items()},
             )
             for row, one in enumerate(found)
