@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from accelerate import Accelerator
@@ -48,11 +49,21 @@ def test_time_grows_with_what_is_left_to_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("memory", "seconds", "text"),
+    ("memory", "program", "seconds", "text"),
     [
-        (2**20 * 5 + 1, 30, "9 steps, about 1 min, about 6 MiB of memory on each process"),
-        (3 * 2**30, 5400, "9 steps, about 1.5 h, about 3.0 GiB of memory on each process"),
+        (2**20 * 5 + 1, 0, 30, "9 steps, about 1 min, about 6 MiB of memory on each process"),
+        (2 * 2**30, 2**30, 5400, "9 steps, about 1.5 h, about 3.0 GiB of memory on each process"),
     ],
 )
-def test_in_words(memory: int, seconds: float, text: str) -> None:
-    assert Estimate(memory, seconds, 9).text == text
+def test_in_words(memory: int, program: int, seconds: float, text: str) -> None:
+    assert Estimate(memory, program, seconds, 9).text == text
+
+
+def test_on_a_cpu_the_program_itself_counts(tmp_path: Path) -> None:
+    """torch alone takes some hundred MiB: who has less should read it."""
+    store = write_store(tmp_path / "store")
+    recipe = small_recipe()
+    dataset = SlabDataset(store, store.names, recipe.slabs)
+    model = build_model(recipe.model, store.classes)
+    found = estimate(model, dataset, recipe, make_timetable(recipe, dataset), Accelerator(cpu=True))
+    assert 100 * 2**20 < found.program < psutil.Process().memory_info().rss + 2**28

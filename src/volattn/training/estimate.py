@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from math import ceil
 
+import psutil
 import torch
 from accelerate import Accelerator
 
@@ -29,18 +30,20 @@ class Estimate:
     Attributes:
         memory: Bytes on the device: weights, gradients, the optimiser's state, and what the backward pass of
             a slab keeps.
+        program: Bytes that the process holds beside them in the same memory: on a CPU libraries and scratch space.
         seconds: For the steps that are left and their validations.
         steps: Steps that are left.
     """
 
     memory: int
+    program: int
     seconds: float
     steps: int
 
     @property
     def text(self) -> str:
         """In one line."""
-        hours, mebibytes = self.seconds / 3600, ceil(self.memory / 2**20)
+        hours, mebibytes = self.seconds / 3600, ceil((self.memory + self.program) / 2**20)
         duration = f"{hours:.1f} h" if hours >= 1 else f"{max(1, ceil(self.seconds / 60))} min"
         size = f"{mebibytes / 1024:.1f} GiB" if mebibytes >= 1024 else f"{mebibytes} MiB"
         return f"{self.steps} steps, about {duration}, about {size} of memory on each process"
@@ -74,6 +77,7 @@ def estimate(
     slab = Slab.join([read] * recipe.step.slabs).to(accelerator.device)
     _measure(model, slab, recipe, accelerator)  # The first pass pays for what is set up once.
     computing, kept = _measure(model, slab, recipe, accelerator)
+    held = psutil.Process().memory_info().rss
     learning = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     left = timetable.total - start
@@ -83,6 +87,7 @@ def estimate(
     streaming = validations * validated * _seconds_per_slice(model, slab) if validated else 0.0
     return Estimate(
         memory=weights + learning * (1 + _STATES[recipe.optimiser.name]) + kept,
+        program=0 if slab.images.is_cuda else max(0, held - weights),
         seconds=left * per_step + streaming,
         steps=left,
     )
