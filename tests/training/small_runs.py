@@ -1,13 +1,15 @@
 """A store and a recipe with which a whole run takes seconds; and a script to be killed, or run by torchrun.
 
-python small_runs.py STORE RUN [--slow] [--set key=value ...]
+python small_runs.py STORE RUN [--slow] [--recipe FILE] [--set key=value ...]
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,9 @@ from volattn.preprocessing.store import (
     case_folder,
     write_array,
 )
-from volattn.training.recipe import OptimiserConfig, Recipe, StepConfig, ValidationConfig
+from volattn.preprocessing.store_files import PreparedBoxes
+from volattn.slabs.slab import component_maps, objects
+from volattn.training.recipe import OptimiserConfig, Recipe, StepConfig, ValidationConfig, load_recipe
 from volattn.training.schedule import ScheduleConfig
 
 SIZE = 64
@@ -67,13 +71,34 @@ def write_store(path: Path, cases: int = 4, depth: int = 14) -> Store:
     return store_of(path, arrays, PLAN)
 
 
-def store_of(path: Path, arrays: dict[str, tuple[np.ndarray, np.ndarray]], plan: Plan) -> Store:
-    """Writes images and labels (Z, h, w) by case as `volattn prepare` would have left them."""
+def write_boxed_store(path: Path, cases: int = 12, depth: int = 14) -> Store:
+    """The same lesions, each known by its box on one slice; the last third of the cases is the part "val"."""
+    arrays = {f"key-{number}": _case(np.random.default_rng(number), depth) for number in range(cases)}
+    boxes = {}
+    for name, (_, labels) in arrays.items():
+        z = depth // 2
+        lesions = objects(component_maps(labels[z], 1))["boxes"]
+        boxes[name] = PreparedBoxes(slice=z, boxes=tuple(map(tuple, lesions.tolist())))
+    parts = {name: "train" if 3 * place < 2 * cases else "val" for place, name in enumerate(arrays)}
+    return store_of(path, arrays, PLAN, boxes, parts=parts, scheme=LabelScheme(lesion_values=(1,)))
+
+
+def store_of(
+    path: Path,
+    arrays: dict[str, tuple[np.ndarray, np.ndarray]],
+    plan: Plan,
+    boxes: Mapping[str, PreparedBoxes] = MappingProxyType({}),
+    **described: Any,
+) -> Store:
+    """Writes images and labels (Z, h, w), or boxes, by case as `volattn prepare` would have left them."""
     for number, (name, (image, labels)) in enumerate(arrays.items()):
         folder = case_folder(path, name)
         folder.mkdir(parents=True)
         write_array(folder / IMAGE, image)
-        write_array(folder / LABELS, labels)
+        if name in boxes:
+            labels = np.where(boxes[name].pixels(image.shape)[:, None, None] > 0, labels, 0)
+        else:
+            write_array(folder / LABELS, labels)
         description = CaseDescription(
             name=name,
             shape=image.shape,
@@ -86,16 +111,12 @@ def store_of(path: Path, arrays: dict[str, tuple[np.ndarray, np.ndarray]], plan:
             labels_sha256="",
             files={},
             measures={},
+            boxes=boxes.get(name),
         )
         (folder / CASE).write_text(description.text("json"))
-    described = StoreDescription(
-        dataset="small",
-        plan=plan,
-        scheme=LabelScheme(organ_name="liver", organ_values=(1,), lesion_values=(2,)),
-        fingerprint="f" * 64,
-        cases=tuple(arrays),
-    )
-    (path / STORE).write_text(described.text("json"))
+    values = {"scheme": LabelScheme(organ_name="liver", organ_values=(1,), lesion_values=(2,))} | described
+    store = StoreDescription(dataset="small", plan=plan, fingerprint="f" * 64, cases=tuple(arrays), **values)
+    (path / STORE).write_text(store.text("json"))
     return Store.open(path)
 
 
@@ -115,6 +136,11 @@ def main(arguments: list[str]) -> None:
     from volattn.training.run import train
 
     torch.set_num_threads(1)
+    recipe = small_recipe()
+    if "--recipe" in arguments:
+        place = arguments.index("--recipe")
+        recipe = load_recipe(arguments.pop(place + 1))
+        arguments.pop(place)
     store, run, *settings = [word for word in arguments if word not in ("--slow", "--set")]
 
     def wait(what: str, done: int, total: int) -> None:
@@ -123,7 +149,7 @@ def main(arguments: list[str]) -> None:
 
     # Where there is no GPU the CPU need not be asked for, under torchrun either.
     cpu = torch.accelerator.is_available()
-    train(small_recipe().updated(settings), store, run, cpu=cpu, progress=wait)
+    train(recipe.updated(settings), store, run, cpu=cpu, progress=wait)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def test_the_threshold_is_the_best_on_average_over_cases() -> None:
     curves[0, 20], curves[1, 20] = 0.6, 0.5
     point = choose_threshold(list(curves))
     assert point.threshold == 0.25
-    assert point.dice == (0.6, 0.5)
+    assert point.values == (0.6, 0.5)
     assert point.mean == 0.55
 
 

@@ -64,9 +64,8 @@ def command(
                 announce=print,
             )
         if PartialState().is_main_process:  # Under torchrun every process comes here.
-            found = result.validation.lesion_dice
             print(
-                f"{result.path}: the best weights are those of step {result.best_step}, lesion Dice {found:.3f}"
+                f"{result.path}: the best weights are those of step {result.best_step}; {result.validation.text}"
             )
         return exits.GOOD
 

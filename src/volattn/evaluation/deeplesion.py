@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from volattn.datasets.dl_detections import KeyDetection, read_detections
 from volattn.datasets.dl_info import LESION_TYPES, KeyLesion, read_dl_info
@@ -132,15 +133,33 @@ def score_image(name: str, lesions: Sequence[KeyLesion], detections: Sequence[Ke
     """
     ordered = sorted(detections, key=lambda one: (-one.score, one.box))
     lesions = sorted(lesions, key=lambda lesion: lesion.box)
-    scored: list[ScoredDetection] = []
-    if ordered:
-        overlaps = pixel_iou(np.array([one.box for one in ordered]), np.array([one.box for one in lesions]))
-        matched = one_to_one(overlaps[:PRECISION_CAP], IOU) + [None] * (len(ordered) - PRECISION_CAP)
-        scored = [
-            ScoredDetection(one.score, hits, match)
-            for one, hits, match in zip(ordered, all_hits(overlaps, IOU), matched, strict=True)
-        ]
-    return ScoredImage(name, lesions[0].patient, tuple(map(_groups, lesions)), tuple(scored))
+    boxes, truth = (np.array([one.box for one in rows]).reshape(-1, 4) for rows in (ordered, lesions))
+    scores = [one.score for one in ordered]
+    return match_boxes(name, lesions[0].patient, tuple(map(_groups, lesions)), truth, scores, boxes)
+
+
+def match_boxes(
+    name: str,
+    patient: str,
+    groups: Sequence[Mapping[str, str]],
+    lesions: NDArray[np.float64],
+    scores: Sequence[float],
+    boxes: NDArray[np.float64],
+) -> ScoredImage:
+    """Matches boxes on one image by DeepLesion's rule for the curve and COCO's for average precision.
+
+    Args:
+        name: The image.
+        patient: Whose it is.
+        groups: Those of each lesion.
+        lesions: (m, 4) xyxy, both ends inclusive.
+        scores: Descending.
+        boxes: (n, 4) of the detections, likewise.
+    """
+    overlaps = pixel_iou(boxes, lesions)
+    matched = one_to_one(overlaps[:PRECISION_CAP], IOU) + [None] * (len(scores) - PRECISION_CAP)
+    scored = map(ScoredDetection, scores, all_hits(overlaps, IOU), matched)
+    return ScoredImage(name, patient, tuple(groups), tuple(scored))
 
 
 def _groups(lesion: KeyLesion) -> dict[str, str]:

@@ -32,6 +32,7 @@ class Architecture:
         single_map: Whether it takes one map instead of a pyramid.
         fuses: Whether it looks at its bag by itself, without volumetric attention.
         single_image: Whether its bag is the target alone.
+        masks: Whether it outlines what it finds, and learns from outlines.
     """
 
     summary: str
@@ -41,6 +42,7 @@ class Architecture:
     single_map: bool = False
     fuses: bool = False
     single_image: bool = False
+    masks: bool = False
 
     def without_unread(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The values of a model, nested, without those that have no part in it."""
@@ -66,6 +68,7 @@ ARCHITECTURES: dict[Name, Architecture] = {
     "mask_rcnn": Architecture(
         "boxes and masks on a pyramid",
         unread=("dense", _POSITIONS, "regions.box_beta", "regions.box_loss"),
+        masks=True,
     ),
     "faster_rcnn": Architecture("boxes on a pyramid or on one map", unread=("dense", _POSITIONS, *_MASKS)),
     "deformable_faster_rcnn": Architecture(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -139,6 +139,11 @@ class StoredCase:
         return StoredArray(self.folder / LABELS, self.shape, np.uint8)
 
     @property
+    def known(self) -> Sequence[int]:
+        """The slices of which the reference says what they show."""
+        return range(self.shape[0])
+
+    @property
     def slices(self) -> SliceTable:
         """What each slice holds."""
         return SliceTable(
@@ -167,6 +172,11 @@ class BoxedCase(StoredCase):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "boxes": self.boxes}
+
+    @property
+    def known(self) -> Sequence[int]:
+        """The one slice that was marked."""
+        return (self.boxes.slice,)
 
     @property
     def labels(self) -> StoredArray:

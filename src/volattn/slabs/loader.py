@@ -168,8 +168,7 @@ class SlabDataset(Dataset[Slab]):
 def _shown(case: StoredCase) -> NDArray[np.uint8]:
     shown = np.where(np.asarray(case.slices.has_organ, bool), ORGAN_ONLY, EMPTY)
     shown = np.where(np.asarray(case.slices.has_lesion, bool), WITH_LESION, shown)
-    if isinstance(case, BoxedCase):
-        shown[np.arange(len(shown)) != case.boxes.slice] = UNKNOWN
+    shown[~np.isin(np.arange(len(shown)), case.known)] = UNKNOWN
     return shown.astype(np.uint8)
 
 

@@ -17,7 +17,7 @@ from volattn.slabs.slab import Slab
 from volattn.training.loop import slab_losses
 from volattn.training.recipe import Recipe
 from volattn.training.schedule import Timetable
-from volattn.training.validate import follows
+from volattn.training.validate import Workload, follows
 
 _STATES = {"sgd": 1, "adamw": 2}
 """Tensors of its size that an optimiser keeps for a weight."""
@@ -57,7 +57,7 @@ def estimate(
     accelerator: Accelerator,
     *,
     start: int = 0,
-    validated: int = 0,
+    validated: Workload | None = None,
 ) -> Estimate:
     """Runs the largest slab of the first epoch forward and backward, twice, and leaves the model as it was.
 
@@ -68,7 +68,7 @@ def estimate(
         timetable: Its steps.
         accelerator: Of the run.
         start: Steps that are done.
-        validated: Slices that one validation streams, on one process.
+        validated: What one validation streams, on one process; None for no validation.
     """
     largest = max(range(len(dataset)), key=lambda index: len(dataset.groups[index].targets))
     began = time.perf_counter()
@@ -84,7 +84,7 @@ def estimate(
     calls = recipe.step.accumulate
     per_step = calls * (computing + recipe.step.slabs * reading)
     validations = sum(follows(recipe.validation, timetable, step) for step in range(start, timetable.total))
-    streaming = validations * validated * _seconds_per_slice(model, slab) if validated else 0.0
+    streaming = validations * _streaming_seconds(model, slab, validated) if validated else 0.0
     return Estimate(
         memory=weights + learning * (1 + _STATES[recipe.optimiser.name]) + kept,
         program=0 if slab.images.is_cuda else max(0, held - weights),
@@ -124,8 +124,8 @@ def _measure(model: BagBackbone, slab: Slab, recipe: Recipe, accelerator: Accele
 
 
 @torch.no_grad()
-def _seconds_per_slice(model: BagBackbone, slab: Slab) -> float:
-    """Of streaming: every image is encoded once and every slice detected once."""
+def _streaming_seconds(model: BagBackbone, slab: Slab, work: Workload) -> float:
+    """Of one validation: every image is encoded once and every target detected once."""
     model.eval()
     began = time.perf_counter()
     pyramid = model.encode(slab.images)
@@ -136,4 +136,5 @@ def _seconds_per_slice(model: BagBackbone, slab: Slab) -> float:
     if slab.images.is_cuda:
         torch.cuda.synchronize()
     detected = time.perf_counter()
-    return (encoded - began) / len(slab.images) + (detected - encoded) / len(slab.target_at)
+    encoding, detecting = (encoded - began) / len(slab.images), (detected - encoded) / len(slab.target_at)
+    return work.images * encoding + work.targets * detecting

@@ -44,24 +44,38 @@ class OperatingPoint:
     """The chosen threshold.
 
     Attributes:
-        threshold: The candidate with the highest mean lesion Dice per case; the middle one of several.
-        dice: Lesion Dice of each case there, in the order given.
+        threshold: The candidate with the highest mean; the middle one of several.
+        values: Those of each curve there, in the order given.
     """
 
     threshold: float
-    dice: tuple[float, ...]
+    values: tuple[float, ...]
 
     @property
     def mean(self) -> float:
-        """Mean lesion Dice per case."""
-        return sum(self.dice) / len(self.dice)
+        """Over the curves."""
+        return sum(self.values) / len(self.values)
+
+
+def f1_curve(matched: NDArray[np.float32], false: NDArray[np.float32], lesions: int) -> NDArray[np.float64]:
+    """F1 of boxes at every candidate: 2 TP / (2 TP + FP + FN); 1 where there is neither a lesion nor a detection.
+
+    Args:
+        matched: Scores of the detections that are matched to a lesion of their own.
+        false: Scores of those that hit none. (What hits a lesion that another one is matched to is neither.)
+        lesions: How many there are.
+    """
+    size = len(CANDIDATES) + 1
+    hits, misses = (_at_least(np.bincount(passed(scores), minlength=size)) for scores in (matched, false))
+    both = hits + misses + lesions
+    return np.where(both > 0, 2 * hits / np.maximum(both, 1), 1.0)
 
 
 def choose_threshold(curves: Sequence[NDArray[np.float64]]) -> OperatingPoint:
-    """Chooses the threshold on the lesion Dice of several cases.
+    """Chooses the threshold at which the mean of some curves is highest.
 
     Args:
-        curves: `dice_curve` of each case; at least one.
+        curves: A value for each candidate, e.g. `dice_curve` of each case; at least one.
     """
     assert len(curves) > 0
     table = np.stack(list(curves))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -16,6 +17,7 @@ from volattn.checkpoints import DEMO, ModelFolder, Training, save_folder, save_w
 from volattn.datasets.case import in_parts
 from volattn.datasets.splits import Split, make_split, official_split
 from volattn.io.lock import sole_writer
+from volattn.models.architectures import ARCHITECTURES
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.catalogue import build_model
 from volattn.models.weights import fitting, load_weights
@@ -28,7 +30,9 @@ from volattn.training.folder import LAST, RECIPE, STATES, RunFolder, differences
 from volattn.training.loop import Step, make_optimiser, make_timetable, train_steps
 from volattn.training.recipe import Recipe
 from volattn.training.state import Progress, has_state, load_state, save_state
-from volattn.training.validate import Validation, follows, validate
+from volattn.training.validate import Measure, Validation, follows, validate, workload
+from volattn.training.validate_boxes import BoxMeasure
+from volattn.training.validate_masks import MaskMeasure
 
 Report = Callable[[str, int, int], None]
 
@@ -105,7 +109,7 @@ def train(
         recipe = recipe.model_copy(update={"weights": weights})
     store = Store.open(store_path)
     _check_plan(recipe, store)
-    _check_masks(recipe, store)
+    measure = choose_measure(recipe, store)
     split = choose_split(store, recipe, fold, splits)
     dataset = SlabDataset(
         store, split.train, recipe.slabs, augment=recipe.augment, seed=recipe.seed, size=recipe.plan.size
@@ -126,10 +130,10 @@ def train(
         if not split.validation:
             say(f"no case is left to validate on: the threshold is chosen on training case {_some(names)}")
         if state.step < timetable.total:
-            slices = sum(store.case(name).shape[0] for name in names[:: accelerator.num_processes])
+            streamed = workload(store, names[:: accelerator.num_processes], model.bag)
             say(
                 estimate(
-                    model, dataset, recipe, timetable, accelerator, start=state.step, validated=slices
+                    model, dataset, recipe, timetable, accelerator, start=state.step, validated=streamed
                 ).text
             )
         parallel, stepper = accelerator.prepare(model, optimiser)
@@ -152,11 +156,17 @@ def train(
             validated = follows(recipe.validation, timetable, step.number)
             if validated:
                 found = validate(
-                    model, store, names, accelerator, batch=recipe.validation.batch, progress=report
+                    measure,
+                    model,
+                    store,
+                    names,
+                    accelerator,
+                    batch=recipe.validation.batch,
+                    progress=report,
                 )
                 _log(accelerator, folder, _validation_row(state.step, found))
-                say(_in_words(state.step, found))
-                if _better(found, state.best):
+                say(f"step {state.step}: {found.text}")
+                if state.best is None or found.ranking > _found(state.best).ranking:
                     state = replace(state, best={"step": state.step, **asdict(found)})
                     if main:
                         described = _describe(recipe, model, store, split, names, state.step, found)
@@ -168,8 +178,7 @@ def train(
                 save_state(states, model, optimiser, state)
     accelerator.end_training()
     assert state.best is not None, "the last step always validates"
-    best = dict(state.best)
-    return Result(run_path, state.step, best.pop("step"), Validation(**best))
+    return Result(run_path, state.step, state.best["step"], _found(state.best))
 
 
 def choose_split(store: Store, recipe: Recipe, fold: str | None, splits: Sequence[str]) -> Split:
@@ -208,18 +217,27 @@ def _check_plan(recipe: Recipe, store: Store) -> None:
         )
 
 
-def _check_masks(recipe: Recipe, store: Store) -> None:
-    """Validation scores masks, so that both the network and the data need them."""
-    if recipe.model.name != "mask_rcnn":
+def choose_measure(recipe: Recipe, store: Store) -> Measure:
+    """How a run is validated: by masks if the network finds them, else by boxes.
+
+    Raises:
+        ValueError: The network learns from masks and the store has none, or a step asks for more targets of a slab than
+            there can be.
+    """
+    boxed = any(isinstance(store.case(name), BoxedCase) for name in store.names)
+    masks = ARCHITECTURES[recipe.model.name].masks
+    if boxed and masks:
+        boxes = ", ".join(name for name, facts in ARCHITECTURES.items() if not facts.masks)
         raise ValueError(
-            f"recipe {recipe.name}: {recipe.model.name} finds boxes, and a run cannot be validated by boxes yet; "
-            f"train mask_rcnn"
+            f"{store.path}: its lesions are known by boxes, and {recipe.model.name} learns from masks; use a data set "
+            f"with label maps, or a detector of boxes: --set model.name=... ({boxes})"
         )
-    if any(isinstance(store.case(name), BoxedCase) for name in store.names):
+    if boxed and recipe.step.targets > 1:
         raise ValueError(
-            f"{store.path}: its lesions are known by boxes, and a run cannot learn from boxes alone yet; "
-            f"use a data set with label maps"
+            f"{store.path}: its cases have one known slice each, and step.targets is {recipe.step.targets}; give --set "
+            f"step.targets=1, and more step.slabs"
         )
+    return MaskMeasure() if masks else BoxMeasure()
 
 
 @contextmanager
@@ -254,11 +272,9 @@ def _validated(recipe: Recipe, split: Split) -> tuple[str, ...]:
     return (split.validation or split.train)[: recipe.validation.cases]
 
 
-def _better(found: Validation, best: dict | None) -> bool:
-    """Lesions decide; while they are level (none found yet), the organ does."""
-    if best is None:
-        return True
-    return (found.lesion_dice, found.organ_dice or 0) > (best["lesion_dice"], best["organ_dice"] or 0)
+def _found(best: Mapping[str, Any]) -> Validation:
+    """The validation of the best weights so far."""
+    return Validation(**{key: value for key, value in best.items() if key != "step"})
 
 
 def _describe(
@@ -313,9 +329,5 @@ def _step_row(step: Step) -> dict:
 
 
 def _validation_row(step: int, found: Validation) -> dict:
-    return {"step": step, **asdict(found)}
-
-
-def _in_words(step: int, found: Validation) -> str:
-    organ = "" if found.organ_dice is None else f", organ Dice {found.organ_dice:.3f}"
-    return f"step {step}: lesion Dice {found.lesion_dice:.3f} at score {found.threshold:.2f}{organ}"
+    row = asdict(found)
+    return {"step": step, **row.pop("scores"), **row}

@@ -1,10 +1,11 @@
-"""Validation: whole cases through the stream that prediction uses, scored on the prepared grid."""
+"""Validation: whole cases through the stream that prediction uses, read as the model finds: masks or boxes."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,19 +13,22 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
-from volattn.evaluation.overlap import Overlap
-from volattn.inference.stitch import ORGAN_SCORE, score_maps
-from volattn.inference.stream import stream
+from volattn.inference.stream import SliceDetections, stream
 from volattn.models.bag_backbone import BagBackbone
 from volattn.preprocessing.store import Store, StoredCase
-from volattn.slabs.images import image_slices, to_input
-from volattn.slabs.slab import LESION, ORGAN
-from volattn.structures.components import largest_component
-from volattn.training.operating import choose_threshold, dice_curve, passed
+from volattn.slabs.images import bag_centres, image_slices, to_input
 from volattn.training.recipe import ValidationConfig
 from volattn.training.schedule import Timetable
 
 Progress = Callable[[str, int, int], None]
+
+_WORDS = {
+    "lesion_dice": "lesion Dice",
+    "organ_dice": "organ Dice",
+    "mean_sensitivity": "mean sensitivity at 0.5 to 4 false positives an image",
+    "sensitivity_at_1": "at 1",
+    "ap50": "AP50",
+}
 
 
 @dataclass(frozen=True)
@@ -32,52 +36,91 @@ class Validation:
     """What validation found.
 
     Attributes:
-        lesion_dice: Mean lesion Dice per case at `threshold`.
-        organ_dice: Mean organ Dice per case; None for data with lesions only.
-        threshold: The lesion score that gives the highest mean lesion Dice per case.
-        cases: Per case the Dice of "lesion" and "organ".
-        entropies: Mean entropy of the attention weights over the bag by "kind.level", as a share of log N:
-            1 where all slices speak, 0 where one does.
-        single_organ: Whether the organ's Dice is higher where only its largest connected part counts, and
-            with it the lesions in that; all numbers are then of this reading.
+        scores: By name, all over the validated cases; the first decides which weights are the best, the others only
+            while it is level. Masks: "lesion_dice", the mean lesion Dice per case at `threshold`, and "organ_dice", the
+            same, if the data have an organ. Boxes: "mean_sensitivity" at 0.5, 1, 2 and 4 false positives an image,
+            "sensitivity_at_1" and "ap50".
+        threshold: The operating threshold: the lesion score that gives the best result there.
+        cases: Per case the Dice of "lesion" and "organ", or its "lesions", those "found" at the threshold and the
+            "false_positives" there.
+        entropies: Mean entropy of the attention weights over the bag by "kind.level", as a share of log N: 1 where all
+            slices speak, 0 where one does.
+        single_organ: Whether the organ's Dice is higher where only its largest connected part counts, and with it the
+            lesions in that; all numbers are then of this reading.
     """
 
-    lesion_dice: float
-    organ_dice: float | None
+    scores: dict[str, float]
     threshold: float
     cases: dict[str, dict[str, float]]
     entropies: dict[str, float]
     single_organ: bool = False
 
+    @property
+    def ranking(self) -> tuple[float, ...]:
+        """Better weights have a higher one."""
+        return tuple(self.scores.values())
+
+    @property
+    def text(self) -> str:
+        """In one line."""
+        named = ", ".join(f"{_WORDS[name]} {value:.3f}" for name, value in self.scores.items())
+        return f"{named}; operating score {self.threshold:.2f}"
+
+
+Finding = Any
+"""What one case adds to a validation. It travels between processes, and only the measure that made it reads it."""
+
+
+class Reading(Protocol):
+    """One case while its slices come in."""
+
+    def add(self, z: int, detections: SliceDetections) -> None:
+        """Takes the detections of a slice, once; the order of the slices is free."""
+        ...
+
+    def finish(self) -> Finding:
+        """What the case adds."""
+        ...
+
+
+class Measure(Protocol):
+    """How cases are read, and what their findings come to."""
+
+    def begin(self, store: Store, case: StoredCase) -> Reading:
+        """Begins to read a case."""
+        ...
+
+    def join(self, found: Mapping[str, Finding], entropies: Mapping[str, float]) -> Validation:
+        """The validation, from the findings of its cases, at least one."""
+        ...
+
 
 @dataclass(frozen=True)
-class Reading:
-    """The scores of a case for one way to read its organ.
-
-    Attributes:
-        lesion: Lesion Dice at each candidate threshold.
-        organ: None for data with lesions only.
-    """
-
-    lesion: NDArray[np.float64]
-    organ: Overlap | None
-
-
-@dataclass(frozen=True)
-class CaseFindings:
-    """What one case adds to a validation.
+class Examined:
+    """One case.
 
     Attributes:
         name: The case.
-        whole: With every part of the organ.
-        single: With its largest connected part alone; as `whole` for data with lesions only.
+        finding: What the measure found.
         entropies: Mean over its slices.
     """
 
     name: str
-    whole: Reading
-    single: Reading
+    finding: Finding
     entropies: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a validation streams, on one process.
+
+    Attributes:
+        images: Encoded.
+        targets: Detected in.
+    """
+
+    images: int
+    targets: int
 
 
 def follows(config: ValidationConfig, timetable: Timetable, step: int) -> bool:
@@ -87,7 +130,24 @@ def follows(config: ValidationConfig, timetable: Timetable, step: int) -> bool:
     return (step + 1) % config.every == 0
 
 
+def workload(store: Store, names: Sequence[str], bag: int) -> Workload:
+    """What validating on these cases takes.
+
+    Args:
+        store: Where they are.
+        names: Of one process.
+        bag: N.
+    """
+    images = targets = 0
+    for case in map(store.case, names):
+        bags = [bag_centres(z, case.shape[0], bag) for z in case.known]
+        images += len(np.unique(np.concatenate(bags)))
+        targets += len(bags)
+    return Workload(images, targets)
+
+
 def validate(
+    measure: Measure,
     model: BagBackbone,
     store: Store,
     names: Sequence[str],
@@ -99,6 +159,7 @@ def validate(
     """Scores cases in float32, as prediction runs, and chooses the operating threshold.
 
     Args:
+        measure: How they are read.
         model: On the accelerator's device; left in evaluation mode.
         store: Where the cases are.
         names: At least one; they are shared out among the processes.
@@ -108,21 +169,25 @@ def validate(
     """
     model.eval()
     mine = names[accelerator.process_index :: accelerator.num_processes]
-    depths = {name: store.case(name).shape[0] for name in mine}
-    done, total = 0, sum(depths.values())
-    found: list[CaseFindings] = []
+    slices = {name: len(store.case(name).known) for name in mine}
+    done, total = 0, sum(slices.values())
+    found: list[Examined] = []
     for name in mine:
 
-        def advance(slices: int, done: int = done) -> None:
+        def advance(count: int, done: int = done) -> None:
             if progress is not None:
-                progress("validate", done + slices, total)
+                progress("validate", done + count, total)
 
-        found.append(examine(model, store, name, accelerator.device, batch=batch, progress=advance))
-        done += depths[name]
-    return summarise(gather_object(found))
+        found.append(examine(measure, model, store, name, accelerator.device, batch=batch, progress=advance))
+        done += slices[name]
+    everyone: list[Examined] = gather_object(found)
+    rows = [case.entropies for case in everyone]
+    entropies = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+    return measure.join({case.name: case.finding for case in everyone}, entropies)
 
 
 def examine(
+    measure: Measure,
     model: BagBackbone,
     store: Store,
     name: str,
@@ -130,45 +195,21 @@ def examine(
     *,
     batch: int = 4,
     progress: Callable[[int], None] | None = None,
-) -> CaseFindings:
-    """Streams one case and scores it; of the volume it keeps three bytes a prepared voxel."""
+) -> Examined:
+    """Streams one case and reads it."""
     case = store.case(name)
-    depth, *plane = case.shape
-    shape = (plane[0], plane[1])
-    levels = np.zeros((depth, *shape), np.uint8)
-    organ = np.zeros((depth, *shape), bool) if len(store.classes) == 2 else None
+    reading = measure.begin(store, case)
     weights: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
-    read = _reader(case, store, model.config.slices, device)
-    for count, (z, detections) in enumerate(stream(model, read, depth, batch=batch, device=device), start=1):
-        maps = score_maps(detections, shape, store.plan.size, len(store.classes))
-        levels[z] = passed(maps[-1])
-        if organ is not None:
-            organ[z] = maps[0] >= ORGAN_SCORE
+    images = _reader(case, store, model.config.slices, device)
+    slices = stream(model, images, case.shape[0], targets=case.known, batch=batch, device=device)
+    for count, (z, detections) in enumerate(slices, start=1):
+        reading.add(z, detections)
         for key, value in detections.weights.items():
             weights[key].append(value)
         if progress is not None:
             progress(count)
     entropies = {key: bag_entropy(np.stack(value)) for key, value in weights.items() if value[0].size > 1}
-    labels = np.asarray(case.labels[:])
-    whole = read_organ(levels, organ, labels)
-    single = whole if organ is None else read_organ(levels, largest_component(organ), labels)
-    return CaseFindings(name, whole, single, entropies)
-
-
-def read_organ(
-    levels: NDArray[np.uint8], organ: NDArray[np.bool_] | None, labels: NDArray[np.uint8]
-) -> Reading:
-    """Scores a case; a lesion counts where the organ is.
-
-    Args:
-        levels: (Z, h, w), see `dice_curve`.
-        organ: What is taken for the organ; None for data with lesions only.
-        labels: The reference: 0, 1 organ, 2 lesion.
-    """
-    if organ is None:
-        return Reading(dice_curve(levels, labels == LESION), None)
-    curve = dice_curve(np.where(organ, levels, np.uint8(0)), labels == LESION)
-    return Reading(curve, Overlap.of(labels >= ORGAN, organ))
+    return Examined(name, reading.finish(), entropies)
 
 
 def bag_entropy(weights: NDArray[np.floating]) -> float:
@@ -180,36 +221,6 @@ def bag_entropy(weights: NDArray[np.floating]) -> float:
     weights = weights.astype(np.float64)
     terms = np.where(weights > 0, weights * np.log(np.maximum(weights, np.finfo(np.float64).tiny)), 0)
     return float(-terms.sum(axis=1).mean() / np.log(weights.shape[1]))
-
-
-def summarise(found: Sequence[CaseFindings]) -> Validation:
-    """Joins the findings of all cases; at least one."""
-    whole, single = [case.whole for case in found], [case.single for case in found]
-    single_organ = (_organ_dice(single) or 0) > (_organ_dice(whole) or 0)
-    readings = single if single_organ else whole
-    point = choose_threshold([reading.lesion for reading in readings])
-    cases: dict[str, dict[str, float]] = {}
-    for case, reading, dice in zip(found, readings, point.dice, strict=True):
-        organ = {} if reading.organ is None else {"organ": reading.organ.dice}
-        cases[case.name] = {"lesion": dice} | organ
-    return Validation(
-        lesion_dice=point.mean,
-        organ_dice=_organ_dice(readings),
-        threshold=point.threshold,
-        cases=cases,
-        entropies=_mean_by_key([case.entropies for case in found]),
-        single_organ=single_organ,
-    )
-
-
-def _organ_dice(readings: Sequence[Reading]) -> float | None:
-    """Mean per case; None for data with lesions only."""
-    values = [reading.organ.dice for reading in readings if reading.organ is not None]
-    return sum(values) / len(values) if values else None
-
-
-def _mean_by_key(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {key: float(np.mean([row[key] for row in rows])) for key in (rows[0] if rows else {})}
 
 
 def _reader(
