@@ -112,6 +112,30 @@ def test_detections_are_inside_the_image(config: ModelConfig) -> None:
 
 
 @every_detector
+def test_mixed_precision_trains_and_detects(config: ModelConfig) -> None:
+    model = made(config, dtype=torch.float32)
+    images = images_for(config).float()
+    targets = [
+        {key: rows.float() if key == "boxes" else rows for key, rows in one.items()}
+        for one in targets_for(config)
+    ]
+    losses = {}
+    for mixed in (False, True):
+        torch.manual_seed(0)
+        model.train().zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            losses[mixed] = total(model(images, bags_for(config), AT, targets))
+        losses[mixed].backward()
+        assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    assert losses[True].item() == pytest.approx(losses[False].item(), rel=0.2)
+    assert losses[True].item() != losses[False].item()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = model.eval()(images, bags_for(config), AT)
+    assert all(torch.isfinite(one["scores"]).all() and len(one["scores"]) for one in found)
+    assert {one[key].dtype for one in found for key in one if key != "labels"} == {torch.float32}
+
+
+@every_detector
 def test_slabs_without_any_object_train(config: ModelConfig) -> None:
     model = made(config).train()
     nothing = [{key: value[:0] for key, value in one.items()} for one in targets_for(config)]

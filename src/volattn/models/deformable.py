@@ -37,6 +37,8 @@ class DeformableConv(DeformConv2d):
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H', W')."""
         found = self.offset(features)
+        # torchvision's kernels know no bfloat16, and places need more than its three digits.
+        features, found = features.to(self.weight.dtype), found.to(self.weight.dtype)
         if not self.modulated:
             return super().forward(features, found)
         places, weights = found.split([2 * self.taps, self.taps], dim=1)

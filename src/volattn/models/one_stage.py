@@ -11,6 +11,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.config import ModelConfig
+from volattn.models.precision import give_full, make_full_anchors
 from volattn.models.pyramid import Attended
 from volattn.models.rcnn import image_list
 
@@ -30,7 +31,10 @@ class BagOneStage(BagBackbone):
         self, config: ModelConfig, classes: int, *, build: Callable[[ModelConfig, int, nn.Module], nn.Module]
     ) -> None:
         super().__init__(config)
-        self.detector: Any = build(config, classes, _NoBackbone(self.channels))
+        detector: Any = build(config, classes, _NoBackbone(self.channels))
+        make_full_anchors(detector.anchor_generator)
+        give_full(detector.head)
+        self.detector: Any = detector
 
     def detect(
         self, attended: Attended, size: tuple[int, int], targets: list[dict[str, Tensor]] | None = None

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torchvision.ops import ps_roi_align, ps_roi_pool
 
 from volattn.models.config import ModelConfig
+from volattn.models.precision import full
 from volattn.models.pyramid import AttendedMaps, ContextDescriptors, Pyramid
 from volattn.models.rcnn import BagRCNN
 from volattn.models.region_heads import Branch, box_predictor, fully_connected
@@ -35,6 +36,7 @@ class PositionSensitivePool(nn.Module):
             maps: (B, D k k, h, w).
             boxes: Per image (r, 4) xyxy in input pixels, or (R, 5) with the image's index first.
         """
+        maps = full(maps)  # torchvision's kernels for a CPU know no bfloat16.
         if self.pooling == "pool":
             return ps_roi_pool(maps, boxes, self.side, 1 / self.stride)
         return ps_roi_align(maps, boxes, self.side, 1 / self.stride, sampling_ratio=2)

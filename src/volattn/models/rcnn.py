@@ -12,6 +12,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.config import ModelConfig, ProposalConfig
+from volattn.models.precision import give_full, make_full_anchors
 from volattn.models.pyramid import Attended
 from volattn.models.region_heads import BoxHeads, MakeBranch, box_branch, region_pool
 from volattn.models.region_pool import BagRoIAlign
@@ -59,6 +60,10 @@ class BagRCNN(BagBackbone):
         else:
             self.roi_heads = BoxHeads(*parts, beta=regions.box_beta, box_loss=regions.box_loss)
         self.rpn = proposal_network(config.proposals, self.channels)
+        make_full_anchors(self.rpn.anchor_generator)
+        for head in (self.rpn.head, self.roi_heads.box_predictor, self.roi_heads.mask_predictor):
+            if isinstance(head, nn.Module):
+                give_full(head)
         if config.attention.kind != "none" and config.attention.location == "rcnn":
             for name, pool in pools.items():
                 setattr(

@@ -14,6 +14,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import MultiScaleRoIAlign, roi_pool
 
 from volattn.models.config import ModelConfig, RegionConfig
+from volattn.models.precision import full
 
 
 class Branch(NamedTuple):
@@ -74,7 +75,8 @@ class RoundedPool(nn.Module):
             image_shapes: Not needed: the stride is known.
         """
         (only,) = features.values()
-        return roi_pool(only, boxes, self.output_size, 1 / self.stride)
+        # torchvision's kernel for a CPU knows no bfloat16.
+        return roi_pool(full(only), boxes, self.output_size, 1 / self.stride)
 
 
 def fully_connected(inputs: int, regions: RegionConfig, layers: int) -> nn.Sequential:

@@ -1,0 +1,42 @@
+"""Geometry in full precision: under autocast maps are bfloat16, and boxes must not be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def full(value: Any) -> Any:
+    """Tensors of less than 32 bits as float32, in whatever lists, tuples and dicts they are; all else as it is."""
+    if isinstance(value, Tensor):
+        return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
+    if isinstance(value, dict):
+        return {key: full(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(full(one) for one in value)
+    return value
+
+
+def give_full(module: nn.Module) -> None:
+    """Lets a module's outputs be float32 at least.
+
+    torchvision decodes boxes in the type of the offsets that a head gives. bfloat16 has three digits: at 1024 px its
+    boxes lie on a grid of 4 px.
+    """
+    module.register_forward_hook(_full_outputs)
+
+
+def make_full_anchors(generator: nn.Module) -> None:
+    """Lets torchvision's anchor generator make float32 at least, whatever the maps are; it reads their shape."""
+    generator.register_forward_pre_hook(_full_shapes)
+
+
+def _full_outputs(module: nn.Module, inputs: Any, outputs: Any) -> Any:
+    return full(outputs)
+
+
+def _full_shapes(module: nn.Module, inputs: tuple[Any, list[Tensor]]) -> tuple[Any, list[Tensor]]:
+    images, maps = inputs
+    return images, [full(one.new_zeros(())).expand(one.shape) for one in maps]

@@ -1,0 +1,41 @@
+"""Under autocast the convolutions are cheap and the boxes exact."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from small_detectors import made, small_config
+
+from volattn.models.architectures import Name
+from volattn.models.precision import full
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn", "retinanet", "fcos", "rfcn"])
+def test_anchors_are_those_of_full_precision(name: Name) -> None:
+    """At 600 px bfloat16 would put them on a grid of 4 px."""
+    model = made(small_config(1, name), dtype=torch.float32).eval()
+    maker = model.rpn.anchor_generator if name in ("mask_rcnn", "rfcn") else model.detector.anchor_generator
+    anchors: list[torch.Tensor] = []
+    maker.register_forward_hook(lambda module, inputs, outputs: anchors.extend(outputs))
+    images = torch.rand(1, 3, 64, 600, generator=torch.Generator().manual_seed(0))
+    for mixed in (False, True):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            pyramid = model.encode(images)
+            assert (next(iter(pyramid.values())).dtype == torch.bfloat16) == mixed
+            found = model.detect(
+                model.attend(pyramid, model.describe(pyramid), torch.tensor([[0]])), (64, 600)
+            )
+        assert found[0]["boxes"].dtype == torch.float32
+    exact, ours = anchors
+    assert ours.dtype == torch.float32
+    assert torch.equal(exact, ours)
+    assert not torch.equal(exact.bfloat16().float(), exact)
+
+
+def test_only_short_floats_are_made_longer() -> None:
+    short, long, whole = torch.ones(2, dtype=torch.bfloat16), torch.ones(2).double(), torch.arange(2)
+    made_full = full({"a": [short], "b": (long, whole), "c": None})
+    assert made_full["a"][0].dtype == torch.float32
+    assert made_full["b"][0] is long
+    assert made_full["b"][1] is whole
+    assert made_full["c"] is None
