@@ -88,6 +88,7 @@ class Recipe(Config):
         name: What results call it.
         row: The row of the paper's tables that it stands for, if any.
         weights: Where the weights start: none, imagenet, coco, demo, a file or an earlier run.
+        attention_weights: Whether an earlier run of other classes or with other heads also gives its attention.
         seed: Decides the split, the initial weights, the order of slabs, their augmentation and all sampling.
         precision: "no" is float32 throughout; "bf16" and "fp16" are automatic mixed precision.
         save_every: Steps between two states from which a killed run goes on; every validation saves one too.
@@ -103,6 +104,7 @@ class Recipe(Config):
     name: str = "custom"
     row: str | None = None
     weights: str = "none"
+    attention_weights: bool = False
     seed: int = Field(default=0, ge=0)
     precision: Literal["no", "bf16", "fp16"] = "no"
     save_every: int = Field(default=500, ge=1)

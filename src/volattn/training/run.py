@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from volattn.checkpoints import DEMO, ModelFolder, Training, save_folder, save_weights
+from volattn.checkpoints import CONFIG, DEMO, ModelFolder, Training, read_folder, save_folder, save_weights
 from volattn.datasets.case import in_parts
 from volattn.datasets.splits import Split, make_split, official_split
 from volattn.io.lock import sole_writer
 from volattn.models.architectures import ARCHITECTURES
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.catalogue import build_model
+from volattn.models.config import ModelConfig
 from volattn.models.weights import fitting, load_weights
 from volattn.preprocessing.store import BoxedCase, Store
 from volattn.provenance import commit, versions
@@ -103,10 +104,12 @@ def train(
     main = accelerator.is_main_process
     say = announce if main and announce is not None else _silent
     report = progress if main else None
-    if weights is None and resume and (run_path / RECIPE).is_file():
-        weights = Recipe.read(run_path / RECIPE).weights
+    begun = Recipe.read(run_path / RECIPE) if resume and (run_path / RECIPE).is_file() else None
+    if weights is None and begun is not None:
+        weights = begun.weights
     if weights is not None:
         recipe = recipe.model_copy(update={"weights": weights})
+    recipe = recipe.model_copy(update={"model": begun_model(recipe, begun)})
     store = Store.open(store_path)
     _check_plan(recipe, store)
     measure = choose_measure(recipe, store)
@@ -252,6 +255,25 @@ def _claim(
         yield RunFolder.claim(path, recipe, split, store.fingerprint, accelerator.num_processes, resume)
 
 
+def begun_model(recipe: Recipe, begun: Recipe | None) -> ModelConfig:
+    """The network, its frozen norm with the epsilon that the weights it starts from were trained with.
+
+    Args:
+        recipe: As asked for.
+        begun: What the run was begun with, if it goes on: its weights may be elsewhere by now.
+    """
+    config = recipe.model
+    if config.backbone.norm != "frozen" or recipe.weights == "none":
+        return config
+    if begun is not None:
+        eps = begun.model.backbone.norm_eps
+    elif (Path(recipe.weights) / CONFIG).is_file():
+        eps = read_folder(recipe.weights).model.backbone.norm_eps
+    else:
+        return fitting(config, recipe.weights)
+    return config.model_copy(update={"backbone": config.backbone.model_copy(update={"norm_eps": eps})})
+
+
 def _make_model(recipe: Recipe, classes: tuple[str, ...], *, fresh: bool) -> tuple[BagBackbone, str]:
     """The network with its initial weights, and in words where they are from."""
     source = recipe.weights
@@ -261,10 +283,11 @@ def _make_model(recipe: Recipe, classes: tuple[str, ...], *, fresh: bool) -> tup
             "train from scratch with --set model.backbone.norm=group --set model.backbone.frozen_stages=0"
         )
     torch.manual_seed(recipe.seed)
-    model = build_model(fitting(recipe.model, source), classes)
+    model = build_model(recipe.model, classes)
     if source == "none" or not fresh:
         return model, "starts from new weights"
-    loaded = load_weights(model, DEMO if source == "demo" else source)
+    folder = DEMO if source == "demo" else source
+    loaded = load_weights(model, folder, attention=recipe.attention_weights)
     return model, f"starts from {source}: {len(loaded.copied)} tensors copied, {len(loaded.new)} new"
 
 
