@@ -104,9 +104,11 @@ def randomise(model: nn.Module, seed: int = 0) -> None:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
 
 
-def made(config: ModelConfig, seed: int = 0, dtype: torch.dtype = torch.float64) -> BagBackbone:
+def made(
+    config: ModelConfig, seed: int = 0, dtype: torch.dtype = torch.float64, classes: tuple[str, ...] = CLASSES
+) -> BagBackbone:
     torch.manual_seed(seed)
-    model = build_model(config, CLASSES).to(dtype)
+    model = build_model(config, classes).to(dtype)
     randomise(model, seed)
     return model
 

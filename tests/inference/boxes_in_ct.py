@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from volattn.checkpoints import ModelFolder, Training
 from volattn.inference.predict import Predictor
+from volattn.models.architectures import Name
 from volattn.models.config import ModelConfig
 from volattn.models.pyramid import Attended
 from volattn.preprocessing.plan import Plan
@@ -101,11 +102,12 @@ class BoxDetector(nn.Module):
                 boxes.append([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
                 labels.append(label)
         scores = [0.9 if label == 1 else 0.6 + float(image.mean()) for label in labels]
+        masks = {"masks": torch.ones(len(boxes), 1, 28, 28)} if self.config.name == "mask_rcnn" else {}
         return {
             "boxes": torch.tensor(np.array(boxes, np.float32).reshape(-1, 4)),
             "labels": torch.tensor(labels, dtype=torch.int64),
             "scores": torch.tensor(scores),
-            "masks": torch.ones(len(boxes), 1, 28, 28),
+            **masks,
         }
 
 
@@ -114,9 +116,9 @@ def _components(mask: np.ndarray) -> list[np.ndarray]:
     return [numbers == number for number in range(1, count + 1)]
 
 
-def box_predictor(bag: int = 3, batch: int = 1, **training: Any) -> Predictor:
+def box_predictor(bag: int = 3, batch: int = 1, name: Name = "mask_rcnn", **training: Any) -> Predictor:
     """A predictor around the detector, with the CT's own spacing and pixels."""
-    config = small_config(bag)
+    config = small_config(bag, name)
     folder = ModelFolder(
         model=config,
         plan=Plan(z_spacing=1.5, size=max(32, *SHAPE[1:])),

@@ -43,7 +43,7 @@ def test_four_files_on_the_grid_of_the_input(tmp_path: Path, index: int, tilt: f
     (outcome,) = predict_files(box_predictor(), [path], tmp_path / "out")
     assert (outcome.name, outcome.status, outcome.lesions) == ("boxes", "predicted", 2)
     assert outcome.seconds > 0
-    files = Files.of(tmp_path / "out", "boxes")
+    files = Files.of(tmp_path / "out", "boxes", masks=True)
     assert sorted((tmp_path / "out").iterdir()) == sorted(files)
 
     labels = read_labels(files.labels)
@@ -63,7 +63,7 @@ def test_four_files_on_the_grid_of_the_input(tmp_path: Path, index: int, tilt: f
 
 def test_json_measures_in_the_terms_of_the_file(one: Path, tmp_path: Path) -> None:
     predict_files(box_predictor(), [one], tmp_path / "out")
-    files = Files.of(tmp_path / "out", "case-7")
+    files = Files.of(tmp_path / "out", "case-7", masks=True)
     content = read_json(files.json)
     lesions = read_labels(files.lesions)
     image = SimpleITK.ReadImage(str(one))
@@ -103,7 +103,7 @@ def test_nothing_of_the_patient_but_the_file_name(tmp_path: Path) -> None:
     content[148:157] = b"DOE, JANE"  # the header's free text
     path.write_bytes(bytes(content))
     predict_files(box_predictor(), [path], tmp_path / "out")
-    files = Files.of(tmp_path / "out", "a")
+    files = Files.of(tmp_path / "out", "a", masks=True)
     written = [gzip.decompress(files.labels.read_bytes()), gzip.decompress(files.lesions.read_bytes())]
     written += [files.json.read_bytes(), files.picture.read_bytes()]
     assert not any(b"DOE" in content for content in written)
@@ -120,7 +120,7 @@ def test_one_bad_case_does_not_stop_the_others(one: Path, tmp_path: Path) -> Non
         assert str(path) in outcome.message
         assert "\n" not in outcome.message
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        path.name for path in Files.of(tmp_path / "out", "case-7")
+        path.name for path in Files.of(tmp_path / "out", "case-7", masks=True)
     }
 
 
@@ -147,7 +147,7 @@ class TestResume:
 
     def test_skips_what_is_finished(self, one: Path) -> None:
         assert self.run(one) == "predicted"
-        files = Files.of(one.parents[1] / "out", "case-7")
+        files = Files.of(one.parents[1] / "out", "case-7", masks=True)
         before = [path.stat().st_mtime_ns for path in files]
         assert self.run(one) == "skipped"
         assert [path.stat().st_mtime_ns for path in files] == before
@@ -166,7 +166,7 @@ class TestResume:
     @pytest.mark.parametrize("place", range(4))
     def test_not_if_a_file_is_gone(self, one: Path, place: int) -> None:
         self.run(one)
-        Files.of(one.parents[1] / "out", "case-7")[place].unlink()
+        Files.of(one.parents[1] / "out", "case-7", masks=True)[place].unlink()
         assert self.run(one) == "predicted"
 
     def test_not_after_a_kill_between_the_files(self, one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +182,7 @@ class TestResume:
 
     def test_a_damaged_json_is_done_again(self, one: Path) -> None:
         self.run(one)
-        Files.of(one.parents[1] / "out", "case-7").json.write_text("{")
+        Files.of(one.parents[1] / "out", "case-7", masks=True).json.write_text("{")
         assert self.run(one) == "predicted"
 
 
@@ -190,7 +190,9 @@ def test_results_do_not_depend_on_the_run(one: Path, tmp_path: Path) -> None:
     for out in ("first", "second"):
         predict_files(box_predictor(batch=1 + len(out) % 2), [one], tmp_path / out)
     for first, second in zip(
-        Files.of(tmp_path / "first", "case-7"), Files.of(tmp_path / "second", "case-7"), strict=True
+        Files.of(tmp_path / "first", "case-7", masks=True),
+        Files.of(tmp_path / "second", "case-7", masks=True),
+        strict=True,
     ):
         assert first.read_bytes() == second.read_bytes()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -12,6 +12,9 @@ from volattn.cli import exits
 from volattn.cli.options import Debug
 
 if TYPE_CHECKING:
+    from volattn.datasets.case import Dataset
+    from volattn.evaluation.deeplesion import Split
+    from volattn.inference.key_slices import KeySlicesPredicted
     from volattn.inference.results import Outcome
 
 NAME = "predict"
@@ -23,7 +26,11 @@ def command(
     ],
     inputs: Annotated[
         list[Path],
-        typer.Option("-i", "--input", help="CTs (.nii, .nii.gz) and folders of them, several at once."),
+        typer.Option(
+            "-i",
+            "--input",
+            help="CTs (.nii, .nii.gz) and folders of them, several at once; or a DeepLesion folder.",
+        ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for masks, measurements and pictures.")],
     threshold: Annotated[
@@ -34,6 +41,13 @@ def command(
         Path | None, typer.Option(help="Folder with reference segmentations, to draw and to score.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skips the CTs that are finished.")] = False,
+    splits: Annotated[
+        str | None, typer.Option(help="DeepLesion: parts of its own split, e.g. test; all by default.")
+    ] = None,
+    keep_noisy: Annotated[
+        bool, typer.Option("--keep-noisy", help="DeepLesion: rows marked Possibly_noisy count.")
+    ] = False,
+    png: Annotated[bool, typer.Option("--png", help="DeepLesion: a picture of every key slice.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     bf16: Annotated[bool, typer.Option("--bf16", help="Mixed precision on a GPU.")] = False,
     debug: Debug = False,
@@ -42,10 +56,13 @@ def command(
 
     def run() -> int:
         from volattn.cli.progress import shown
+        from volattn.datasets.deeplesion import has_deeplesion
         from volattn.inference.inputs import find_inputs
         from volattn.inference.predict import load
         from volattn.inference.results import predict_files
 
+        if any(path.is_dir() and has_deeplesion(path) for path in inputs):
+            return _predict_key_slices()
         find_inputs(inputs)  # A wrong path is said before the model is read.
         predictor = load(model, device=device, batch=batch, bf16=bf16)
         with shown() as progress:
@@ -61,12 +78,54 @@ def command(
         for outcome in outcomes:
             if outcome.status != "failed":
                 print(outcome.message + (" (finished before)" if outcome.status == "skipped" else ""))
-        if reference is not None:
+        if reference is not None and predictor.masks:
             _score(reference, predictor.folder.classes, out, outcomes)
+        elif reference is not None:
+            print(
+                f"Scores: volattn evaluate detection --reference {reference} --prediction {out} -o scores.json"
+            )
         failed = {outcome.name: outcome.message for outcome in outcomes if outcome.status == "failed"}
         return exits.report_failures(failed, len(outcomes))
 
+    def _predict_key_slices() -> int:
+        from volattn.cli.progress import shown
+        from volattn.cli.values import parted
+        from volattn.datasets.open import open_dataset
+        from volattn.inference.key_slices import predict_key_slices
+        from volattn.inference.predict import load
+
+        if len(inputs) > 1:
+            raise ValueError("a DeepLesion folder is predicted alone; give one -i")
+        dataset = open_dataset(inputs[0], keep_noisy=keep_noisy).only(parted(splits))
+        predictor = load(model, device=device, batch=batch, bf16=bf16)
+        with shown() as progress:
+            found = predict_key_slices(
+                predictor, dataset, out, threshold=threshold, pictures=png, resume=resume, progress=progress
+            )
+        print(f"{found.csv}: {found.detections} detections on {len(found.predicted)} key slices")
+        for note in found.notes:
+            print(note)
+        _score_key_slices(dataset, found, splits, keep_noisy)
+        return exits.report_failures(found.failed, len(found.predicted) + len(found.failed))
+
     raise typer.Exit(exits.run(run, after_stop=exits.RESUME, debug=debug))
+
+
+def _score_key_slices(
+    dataset: Dataset, found: KeySlicesPredicted, splits: str | None, keep_noisy: bool
+) -> None:
+    """Prints how the detections compare with the table's boxes, where every key slice of a part was predicted."""
+    from volattn.datasets.deeplesion import TABLE
+    from volattn.evaluation.deeplesion import score_deeplesion
+    from volattn.reporting.detection_scores import detection_table
+
+    table, part = dataset.root / TABLE, "all" if splits is None else splits
+    command = f"volattn evaluate deeplesion --reference {table} --prediction {found.csv} --split {part}"
+    if found.failed or "," in part:
+        print(f"Scores, what was not predicted counting as missed: {command} -o scores.json")
+        return
+    scores = score_deeplesion(table, found.csv, split=cast("Split", part), keep_noisy=keep_noisy)
+    print(detection_table(scores.content, f"DeepLesion, split {part}").text(), end="")
 
 
 def _score(reference: Path, classes: Sequence[str], out: Path, outcomes: Sequence[Outcome]) -> None:

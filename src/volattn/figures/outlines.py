@@ -44,6 +44,7 @@ def draw_outlines(
     *,
     scores: Sequence[float] = (),
     reference: NDArray[np.uint8] | None = None,
+    hit_iou: float = 0.0,
     organ: str | None = "organ",
     title: str = "",
     slices: int = 4,
@@ -63,11 +64,12 @@ def draw_outlines(
         scores: Of the lesions, by their numbers; none by default.
         reference: (z, y, x) as `labels`. Lesions that overlap one of the reference are found, others false
             positives; those of the reference that none overlaps are missed.
+        hit_iou: The least IoU with one of the reference; for 0 any overlap is enough.
         organ: The organ's name; None if there is none.
         title: The case.
         slices: Rows at most.
     """
-    scene = Scene.compare(image, labels, lesions, spacing, scores, reference)
+    scene = Scene.compare(image, labels, lesions, spacing, scores, reference, hit_iou)
     figure = _figure(scene, organ, title, slices)
     with atomic_path(path) as temporary:
         # Without its version number the same case gives the same bytes.

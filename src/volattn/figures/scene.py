@@ -125,16 +125,16 @@ class Scene:
         spacing: tuple[float, float, float],
         scores: Sequence[float] = (),
         reference: NDArray[np.uint8] | None = None,
+        hit_iou: float = 0.0,
     ) -> Scene:
-        """Matches predicted and reference lesions (3D components): one voxel in common is a hit."""
+        """Matches predicted and reference lesions (3D components): one voxel in common is a hit, or so much IoU."""
         assert image.shape == labels.shape == lesions.shape
         numbers = _numbers(lesions)
         if reference is None:
             return cls(image, labels, lesions, spacing, scores, dict.fromkeys(numbers, "lesion"))
         assert reference.shape == labels.shape
         truth, count = label_components(reference == LESION)
-        both = (lesions > 0) & (truth > 0)
-        hits, found = set(_numbers(lesions[both])), frozenset(_numbers(truth[both]))
+        hits, found = _matches(lesions, truth, hit_iou)
         kinds: dict[int, Kind] = {number: "hit" if number in hits else "false" for number in numbers}
         missed = frozenset(range(1, count + 1)) - found
         return cls(image, labels, lesions, spacing, scores, kinds, truth, found, missed)
@@ -226,6 +226,27 @@ def _largest_numbers(plane: NDArray[np.unsignedinteger]) -> list[int]:
 def _numbers(array: NDArray[np.unsignedinteger]) -> list[int]:
     """The numbers above 0 in an array."""
     return np.unique(array[array > 0]).tolist()
+
+
+def _matches(
+    lesions: NDArray[np.unsignedinteger], truth: NDArray[np.unsignedinteger], least: float
+) -> tuple[set[int], frozenset[int]]:
+    """Predicted lesions that hit one of the reference, and those of the reference that are hit.
+
+    Args:
+        lesions: One number per predicted lesion.
+        truth: The same of the reference.
+        least: IoU of a hit; for 0 one voxel in common is enough.
+    """
+    both = (lesions > 0) & (truth > 0)
+    if least <= 0:
+        return set(_numbers(lesions[both])), frozenset(_numbers(truth[both]))
+    sizes, others = np.bincount(lesions[lesions > 0]), np.bincount(truth[truth > 0])
+    pairs, shared = np.unique(
+        np.stack([lesions[both], truth[both]]).astype(np.int64), axis=1, return_counts=True
+    )
+    enough = shared >= least * (sizes[pairs[0]] + others[pairs[1]] - shared)
+    return set(pairs[0, enough].tolist()), frozenset(pairs[1, enough].tolist())
 
 
 def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -56,3 +57,18 @@ def known_case(training: Training, name: str, sha256: str) -> KnownCase | None:
         if name in cases:
             return KnownCase(split, name, "name, not content" if name in training.sources else "name")
     return None
+
+
+def trained_among(training: Training, names: Collection[str]) -> tuple[str, ...]:
+    """What is to be said of cases that a model's run knew by their names, a line for each of its splits.
+
+    Args:
+        training: Where the model comes from.
+        names: The cases.
+    """
+    notes = []
+    for role, cases in (("trained on", training.cases), ("tuned on", training.validation)):
+        known = len({*cases} & {*names})
+        if known:
+            notes.append(f"the model was {role} {known} of the {len(names)} cases: their scores are no test")
+    return tuple(notes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 
 from volattn import checkpoints
 from volattn.checkpoints import ModelFolder
-from volattn.datasets.case import ORGAN
+from volattn.datasets.case import BACKGROUND, LESION, ORGAN
+from volattn.inference.link import Linker
+from volattn.inference.paint import paint_chains
 from volattn.inference.reader import SliceReader
-from volattn.inference.records import LesionRecord, describe_lesions
+from volattn.inference.records import LesionRecord, describe_chains, describe_lesions
 from volattn.inference.stitch import ORGAN_SCORE, Stitcher
-from volattn.inference.stream import stream
+from volattn.inference.stream import SliceDetections, stream
 from volattn.io.nifti import count_not_finite, read_volume
+from volattn.models.architectures import ARCHITECTURES
 from volattn.models.bag_backbone import BagBackbone
 from volattn.structures.volume import Volume
 
@@ -44,10 +47,12 @@ class Prediction:
 
     Attributes:
         volume: The CT, as it was given or read.
-        labels: (z, y, x) uint8 in its file axes: 0 background, 1 organ, 2 lesion.
-        lesions: (z, y, x) in file axes, one number per 3D lesion from 1, 0 elsewhere.
+        labels: (z, y, x) uint8 in its file axes: 0 background, 1 organ, 2 lesion. Of a detector of boxes, 2 in the
+            boxes on each slice, for pictures: it outlines nothing.
+        lesions: (z, y, x) in file axes, one number per 3D lesion from 1, 0 elsewhere; or of boxes, see `labels`.
+        masks: Whether the model outlines what it finds.
         records: The lesions, by their numbers.
-        organ: None for a model of lesions only.
+        organ: None for a model of lesions only, and of boxes.
         threshold: Lesion detections below this score were dropped.
         organ_threshold: The same for the organ.
     """
@@ -55,6 +60,7 @@ class Prediction:
     volume: Volume
     labels: NDArray[np.uint8]
     lesions: NDArray[np.unsignedinteger]
+    masks: bool
     records: tuple[LesionRecord, ...]
     organ: OrganRecord | None
     threshold: float
@@ -95,6 +101,11 @@ class Predictor:
         self.batch = batch
         self.bf16 = bf16 and self.device.type == "cuda"
 
+    @property
+    def masks(self) -> bool:
+        """Whether the model outlines what it finds; it finds boxes otherwise."""
+        return ARCHITECTURES[self.model.config.name].masks
+
     def predict(
         self, volume: Volume | Path | str, threshold: float | None = None, progress: Progress | None = None
     ) -> Prediction:
@@ -121,6 +132,37 @@ class Predictor:
                 "fill them with -1024"
             )
         reader = SliceReader(volume, self.folder.plan)
+        found = self.detect(reader, range(reader.depth))
+        slices = _told(found, lambda done: progress(volume.name, done, reader.depth) if progress else None)
+        if self.masks:
+            return self._stitched(volume, reader, slices, threshold)
+        return self._linked(volume, reader, slices, threshold)
+
+    def detect(self, reader: SliceReader, targets: Sequence[int]) -> Iterator[tuple[int, SliceDetections]]:
+        """What is found on some prepared slices of a CT; see `stream`.
+
+        Args:
+            reader: Of the CT.
+            targets: The slices, each once.
+        """
+        return stream(
+            self.model,
+            lambda centres: reader.images(centres, self.model.config.slices, self.device),
+            reader.depth,
+            targets=targets,
+            batch=self.batch,
+            device=self.device,
+            bf16=self.bf16,
+        )
+
+    def _stitched(
+        self,
+        volume: Volume,
+        reader: SliceReader,
+        slices: Iterator[tuple[int, SliceDetections]],
+        threshold: float,
+    ) -> Prediction:
+        """The masks of all slices as a label map."""
         stitcher = Stitcher(
             reader.canonical.shape,
             reader.back(),
@@ -129,25 +171,40 @@ class Predictor:
             threshold,
             single_organ=self.folder.single_organ,
         )
-        found = stream(
-            self.model,
-            lambda centres: reader.images(centres, self.model.config.slices, self.device),
-            reader.depth,
-            batch=self.batch,
-            device=self.device,
-            bf16=self.bf16,
-        )
-        for done, (z, detections) in enumerate(found, start=1):
+        for z, detections in slices:
             stitcher.add(z, detections)
-            if progress is not None:
-                progress(volume.name, done, reader.depth)
         stitched = stitcher.finish()
         return Prediction(
             volume=volume,
             labels=reader.turn.undo(stitched.labels),
             lesions=reader.turn.undo(stitched.lesions),
+            masks=True,
             records=describe_lesions(stitched.lesions, stitched.best, reader, self.model.bag),
             organ=self._organ(stitched.labels, volume),
+            threshold=threshold,
+            organ_threshold=ORGAN_SCORE,
+        )
+
+    def _linked(
+        self,
+        volume: Volume,
+        reader: SliceReader,
+        slices: Iterator[tuple[int, SliceDetections]],
+        threshold: float,
+    ) -> Prediction:
+        """The boxes of all slices as lesions; those of an organ say nothing that lesions need."""
+        linker = Linker(len(self.folder.classes), threshold, reader.step)
+        for z, detections in slices:
+            linker.add(z, detections)
+        chains = linker.finish()
+        lesions = reader.turn.undo(paint_chains(chains, reader))
+        return Prediction(
+            volume=volume,
+            labels=np.where(lesions > 0, np.uint8(LESION), np.uint8(BACKGROUND)),
+            lesions=lesions,
+            masks=False,
+            records=describe_chains(chains, reader, self.model.bag),
+            organ=None,
             threshold=threshold,
             organ_threshold=ORGAN_SCORE,
         )
@@ -169,6 +226,15 @@ class Predictor:
             return None
         voxels = sum(int(np.count_nonzero(plane >= ORGAN)) for plane in labels)
         return OrganRecord(self.folder.classes[0], voxels * volume.geometry.voxel_volume / 1000)
+
+
+def _told(
+    slices: Iterator[tuple[int, SliceDetections]], tell: Callable[[int], None]
+) -> Iterator[tuple[int, SliceDetections]]:
+    """Tells how many have been taken and dealt with."""
+    for done, one in enumerate(slices, start=1):
+        yield one
+        tell(done)
 
 
 def load(source: Path | str, *, device: str = "auto", batch: int = 1, bf16: bool = False) -> Predictor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,12 +23,13 @@ class SliceReader:
     Args:
         volume: HU in file axes.
         plan: How it is prepared.
+        anchor: The slice, in canonical axes, that stays as it is; the first by default.
     """
 
-    def __init__(self, volume: Volume, plan: Plan) -> None:
+    def __init__(self, volume: Volume, plan: Plan, anchor: int = 0) -> None:
         self.plan = plan
         self.turn = volume.geometry.turn()
-        self.prepared = PreparedSlices(volume, plan)
+        self.prepared = PreparedSlices(volume, plan, anchor)
         self.canonical = self.prepared.resampled.geometry
 
     @property
@@ -52,6 +54,32 @@ class SliceReader:
     def nearest(self, z: int) -> int:
         """The slice of the canonical input that is nearest to prepared slice `z`."""
         return self.prepared.resampled.nearest(z)
+
+    @property
+    def anchored(self) -> int:
+        """The prepared slice that the anchor is."""
+        return self.prepared.resampled.anchored
+
+    def covered(self, first: int, last: int) -> tuple[int, int]:
+        """The canonical slices that some prepared ones stand for, half-open: each reaches half a step to either side.
+
+        Args:
+            first: A prepared slice.
+            last: The same or a higher one.
+        """
+        weights = self.prepared.resampled.weights
+        depth, spacing = self.canonical.shape[0], self.canonical.spacing[0]
+        low, high = (float(weights.lower[z]) + float(weights.weight[z]) for z in (first, last))
+        half = self.step / spacing / 2
+        start, stop = math.ceil(low - half - 1e-6), math.ceil(high + half - 1e-6)
+        return max(0, min(start, self.nearest(first))), min(depth, max(stop, self.nearest(last) + 1))
+
+    def pixels(self, boxes: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Boxes (n, 4) xyxy in input pixels as such in pixels of the canonical slices, cut to them."""
+        rows, columns = self.filled
+        height, width = self.canonical.shape[1:]
+        scale = np.array([width / columns, height / rows] * 2)
+        return np.clip(boxes.astype(np.float64) * scale, 0, [width, height, width, height])
 
     def slice(self, z: int) -> NDArray[np.int16]:
         """Prepared slice `z`, (h, w) HU."""

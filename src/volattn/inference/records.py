@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from volattn.inference.link import Chain
 from volattn.inference.reader import SliceReader
 from volattn.inference.stitch import Best
 from volattn.inference.stream import mean_weights
@@ -60,10 +61,10 @@ class LesionRecord:
         score: The highest of its slices' scores.
         box: Half-open bounds (k0, j0, i0, k1, j1, i1) in voxels of the file's array (z, y, x).
         box_lps: Bounds (x0, y0, z0, x1, y1, z1) in LPS mm, voxel edges included.
-        volume_ml: Volume.
+        volume_ml: Volume; None of a detector of boxes, as are the axes.
         long_axis_mm: Largest axial extent.
         short_axis_mm: The extent perpendicular to it, in the same slice.
-        key_slice: The slice with the long axis, counted from the feet.
+        key_slice: The slice with the long axis, counted from the feet; of boxes that of the highest score.
         file_axis: The file's slice axis: "k", "j" or "i".
         file_slice: The key slice along it.
         model_slice: The slice of the prepared volume whose detection has the highest score.
@@ -74,9 +75,9 @@ class LesionRecord:
     score: float
     box: tuple[int, int, int, int, int, int]
     box_lps: tuple[float, float, float, float, float, float]
-    volume_ml: float
-    long_axis_mm: float
-    short_axis_mm: float
+    volume_ml: float | None
+    long_axis_mm: float | None
+    short_axis_mm: float | None
     key_slice: int
     file_axis: str
     file_slice: int
@@ -84,7 +85,12 @@ class LesionRecord:
     bag: BagWeights | None
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, lengths in mm and volumes in ml."""
+        """Plain values, lengths in mm and volumes in ml; what is not known is not there."""
+        measures = {
+            "volume_ml": _rounded_to(self.volume_ml, 6),
+            "long_axis_mm": _rounded_to(self.long_axis_mm, 4),
+            "short_axis_mm": _rounded_to(self.short_axis_mm, 4),
+        }
         return {
             "id": self.id,
             "score": round(self.score, 6),
@@ -93,9 +99,7 @@ class LesionRecord:
                 "min": [round(bound, 4) for bound in self.box_lps[:3]],
                 "max": [round(bound, 4) for bound in self.box_lps[3:]],
             },
-            "volume_ml": round(self.volume_ml, 6),
-            "long_axis_mm": round(self.long_axis_mm, 4),
-            "short_axis_mm": round(self.short_axis_mm, 4),
+            **{key: value for key, value in measures.items() if value is not None},
             "key_slice": {
                 "file": {"axis": self.file_axis, "index": self.file_slice},
                 "from_feet": self.key_slice,
@@ -119,22 +123,58 @@ def describe_lesions(
         bag: N of the model; 1 without attention.
     """
     measured = measure_lesions(lesions, reader.canonical)
-    return tuple(_describe(lesion, one, reader, bag) for lesion, one in zip(measured, best, strict=True))
+    return tuple(
+        _describe(lesion.id, lesion.box, lesion.key_slice, lesion, one, reader, bag)
+        for lesion, one in zip(measured, best, strict=True)
+    )
 
 
-def _describe(lesion: Lesion, best: Best, reader: SliceReader, bag: int) -> LesionRecord:
+def describe_chains(chains: Sequence[Chain], reader: SliceReader, bag: int) -> tuple[LesionRecord, ...]:
+    """Describes linked boxes, numbered from 1 in their order.
+
+    Args:
+        chains: The lesions.
+        reader: See `describe_lesions`, as is `bag`.
+    """
+    return tuple(
+        _describe(
+            number, chain_box(chain, reader), reader.nearest(chain.best.z), None, chain.best, reader, bag
+        )
+        for number, chain in enumerate(chains, start=1)
+    )
+
+
+def chain_box(chain: Chain, reader: SliceReader) -> tuple[int, int, int, int, int, int]:
+    """The half-open canonical voxels (z0, y0, x0, z1, y1, x1) that a chain's boxes take up together."""
+    boxes = np.rint(reader.pixels(chain.boxes)).astype(int)
+    (x0, y0), (x1, y1) = boxes[:, :2].min(axis=0).tolist(), boxes[:, 2:].max(axis=0).tolist()
+    height, width = reader.canonical.shape[1:]
+    x0, y0 = min(x0, width - 1), min(y0, height - 1)
+    z0, z1 = reader.covered(int(chain.z[0]), int(chain.z[-1]))
+    return z0, y0, x0, z1, max(y1, y0 + 1), max(x1, x0 + 1)
+
+
+def _describe(
+    number: int,
+    box: tuple[int, int, int, int, int, int],
+    key_slice: int,
+    measured: Lesion | None,
+    best: Best,
+    reader: SliceReader,
+    bag: int,
+) -> LesionRecord:
     turn, geometry = reader.turn, reader.canonical
     return LesionRecord(
-        id=lesion.id,
+        id=number,
         score=best.score,
-        box=file_box(lesion.box, turn, geometry),
-        box_lps=lps_box(lesion.box, geometry),
-        volume_ml=lesion.volume_ml,
-        long_axis_mm=lesion.long_axis_mm,
-        short_axis_mm=lesion.short_axis_mm,
-        key_slice=lesion.key_slice,
+        box=file_box(box, turn, geometry),
+        box_lps=lps_box(box, geometry),
+        volume_ml=None if measured is None else measured.volume_ml,
+        long_axis_mm=None if measured is None else measured.long_axis_mm,
+        short_axis_mm=None if measured is None else measured.short_axis_mm,
+        key_slice=key_slice,
         file_axis=AXES[turn.axes[0]],
-        file_slice=_file_slice(lesion.key_slice, turn, geometry),
+        file_slice=_file_slice(key_slice, turn, geometry),
         model_slice=best.z,
         bag=_bag(best, reader, bag),
     )
@@ -180,6 +220,10 @@ def lps_box(
 
 def _file_slice(z: int, turn: Turn, canonical: Geometry) -> int:
     return canonical.shape[0] - 1 - z if turn.flips[0] else z
+
+
+def _rounded_to(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 def _rounded(row: tuple[float, ...] | None) -> list[float] | None:

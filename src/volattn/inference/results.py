@@ -1,4 +1,4 @@
-"""Many CTs in, four files each out: the label map, the lesion map, the JSON and the picture."""
+"""Many CTs in, some files each out: the label map and the lesion map of masks, the JSON and the picture."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ _CONVENTIONS = {
         "boxes are half-open"
     ),
     "lps_mm": "x to the patient's left, y to the back, z to the head; the bounds include the voxels' edges",
-    "key_slice": "the slice with the long axis, along the file's slice axis and counted from the feet",
+    "key_slice": (
+        "the slice with the long axis (of boxes: with the highest score), along the file's slice axis and counted from "
+        "the feet"
+    ),
     "bag": (
         "centres of the slices that gave context to the lesion's best detection, with the attention that "
         "each got (mean over the pyramid's levels); model slices are resampled ones, counted from the feet"
@@ -46,23 +49,27 @@ class Files(NamedTuple):
     """What is written for one CT.
 
     Attributes:
-        labels: 0 background, 1 organ, 2 lesion.
-        lesions: One number per 3D lesion.
-        json: Everything that is said of them; written last.
+        json: Everything that is said of its lesions; written last.
         picture: The slices with the largest lesions.
+        labels: 0 background, 1 organ, 2 lesion; None of a detector of boxes.
+        lesions: One number per 3D lesion; None of a detector of boxes.
     """
 
-    labels: Path
-    lesions: Path
     json: Path
     picture: Path
+    labels: Path | None
+    lesions: Path | None
 
     @classmethod
-    def of(cls, out: Path, name: str) -> Files:
+    def of(cls, out: Path, name: str, masks: bool) -> Files:
         """The files of a CT in a folder."""
-        return cls(
-            out / f"{name}.nii.gz", out / f"{name}_lesions.nii.gz", out / f"{name}.json", out / f"{name}.png"
-        )
+        maps = (out / f"{name}.nii.gz", out / f"{name}_lesions.nii.gz") if masks else (None, None)
+        return cls(out / f"{name}.json", out / f"{name}.png", *maps)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All there are."""
+        return tuple(path for path in self if path is not None)
 
 
 @dataclass(frozen=True)
@@ -117,6 +124,10 @@ class Job:
     references: References | None
     resume: bool
 
+    def files(self, name: str) -> Files:
+        """What is written for a CT."""
+        return Files.of(self.out, name, self.predictor.masks)
+
 
 def predict_files(
     predictor: Predictor,
@@ -128,8 +139,8 @@ def predict_files(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> list[Outcome]:
-    """Predicts CTs one after the other and writes `NAME.nii.gz`, `NAME_lesions.nii.gz`, `NAME.json`,
-    `NAME.png`.
+    """Predicts CTs one after the other and writes `NAME.nii.gz`, `NAME_lesions.nii.gz`, `NAME.json`, `NAME.png`; of a
+    detector of boxes the last two.
 
     Files appear whole or not at all, and the JSON appears last. One bad case does not stop the others.
 
@@ -152,8 +163,8 @@ def predict_files(
     out = Path(out)
     files = find_inputs(inputs)
     references = None if reference is None else References.open(reference, predictor.folder.classes)
-    _check_outputs(out, files, references)
     job = Job(predictor, out, predictor.check_threshold(threshold), references, resume)
+    _check_outputs(job, files)
     outcomes = []
     for index, image in enumerate(files, start=1):
         begun = time.monotonic()
@@ -170,7 +181,7 @@ def predict_files(
 
 def _predict_one(job: Job, image: Path, progress: Progress | None) -> Outcome:
     name = volume_name(image)
-    files = Files.of(job.out, name)
+    files = job.files(name)
     notes: list[str] = []
     read_header(image)  # Sizes are judged before anything is read.
     source = _sha256(image)
@@ -199,9 +210,10 @@ def _predict_one(job: Job, image: Path, progress: Progress | None) -> Outcome:
     if split is not None and split.note is not None:
         notes.append(split.note)
 
-    files.json.unlink(missing_ok=True)  # It vouches for the other three, which are about to change.
-    write_labels(files.labels, prediction.labels, volume)
-    write_labels(files.lesions, prediction.lesions, volume)
+    files.json.unlink(missing_ok=True)  # It vouches for the others, which are about to change.
+    if files.labels is not None and files.lesions is not None:
+        write_labels(files.labels, prediction.labels, volume)
+        write_labels(files.lesions, prediction.lesions, volume)
     _draw(files.picture, prediction, truth, job.predictor.folder.classes)
     content = {
         "name": name,
@@ -226,6 +238,8 @@ def describe(prediction: Prediction, predictor: Predictor) -> dict[str, Any]:
             "classes": list(folder.classes),
             "recipe": folder.training.recipe,
             "dataset": folder.training.dataset,
+            "name": folder.model.name,
+            "finds": "masks" if prediction.masks else "boxes",
             "attention": folder.model.attention.kind,
             "bag": predictor.model.bag,
             "slice_step_mm": folder.plan.z_spacing,
@@ -259,20 +273,20 @@ def _draw(
         volume.canonical().geometry.spacing,
         scores=[record.score for record in prediction.records],
         reference=None if truth is None else turn.apply(truth),
-        organ=classes[0] if len(classes) > 1 else None,
+        organ=classes[0] if len(classes) > 1 and prediction.masks else None,
         title=volume.name,
     )
 
 
-def _check_outputs(out: Path, files: Sequence[Path], references: References | None) -> None:
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out}: is a file; give a folder for the results")
+def _check_outputs(job: Job, files: Sequence[Path]) -> None:
+    if job.out.exists() and not job.out.is_dir():
+        raise ValueError(f"{job.out}: is a file; give a folder for the results")
     kept = {file.resolve(): "the CT" for file in files}
-    if references is not None:
-        kept |= {file.resolve(): "the reference" for file in references.files.values()}
+    if job.references is not None:
+        kept |= {file.resolve(): "the reference" for file in job.references.files.values()}
     written: dict[Path, Path] = {}
     for image in files:
-        for result in Files.of(out, volume_name(image)):
+        for result in job.files(volume_name(image)).paths:
             place = result.resolve()
             if place in kept:
                 raise ValueError(f"{result}: is {kept[place]} itself; give another folder for the results")
@@ -312,7 +326,7 @@ def _read_reference(
 
 def _finished(files: Files, fingerprint: str) -> dict[str, Any] | None:
     """The JSON of a finished case with this fingerprint; None if there is none."""
-    if not all(path.is_file() for path in files):
+    if not all(path.is_file() for path in files.paths):
         return None
     try:
         content = json.loads(files.json.read_text(encoding="utf-8"))

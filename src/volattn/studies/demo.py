@@ -135,7 +135,7 @@ def run_demo(
         page=out / "index.html",
         cases=scores.cases,
         kept=kept,
-        pictures=tuple(Files.of(out / "predictions", case.name).picture for case in scores.cases),
+        pictures=tuple(Files.of(out / "predictions", case.name, masks=True).picture for case in scores.cases),
         summary=summarise(scores.cases),
         kept_summary=summarise(kept),
         failed=(*(one.message for one in outcomes if one.error is not None), *scores.failed),

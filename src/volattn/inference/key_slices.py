@@ -1,0 +1,244 @@
+"""Boxes on the key slices of a data set in DeepLesion's layout: `detections.csv`, what was run, and pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from volattn.datasets.case import BACKGROUND, LESION, Case, Dataset
+from volattn.datasets.deeplesion import as_published
+from volattn.datasets.dl_detections import KeyDetection, write_detections
+from volattn.datasets.key_slice import KeySlice
+from volattn.figures.outlines import draw_outlines
+from volattn.inference.known import trained_among
+from volattn.inference.paint import paint_boxes
+from volattn.inference.predict import Predictor, Progress
+from volattn.inference.reader import SliceReader
+from volattn.io.atomic import write_json
+from volattn.provenance import commit, versions
+from volattn.structures.volume import Volume
+
+DETECTIONS, MANIFEST, JOURNAL = "detections.csv", "detections.json", "detections.journal"
+FORMAT = 1
+HIT_IOU = 0.5
+"""From which IoU on a picture calls a lesion found, as DeepLesion's scores do."""
+
+_CONVENTIONS = {
+    "boxes": "x1, y1, x2, y2 in pixels of the image counted from 1, both ends included, as in DL_info.csv",
+    "scores": "everything that the model returns; the threshold only decides what pictures show",
+}
+
+
+@dataclass(frozen=True)
+class KeySlicesPredicted:
+    """What became of a data set.
+
+    Attributes:
+        csv: The detections.
+        predicted: Key slices with a prediction, with and without detections.
+        failed: The others, each with the reason.
+        detections: In all.
+        notes: What the reader should know.
+    """
+
+    csv: Path
+    predicted: tuple[str, ...]
+    failed: dict[str, str]
+    detections: int
+    notes: tuple[str, ...]
+
+
+def predict_key_slices(
+    predictor: Predictor,
+    dataset: Dataset,
+    out: Path | str,
+    *,
+    threshold: float | None = None,
+    pictures: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> KeySlicesPredicted:
+    """Detects lesions on key slices, each with the slices that were published around it.
+
+    Every key slice is noted in a journal as soon as it is done, so that a killed run goes on where it was; the CSV is
+    written whole at the end. One bad key slice does not stop the others.
+
+    Args:
+        predictor: The model; of masks or of boxes.
+        dataset: In DeepLesion's layout; all its cases are predicted.
+        out: The folder for `detections.csv`, `detections.json` and pictures; made when there is none.
+        threshold: The least score of a box in a picture; the model's own by default.
+        pictures: Whether a `NAME.png` is drawn for every key slice.
+        resume: Whether to leave out the key slices that are done with the same model and settings.
+        progress: Called with ("predict", key slices done, key slices).
+
+    Raises:
+        ValueError: The threshold is none, or `out` is a file.
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: is a file; give a folder for the results")
+    threshold = predictor.check_threshold(threshold)
+    settings = {
+        "format": FORMAT,
+        "model": predictor.fingerprint,
+        "precision": "bfloat16" if predictor.bf16 else "float32",
+        "volattn": version("volattn"),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    journal = Journal(out / JOURNAL, settings, resume=resume and predictor.fingerprint is not None)
+    found: dict[str, list[KeyDetection]] = {}
+    failed: dict[str, str] = {
+        finding.case: str(finding)
+        for finding in dataset.found
+        if finding.case and finding.severity == "error"
+    }
+    for done, case in enumerate(dataset.cases, start=1):
+        assert case.key_slice is not None
+        picture = out / f"{case.name}.png" if pictures else None
+        known = None if picture is not None and not picture.is_file() else journal.get(case)
+        try:
+            found[case.name] = (
+                known if known is not None else _predict_one(predictor, case, picture, threshold)
+            )
+        except ValueError as error:
+            failed[case.name] = str(error)
+        else:
+            if known is None:
+                journal.add(case, found[case.name])
+        if progress is not None:
+            progress("predict", done, len(dataset.cases))
+    rows = [(f"{name}.png", detection) for name, detections in found.items() for detection in detections]
+    write_detections(out / DETECTIONS, rows)
+    notes = trained_among(predictor.folder.training, list(found))
+    content = {
+        "dataset": dataset.name,
+        "parts": sorted({case.part for case in dataset.cases if case.part is not None}),
+        "key_slices": len(found),
+        "detections": len(rows),
+        "failed": failed,
+        "threshold": threshold,
+        "settings": settings,
+        "notes": list(notes),
+        "conventions": _CONVENTIONS,
+        "versions": versions(),
+        "commit": commit(),
+    }
+    write_json(out / MANIFEST, content)
+    return KeySlicesPredicted(out / DETECTIONS, tuple(found), failed, len(rows), notes)
+
+
+class Journal:
+    """Key slices that are done: a line each, after a line with the settings that they were done with.
+
+    Args:
+        path: The file; begun anew unless it is of these settings.
+        settings: Plain values.
+        resume: Whether to go on with what is there.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
+        self.path = path
+        head = json.dumps(settings, sort_keys=True)
+        lines = (
+            path.read_text(encoding="utf-8").splitlines(keepends=True) if resume and path.is_file() else []
+        )
+        kept = lines[1:] if lines and lines[0] == f"{head}\n" else []
+        # A kill may have cut the last line short.
+        kept = [line for line in kept if line.endswith("\n")]
+        path.write_text("".join([f"{head}\n", *kept]), encoding="utf-8")
+        self._done: dict[str, list[list[float]]] = dict(map(json.loads, kept))
+
+    def get(self, case: Case) -> list[KeyDetection] | None:
+        """The detections on a key slice; None if it is not done."""
+        rows = self._done.get(_identity(case))
+        if rows is None:
+            return None
+        return [KeyDetection((x1, y1, x2, y2), score) for x1, y1, x2, y2, score in rows]
+
+    def add(self, case: Case, detections: Sequence[KeyDetection]) -> None:
+        """Notes a key slice."""
+        row = [_identity(case), [[*one.box, one.score] for one in detections]]
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def _identity(case: Case) -> str:
+    """What a key slice and its bag are read from: the table's facts, and the files' sizes and times."""
+    key = case.key_slice
+    assert key is not None
+    facts = {name: value for name, value in asdict(key).items() if name not in ("table", "rows", "folder")}
+    files = [(path.name, path.stat()) for path in key.files if path.is_file()]
+    stats = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]
+    content = json.dumps([case.name, facts, stats], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _predict_one(
+    predictor: Predictor, case: Case, picture: Path | None, threshold: float
+) -> list[KeyDetection]:
+    key = case.key_slice
+    assert key is not None
+    missing = key.missing()
+    if missing is not None:
+        raise ValueError(f"{key.folder}: {key.at_row(missing)}")
+    faults = key.faults()
+    if faults:
+        raise ValueError(f"{key.table}: {key.at_row(faults[0])}")
+    volume = key.read(case.name)
+    boxes, scores = detect_on(predictor, volume, key.z)
+    if picture is not None:
+        _draw(picture, volume, key, boxes[scores >= threshold], scores[scores >= threshold])
+    published = [as_published((x0, y0, x1, y1)) for x0, y0, x1, y1 in boxes.tolist()]
+    return [KeyDetection(box, score) for box, score in zip(published, scores.tolist(), strict=True)]
+
+
+def detect_on(
+    predictor: Predictor, volume: Volume, z: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The lesions on one slice of a CT, from the bag around it.
+
+    Args:
+        predictor: The model.
+        volume: HU in canonical axes.
+        z: The slice; it is taken as it is, its neighbours are interpolated around it.
+
+    Returns:
+        Boxes (n, 4) xyxy, half-open, in pixels of the slice, and their scores (n,), descending. Boxes of which less
+        than a pixel to either side is on the slice are left out, as training leaves out such lesions.
+    """
+    reader = SliceReader(volume, predictor.folder.plan, anchor=z)
+    ((_, found),) = predictor.detect(reader, [reader.anchored])
+    boxes = reader.pixels(found.boxes)
+    inside = (boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1)
+    chosen = np.flatnonzero((found.labels == len(predictor.folder.classes)) & inside)
+    chosen = chosen[np.argsort(-found.scores[chosen], kind="stable")]
+    return boxes[chosen], found.scores[chosen].astype(np.float64)
+
+
+def _draw(
+    path: Path, volume: Volume, key: KeySlice, boxes: NDArray[np.float64], scores: NDArray[np.float64]
+) -> None:
+    """The key slice with its boxes; what reaches an IoU of 0.5 is found."""
+    lesions = paint_boxes(boxes, key.shape)[None]
+    truth = paint_boxes(np.array(key.inside()).reshape(-1, 4), key.shape)[None]
+    draw_outlines(
+        path,
+        volume.array[key.z : key.z + 1],
+        np.where(lesions > 0, np.uint8(LESION), np.uint8(BACKGROUND)),
+        lesions,
+        key.spacing,
+        scores=scores.tolist(),
+        reference=np.where(truth > 0, np.uint8(LESION), np.uint8(BACKGROUND)),
+        hit_iou=HIT_IOU,
+        organ=None,
+        title=volume.name,
+    )

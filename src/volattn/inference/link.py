@@ -1,0 +1,96 @@
+"""From boxes on slices to lesions in a volume: boxes that follow each other through z are one lesion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from volattn.inference.stitch import Best
+from volattn.inference.stream import SliceDetections
+from volattn.structures.boxes import Boxes
+
+LEAST_IOU = 0.3
+"""Two boxes on nearby slices are of one lesion from this IoU on: a sphere of 10 mm keeps 0.5 from slice to slice at
+2.5 mm, and less towards its poles."""
+
+GAP_MM = 5.0
+"""How far apart two slices may be whose boxes are linked: a lesion may be missed between them. Neighbours always are
+near."""
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """The boxes of one lesion.
+
+    Attributes:
+        z: (n,) their prepared slices, ascending.
+        boxes: (n, 4) xyxy, input pixels.
+        best: The one with the highest score; of equals that of the lowest slice.
+    """
+
+    z: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    best: Best
+
+
+class Linker:
+    """Collects the slices' detections of lesions and links them.
+
+    Boxes that reach the threshold are linked where their slices are near and their IoU is high; what is linked,
+    directly or through others, is one lesion, as with the connected parts of masks.
+
+    Args:
+        label: The lesion's.
+        threshold: Detections below this score are dropped.
+        step: Distance between the slices, mm.
+    """
+
+    def __init__(self, label: int, threshold: float, step: float) -> None:
+        self.label = label
+        self.threshold = threshold
+        self.reach = max(1, int(GAP_MM / step + 1e-6))
+        self._kept: dict[int, tuple[SliceDetections, NDArray[np.intp]]] = {}
+
+    def add(self, z: int, detections: SliceDetections) -> None:
+        """Takes the detections of prepared slice `z`, once; the order of the slices is free."""
+        chosen = np.flatnonzero((detections.labels == self.label) & (detections.scores >= self.threshold))
+        if len(chosen):
+            self._kept[z] = detections, chosen
+
+    def finish(self) -> list[Chain]:
+        """The lesions, those with the highest scores first."""
+        rows = [(z, row) for z in sorted(self._kept) for row in self._kept[z][1].tolist()]
+        z = np.array([z for z, _ in rows], np.int64)
+        boxes = np.array([self._kept[z][0].boxes[row] for z, row in rows], np.float64).reshape(-1, 4)
+        scores = np.array([self._kept[z][0].scores[row] for z, row in rows], np.float64)
+        numbers = self._components(z, boxes)
+        chains = [self._chain(z[group], boxes[group], scores[group]) for group in _groups(numbers)]
+        return sorted(chains, key=lambda chain: (-chain.best.score, chain.best.z, *chain.boxes[0]))
+
+    def _components(self, z: NDArray[np.int64], boxes: NDArray[np.float64]) -> NDArray[np.int64]:
+        """(n,) which boxes belong together."""
+        starts = np.searchsorted(z, z + 1)
+        stops = np.searchsorted(z, z + self.reach, side="right")
+        pairs: list[tuple[int, int]] = []
+        for row, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+            if stop > start:
+                overlaps = Boxes(boxes[row : row + 1], "xyxy").iou(Boxes(boxes[start:stop], "xyxy"))[0]
+                pairs += [(row, start + other) for other in np.flatnonzero(overlaps >= LEAST_IOU).tolist()]
+        first, second = np.array(pairs, np.int64).reshape(-1, 2).T
+        graph = coo_array((np.ones(len(pairs), bool), (first, second)), shape=(len(z), len(z)))
+        return connected_components(graph, directed=False)[1]
+
+    def _chain(self, z: NDArray[np.int64], boxes: NDArray[np.float64], scores: NDArray[np.floating]) -> Chain:
+        place = int(np.argmax(scores))
+        best = Best(float(scores[place]), int(z[place]), self._kept[int(z[place])][0])
+        return Chain(z, boxes, best)
+
+
+def _groups(numbers: NDArray[np.int64]) -> Sequence[NDArray[np.intp]]:
+    """Rows of each number, from 0 on."""
+    return [np.flatnonzero(numbers == number) for number in range(int(numbers.max(initial=-1)) + 1)]
