@@ -25,6 +25,7 @@ def command(
         typer.Option(help="Label of the liver, or none for masks of lesions only; 1 unless --lesion is."),
     ] = None,
     lesion: Annotated[int, typer.Option(help="Label of lesions.")] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stops at the first case that cannot be scored.")
     ] = False,
@@ -36,6 +37,7 @@ def command(
         from volattn.cli.progress import shown
         from volattn.evaluation.lits import lits_scheme
         from volattn.evaluation.lits_folders import score_lits_folders
+        from volattn.evaluation.score_file import write_scores
         from volattn.reporting.lits import lits_tables
 
         scheme = lits_scheme(_liver_label(liver, lesion), lesion)
@@ -43,11 +45,18 @@ def command(
             raise ValueError(f"{out}: is a folder; give a file for the scores, such as {out / 'scores.json'}")
         with shown() as progress:
             found = score_lits_folders(
-                reference, prediction, scheme, strict=strict, fail_fast=fail_fast, progress=progress
+                reference,
+                prediction,
+                scheme,
+                strict=strict,
+                seed=seed,
+                fail_fast=fail_fast,
+                progress=progress,
             )
         if found.scores is not None:
-            found.write(out)
-            print("\n".join(table.text() for table in lits_tables(found.scores)))
+            content = found.content
+            write_scores(out, content)
+            print("\n".join(table.text() for table in lits_tables(content)))
             print(f"{out}: {len(found.scores.cases)} of {found.total} cases scored")
         for note in found.notes:
             exits.say(note)

@@ -15,7 +15,8 @@ from volattn.evaluation.deeplesion import MEASURES
 from volattn.evaluation.detection import PRESETS
 from volattn.evaluation.pool import Measures, Pool
 from volattn.evaluation.scored_image import ScoredImage
-from volattn.evaluation.statistics import LEVEL, RESAMPLES, holm, percentile_interval, resamples, wilcoxon_p
+from volattn.evaluation.statistics import described as described_bootstrap
+from volattn.evaluation.statistics import holm, percentile_interval, resamples, wilcoxon_p
 
 SIGNIFICANT = 0.05
 _SHOWN = 5
@@ -78,7 +79,7 @@ class Comparison:
         return {
             "cases_compared": self.cases,
             "cases_left_out": self.left_out,
-            "bootstrap": {"over": "patients", "resamples": RESAMPLES, "level": LEVEL, "seed": self.seed},
+            "bootstrap": described_bootstrap(self.seed),
             "significant_below": SIGNIFICANT,
             "rows": [row.as_json() for row in self.rows],
         }

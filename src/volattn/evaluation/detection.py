@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from volattn.datasets.check import GRID_TOLERANCE_MM
 from volattn.datasets.case_files import CaseFiles, find_case_files
+from volattn.datasets.check import GRID_TOLERANCE_MM
 from volattn.datasets.instances import Instance, Instances, read_boxes, read_mask
 from volattn.evaluation.froc import Start
 from volattn.evaluation.lesionwise import SIZES, size_of
@@ -122,7 +122,9 @@ def score_detections(
         raise ValueError(f"{reference}: holds no .nii or .nii.gz file; references are masks")
     predictions = find_case_files(prediction)
     if not predictions:
-        raise ValueError(f"{prediction}: holds no .nii, .nii.gz or .json file; give the folder with the cases")
+        raise ValueError(
+            f"{prediction}: holds no .nii, .nii.gz or .json file; give the folder with the cases"
+        )
     pairs = pair_cases(
         {name: files.masks[0] for name, files in references.items()},
         {name: (*files.masks, *files.boxes)[0] for name, files in predictions.items()},
