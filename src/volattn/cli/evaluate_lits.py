@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import Debug
+from volattn.cli.options import Debug, ReportFolder
 
 NAME = "lits"
 
@@ -29,6 +29,7 @@ def command(
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stops at the first case that cannot be scored.")
     ] = False,
+    report: ReportFolder = None,
     debug: Debug = False,
 ) -> None:
     """Scores liver and lesion masks as the LiTS challenge does, and lesion by lesion."""
@@ -39,8 +40,10 @@ def command(
         from volattn.evaluation.lits_folders import score_lits_folders
         from volattn.evaluation.score_file import write_scores
         from volattn.reporting.lits import lits_tables
+        from volattn.reporting.reports import check_folder, write_report
 
         scheme = lits_scheme(_liver_label(liver, lesion), lesion)
+        check_folder(report)
         if out.is_dir():
             raise ValueError(f"{out}: is a folder; give a file for the scores, such as {out / 'scores.json'}")
         with shown() as progress:
@@ -58,6 +61,8 @@ def command(
             write_scores(out, content)
             print("\n".join(table.text() for table in lits_tables(content)))
             print(f"{out}: {len(found.scores.cases)} of {found.total} cases scored")
+            if report is not None:
+                print(f"Report: {write_report(out, report)}")
         for note in found.notes:
             exits.say(note)
         return exits.report_failures(found.failed, found.total)
