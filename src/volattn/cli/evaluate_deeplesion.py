@@ -34,10 +34,12 @@ def command(
 
     def run() -> int:
         from volattn.evaluation.deeplesion import score_deeplesion
-        from volattn.evaluation.score_file import write_scores
+        from volattn.evaluation.score_file import check_target, write_scores
         from volattn.reporting.detection_scores import detection_table
-        from volattn.reporting.reports import check_folder, write_report
+        from volattn.reporting.report import check_folder
+        from volattn.reporting.reports import write_report
 
+        check_target(out)
         check_folder(report)
         scores = score_deeplesion(
             reference, prediction, split=split, keep_noisy=keep_noisy, seed=seed, fail_fast=fail_fast

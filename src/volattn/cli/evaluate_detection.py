@@ -38,10 +38,12 @@ def command(
     def run() -> int:
         from volattn.cli.progress import shown
         from volattn.evaluation.detection import PRESETS, score_detections
-        from volattn.evaluation.score_file import write_scores
+        from volattn.evaluation.score_file import check_target, write_scores
         from volattn.reporting.detection_scores import detection_table
-        from volattn.reporting.reports import check_folder, write_report
+        from volattn.reporting.report import check_folder
+        from volattn.reporting.reports import write_report
 
+        check_target(out)
         check_folder(report)
         with shown() as progress:
             scores = score_detections(

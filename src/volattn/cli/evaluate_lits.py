@@ -38,14 +38,14 @@ def command(
         from volattn.cli.progress import shown
         from volattn.evaluation.lits import lits_scheme
         from volattn.evaluation.lits_folders import score_lits_folders
-        from volattn.evaluation.score_file import write_scores
+        from volattn.evaluation.score_file import check_target, write_scores
         from volattn.reporting.lits import lits_tables
-        from volattn.reporting.reports import check_folder, write_report
+        from volattn.reporting.report import check_folder
+        from volattn.reporting.reports import write_report
 
         scheme = lits_scheme(_liver_label(liver, lesion), lesion)
         check_folder(report)
-        if out.is_dir():
-            raise ValueError(f"{out}: is a folder; give a file for the scores, such as {out / 'scores.json'}")
+        check_target(out)
         with shown() as progress:
             found = score_lits_folders(
                 reference,

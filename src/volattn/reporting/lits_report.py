@@ -149,6 +149,7 @@ def _add_volumes(report: Report, content: Mapping[str, Any]) -> None:
         found_only=True,
     )
     for key, organ in (("lesion_volume_per_case_ml", "lesion"), ("liver_volume_per_case_ml", "liver")):
+        together = "lesions together" if organ == "lesion" else "liver with its lesions"
         volumes = [case["volume_ml"][organ] for case in cases if case["volume_ml"][organ] is not None]
         if volumes:
             _add_agreement(
@@ -157,7 +158,7 @@ def _add_volumes(report: Report, content: Mapping[str, Any]) -> None:
                 key,
                 [(volume["reference"], volume["prediction"]) for volume in volumes],
                 f"{organ} volume of a case",
-                f"The same for the whole {organ} of each of {count_of(len(volumes), 'case')}.",
+                f"The same for the {together}, {count_of(len(volumes), 'case')}.",
             )
     report.page.table(
         Table(
@@ -231,7 +232,7 @@ def _add_dices(report: Report, cases: Sequence[Mapping[str, Any]], organ: str) -
         if organ == "lesion" and not lesions:
             return f"{case[key]:.3f}  (no lesion)"
         counted = f", {found} of {len(lesions)} found" if organ == "lesion" else ""
-        return f"{case[key]:.3f}  ({volume:.{1 if volume >= 10 else 2}f} ml{counted})"
+        return f"{case[key]:.3f}  ({volume:.{2 if volume < 10 else 1 if volume < 100 else 0}f} ml{counted})"
 
     shown = sorted(cases, key=badness)[:SHOWN]
     report.figure(

@@ -43,6 +43,16 @@ class Report:
         return self.page.write(folder / PAGE)
 
 
+def check_folder(folder: Path | None) -> None:
+    """Refuses what cannot be a report's folder, before the scoring takes its time.
+
+    Raises:
+        ValueError: There is a file in its place.
+    """
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is a file; give a folder for the report")
+
+
 def worst_of(count: int, what: str) -> str:
     """Says which of so many things a picture shows."""
     return f"the worst {SHOWN} of {count} {what}" if count > SHOWN else f"all {count} {what}"
@@ -57,8 +67,8 @@ def bootstrap_in_words(content: Mapping[str, Any]) -> str:
     """How the intervals came about."""
     made = content["bootstrap"]
     return (
-        f"Intervals hold {made['level']:.0%} of {made['resamples']} bootstrap samples of {made['over']} drawn with "
-        f"replacement (seed {made['seed']}); with a single one there are none."
+        f"Intervals hold {100 * made['level']:g} % of {made['resamples']} bootstrap samples of {made['over']} drawn "
+        f"with replacement (seed {made['seed']}); with a single one there are none."
     )
 
 

@@ -42,13 +42,3 @@ def write_report(scores: Path | str, folder: Path | str) -> Path:
         ValueError: The file is none of an evaluation.
     """
     return build_report(read_scores(scores)).write(folder)
-
-
-def check_folder(folder: Path | None) -> None:
-    """Refuses what cannot be a report's folder, before the scoring takes its time.
-
-    Raises:
-        ValueError: There is a file in its place.
-    """
-    if folder is not None and folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: is a file; give a folder for the report")
