@@ -112,6 +112,16 @@ def test_no_detection_at_all(tmp_path: Path, count: int) -> None:
     check(build_report(deeplesion_content(tmp_path, slices)), BOXES)
 
 
+def test_one_score_is_no_curve(tmp_path: Path) -> None:
+    several = random_slices(5)
+    one: Slices = {
+        name: (lesions, [(box, 1.0) for box, _ in found]) for name, (lesions, found) in several.items()
+    }
+    for slices, said in ((several, False), (one, True)):
+        html = build_report(deeplesion_content(tmp_path, slices)).page.html()
+        assert ("there is one operating point, and no curve" in html) == said
+
+
 def test_stored_scores_are_all_it_takes(tmp_path: Path) -> None:
     content = lits_content((FOUND, MISSED), failed={"case-9": "case-9.nii: is <empty>; delete it"})
     write_scores(tmp_path / "scores.json", content)

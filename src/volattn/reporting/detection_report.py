@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from volattn.evaluation.curves import image_errors, measures_of, pool_of, sensitivity_band
+from volattn.evaluation.froc import Start
 from volattn.evaluation.pool import Measures, Pool
 from volattn.figures.plots import draw_bars, draw_estimates, draw_froc
 from volattn.reporting.detection_scores import PRECISIONS, detection_table
@@ -26,6 +27,7 @@ from volattn.reporting.tables import span
 OPERATING_LEVEL = 1.0
 """False positives per image at which groups and images are looked at."""
 _POINTS = 120
+_BEFORE: dict[Start, str] = {"zero": "0", "origin": "a straight line from no detection at all"}
 
 
 def detection_report(content: Mapping[str, Any]) -> Report:
@@ -86,6 +88,12 @@ def _add_curve(report: Report, content: Mapping[str, Any], pool: Pool) -> None:
     if not pool.lesions:
         report.page.paragraph("There is no lesion in the references, and so no sensitivity.")
         return
+    scores = {detection.score for image in pool.images for detection in image.detections}
+    single = (
+        " All detections have one score: there is one operating point, and no curve."
+        if len(scores) == 1
+        else ""
+    )
     marks = {level: content[measures.sensitivity_key][f"{level:g}"] for level in measures.levels}
     fine = np.geomspace(measures.levels[0], measures.levels[-1], _POINTS)
     # The reported levels too, so that the curve goes through its marks.
@@ -101,8 +109,9 @@ def _add_curve(report: Report, content: Mapping[str, Any], pool: Pool) -> None:
             note=f"{count_of(pool.lesions, 'lesion')}, {count_of(len(pool.patients), 'patient')}",
         ),
         f"Sensitivity against false positives per {measures.unit} with its interval.",
-        f"All detections pooled over {count_of(len(pool.images), measures.unit)} and sorted by score. The band is the "
-        "interval at each number of false positives by itself.",
+        f"All detections pooled over {count_of(len(pool.images), measures.unit)} and sorted by score; before its first "
+        f"point the curve is {_BEFORE[measures.start]}.{single} The band is the interval at each number of false "
+        "positives by itself.",
     )
 
 
