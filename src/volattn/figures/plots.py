@@ -55,7 +55,7 @@ def draw_froc(
         band: (2, K) lower and upper end of its interval; None if there is none.
         marks: Sensitivity where it is reported, by false positives per image.
         unit: What an image is.
-        note: What stands below the legend's first entry: numbers of patients and lesions.
+        note: Names the curve in the legend: what it was measured on.
     """
     figure, (axes,) = new_figure(4.6)
     if band is not None:
@@ -108,9 +108,7 @@ def draw_estimates(
             axes.text(0.01, row, "nothing to measure", va="center", fontsize=SMALL, color=GREY)
             continue
         if ends is not None:
-            axes.plot(ends, (row, row), color=BLUE, linewidth=2, solid_capstyle="butt", clip_on=False)
-            for end in ends:
-                axes.plot((end, end), (row - 0.13, row + 0.13), color=BLUE, linewidth=2, clip_on=False)
+            axes.plot(ends, (row, row), "|-", color=BLUE, linewidth=2, markersize=9, mew=2, clip_on=False)
         axes.plot(value, row, "o", color=BLUE, markersize=7, clip_on=False, zorder=4)
         write_beside(axes, f"{value:.3f}" if shares else f"{value:+.3f}", (1, row))
     if shares:
