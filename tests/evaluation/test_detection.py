@@ -16,6 +16,7 @@ from volattn.datasets.instances import Instance, read_boxes
 from volattn.evaluation.detection import PRESETS, DetectionScores, score_detections
 from volattn.inference.records import LesionRecord, lps_box
 from volattn.io.nifti import read_labels, write_labels, write_volume
+from volattn.reporting.reports import build_report
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
 
@@ -414,6 +415,22 @@ def test_predictions_without_a_reference_are_said(reference: Path) -> None:
     scores = score(reference)
     assert scores.unpaired == ("case_07",)
     assert scores.content["predictions_without_reference"] == ["case_07"]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("found", [[], [(FAR, 0.9)]], ids=["nothing found", "a false positive"])
+def test_without_a_lesion_nothing_is_defined(
+    tmp_path: Path, preset: str, found: list[tuple[Box, float]]
+) -> None:
+    for name in ("a", "b"):
+        write_mask(tmp_path / "reference" / f"{name}.nii", mask_of([]))
+        write_predicted(tmp_path / "prediction" / f"{name}.json", found)
+    content = score(tmp_path, preset).content
+    assert (content["lesions"], content["mean_sensitivity"]) == (0, None)
+    assert content.get("average_precision") is None
+    html = build_report(content).page.html()
+    assert "There is no lesion in the references" in html
+    assert ("worst-scans" in build_report(content).pictures) == bool(found)
 
 
 def test_a_case_without_lesions_counts_its_false_positives(tmp_path: Path) -> None:

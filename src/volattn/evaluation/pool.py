@@ -160,7 +160,9 @@ class Pool:
     def _average_precision(
         self, groups: NDArray[np.bool_], weights: NDArray[np.float64] | None
     ) -> NDArray[np.float64]:
-        """(G,) for each group the mean over the classes that have lesions in it."""
+        """(G,) for each group the mean over the classes that have lesions in it; NaN without any."""
+        if not self._precision:
+            return np.full(len(groups), np.nan)
         values = np.stack([one.values(groups & of_class, weights) for of_class, one in self._precision])
         defined = ~np.isnan(values)
         counts = defined.sum(axis=0)
