@@ -89,6 +89,8 @@ def test_scores(run: Run, mode: str, capsys: pytest.CaptureFixture[str]) -> None
     said = capsys.readouterr().out
     assert "4 of 5" in said
     assert "3 of 3 cases scored" in said
+    assert "intervals by bootstrap over cases, seed 0" in said
+    assert f"{low:.4f} to {high:.4f}" in said
 
 
 def test_official_keys(run: Run, shared_data: Path) -> None:
