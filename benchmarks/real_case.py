@@ -206,7 +206,8 @@ def publish(
     assert after.organ is not None
     met = after.lesion.dice >= LESION_BAR and after.organ.dice >= LIVER_BAR
     recall = before.organ.both / max(1, before.organ.reference)
-    tables = f"{comparison(before, after, kept).text()}\n{size_table(summarise([after])).text()}"
+    scored = summarise([after])
+    tables = f"{comparison(before, after, kept).text()}\n{size_table(scored.sizes, scored.all_sizes).text()}"
     notes = "".join(
         f"- {finding.message}\n" for finding in check_dataset(only(open_dataset(options.lits), options.case))
     )

@@ -31,7 +31,7 @@ from volattn.inference.results import predict_files
 from volattn.io.atomic import atomic_path, write_text
 from volattn.models.catalogue import build_model
 from volattn.preprocessing.prepare import prepare_dataset
-from volattn.reporting.scores import case_table, size_table
+from volattn.reporting.scores import CaseRow, case_table, size_table
 from volattn.studies.ceiling import score_perfect
 from volattn.studies.stages import StageLog
 from volattn.training.recipe import Recipe, load_recipe
@@ -185,7 +185,11 @@ def test(options: argparse.Namespace, model: Path) -> Tested:
         for case in dataset.cases
     ]
     summary = summarise(scores.cases)
-    tables = (case_table(scores.cases, summary, organ="liver", ceilings=kept), size_table(summary))
+    rows = [CaseRow.of(case) for case in scores.cases]
+    tables = (
+        case_table(rows, organ="liver", ceilings=[case.lesion.dice for case in kept]),
+        size_table(summary.sizes, summary.all_sizes),
+    )
     return Tested(summary, "\n".join(table.text() for table in tables), summarise(kept).lesion.dice_per_case)
 
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 from key_slices import HEADER, Slices, info_row, random_slices, write_found, write_info, write_rows
 
@@ -102,6 +104,43 @@ def test_a_comparison(tmp_path: Path, slices: Slices, capsys: pytest.CaptureFixt
     assert list(slices)[-1] in said
     assert volattn("compare", tmp_path / "a.json", tmp_path / "c.json", "--common") == 0
     assert volattn("compare", tmp_path / "a.json", tmp_path / "DL_info.csv") == 2
+
+
+def test_reports(tmp_path: Path, slices: Slices, capsys: pytest.CaptureFixture[str]) -> None:
+    scores, report = tmp_path / "scores.json", tmp_path / "report"
+    assert volattn(*words(tmp_path, slices), "--report", report / "boxes") == 0
+    assert f"Report: {report / 'boxes' / 'index.html'}" in capsys.readouterr().out
+    assert volattn("compare", scores, scores, "--report", report / "difference") == 0
+    for folder in ("boxes", "difference"):
+        assert "data:image/png" in (report / folder / "index.html").read_text()
+    scores.unlink()
+    assert volattn(*words(tmp_path, slices), "-o", report) == 2
+    assert "is a folder; give a file for the scores" in capsys.readouterr().err
+    assert volattn(*words(tmp_path, slices), "--report", tmp_path / "DL_info.csv") == 2
+    assert "is a file; give a folder" in capsys.readouterr().err
+    assert not scores.exists()
+
+
+def test_volumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in (1, 2):
+        mask = np.zeros((20, 20, 8), np.uint8)
+        mask[3:9, 4:10, 2:5] = number
+        for folder, name in (("r", f"segmentation-{number}"), ("p", f"case_{number:03}")):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            nibabel.Nifti1Image(mask, np.eye(4)).to_filename(tmp_path / folder / f"{name}.nii.gz")
+    out = tmp_path / "scores.json"
+    arguments = ["detection", "--reference", tmp_path / "r", "--prediction", tmp_path / "p", "-o", out]
+    assert volattn(*arguments, "--preset", "luna16", "--report", tmp_path / "report") == 0
+    assert json.loads(out.read_text())["mean_sensitivity"] == 1
+    assert (tmp_path / "report" / "froc.png").is_file()
+    (tmp_path / "p" / "case_002.nii.gz").rename(tmp_path / "p" / "case_007.nii.gz")
+    assert volattn(*arguments) == 1
+    said = capsys.readouterr().err
+    assert "no reference for case_007; not scored" in said
+    assert "segmentation-2: " in said.splitlines()[-1]
+    out.unlink()
+    assert volattn(*arguments, "--fail-fast") == 2
+    assert not out.exists()
 
 
 def test_an_unknown_preset_ends_with_2(tmp_path: Path) -> None:

@@ -82,10 +82,15 @@ def test_scores(run: Run, mode: str, capsys: pytest.CaptureFixture[str]) -> None
     assert scores["lesion"]["dice"] == scores["liver"]["surface_dice_2mm"] == 1
     assert scores["agreement"]["lesion_volume_ml"]["n"] == 4
     assert scores["failed"] == {}
+    assert scores["bootstrap"] == {"over": "cases", "resamples": 1000, "level": 0.95, "seed": 0}
+    low, high = scores["intervals"]["lesion"]["dice_per_case"]
+    assert 2 / 3 <= low + 1e-9 <= scores["lesion"]["dice_per_case"] <= high <= 1
     assert "numpy" in scores["versions"]
     said = capsys.readouterr().out
     assert "4 of 5" in said
     assert "3 of 3 cases scored" in said
+    assert "intervals by bootstrap over cases, seed 0" in said
+    assert f"{low:.4f} to {high:.4f}" in said
 
 
 def test_official_keys(run: Run, shared_data: Path) -> None:
@@ -220,13 +225,17 @@ class TestBadInput:
         assert "is a folder" in capsys.readouterr().err
         assert evaluate("--reference", tmp_path / "no", *words[2:], "-o", tmp_path / "s.json") == 2
         assert "does not exist" in capsys.readouterr().err
+        (tmp_path / "file").touch()
+        assert evaluate(*words, "-o", tmp_path / "s.json", "--report", tmp_path / "file") == 2
+        assert "is a file; give a folder for the report" in capsys.readouterr().err
         assert not (tmp_path / "s.json").exists()
 
 
 def test_it_needs_no_torch(folders: tuple[Path, Path], tmp_path: Path) -> None:
     script = (
         "import sys\n"
-        "sys.modules.update(dict.fromkeys(('torch', 'torchvision', 'accelerate')))\n"  # importing them fails
+        "without = ('torch', 'torchvision', 'accelerate', 'matplotlib.pyplot')\n"
+        "sys.modules.update(dict.fromkeys(without))\n"  # importing them fails
         "from volattn.cli.main import main\n"
         "main(sys.argv[1:])"
     )
@@ -239,6 +248,9 @@ def test_it_needs_no_torch(folders: tuple[Path, Path], tmp_path: Path) -> None:
         folders[1],
         "-o",
         tmp_path / "s.json",
+        "--report",
+        tmp_path / "report",
     ]
     done = subprocess.run([sys.executable, "-c", script, *map(str, words)], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "report" / "index.html").is_file()

@@ -16,6 +16,7 @@ from volattn.datasets.instances import Instance, read_boxes
 from volattn.evaluation.detection import PRESETS, DetectionScores, score_detections
 from volattn.inference.records import LesionRecord, lps_box
 from volattn.io.nifti import read_labels, write_labels, write_volume
+from volattn.reporting.reports import build_report
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
 
@@ -381,7 +382,30 @@ def test_nothing_to_score(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not a folder"):
         score(tmp_path)
     (tmp_path / "reference").mkdir()
-    with pytest.raises(ValueError, match=r"holds no \.nii"):
+    with pytest.raises(ValueError, match=r"reference: holds no \.nii"):
+        score(tmp_path)
+    write_mask(tmp_path / "reference" / "a.nii", mask_of([FIRST]))
+    (tmp_path / "prediction").mkdir()
+    with pytest.raises(ValueError, match=r"prediction: holds no \.nii, \.nii\.gz or \.json"):
+        score(tmp_path)
+
+
+def test_files_are_paired_as_label_maps_are(tmp_path: Path) -> None:
+    for number in (3, 12):
+        write_mask(tmp_path / "reference" / f"segmentation-{number}.nii.gz", mask_of([FIRST]))
+        write_mask(tmp_path / "reference" / f"volume-{number}.nii.gz", mask_of([FAR]))  # the CT
+    write_predicted(tmp_path / "prediction" / "case_0003.json", [(FIRST, 0.5)])
+    write_predicted(tmp_path / "prediction" / "volume-12.json", [(FIRST, 0.5)])
+    scores = score(tmp_path)
+    assert (scores.content["mean_sensitivity"], scores.cases, scores.unpaired) == (1, 2, ())
+    write_predicted(tmp_path / "prediction" / "other_12.json", [])
+    with pytest.raises(
+        ValueError, match=r"other_12\.json.* both have the number of segmentation-12\.nii\.gz"
+    ):
+        score(tmp_path)
+    (tmp_path / "prediction" / "other_12.json").unlink()
+    write_mask(tmp_path / "reference" / "segmentation-3.nii", mask_of([FIRST]))
+    with pytest.raises(ValueError, match="are the same case; keep one of them"):
         score(tmp_path)
 
 
@@ -391,6 +415,22 @@ def test_predictions_without_a_reference_are_said(reference: Path) -> None:
     scores = score(reference)
     assert scores.unpaired == ("case_07",)
     assert scores.content["predictions_without_reference"] == ["case_07"]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("found", [[], [(FAR, 0.9)]], ids=["nothing found", "a false positive"])
+def test_without_a_lesion_nothing_is_defined(
+    tmp_path: Path, preset: str, found: list[tuple[Box, float]]
+) -> None:
+    for name in ("a", "b"):
+        write_mask(tmp_path / "reference" / f"{name}.nii", mask_of([]))
+        write_predicted(tmp_path / "prediction" / f"{name}.json", found)
+    content = score(tmp_path, preset).content
+    assert (content["lesions"], content["mean_sensitivity"]) == (0, None)
+    assert content.get("average_precision") is None
+    html = build_report(content).page.html()
+    assert "There is no lesion in the references" in html
+    assert ("worst-scans" in build_report(content).pictures) == bool(found)
 
 
 def test_a_case_without_lesions_counts_its_false_positives(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -13,7 +14,7 @@ from key_slices import Box, Slices, random_slices, scored
 from sklearn.metrics import roc_curve
 
 from volattn.evaluation.deeplesion import MEASURES
-from volattn.evaluation.froc import Froc
+from volattn.evaluation.froc import Froc, Start
 from volattn.evaluation.pool import Pool
 
 LEVELS = (0.5, 1, 2, 4, 8, 16)
@@ -23,6 +24,23 @@ SEEDS = st.integers(0, 2**20)
 def sensitivities(slices: Slices) -> list[float]:
     pool = Pool(scored(slices), MEASURES)
     return pool.froc.sensitivity(np.array(LEVELS)).tolist()
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=SEEDS, start=st.sampled_from(["zero", "origin"]), drawn=st.booleans())
+def test_sensitivity_is_the_mean_of_what_is_detected(seed: int, start: Start, drawn: bool) -> None:
+    pool = Pool(scored(random_slices(seed)), dataclasses.replace(MEASURES, start=start))
+    patients = len(pool.patients)
+    weights = (
+        np.random.default_rng(seed).integers(0, 3, patients).astype(float) if drawn else np.ones(patients)
+    )
+    lesions = weights[pool.lesion_patients]
+    if not lesions.any():
+        assert np.isnan(pool.froc.sensitivity(np.array(LEVELS), weights)).all()
+        return
+    levels = np.array([0.01, 0.1, *LEVELS])
+    expected = np.average(pool.froc.detected(levels, weights), axis=0, weights=lesions)
+    assert pool.froc.sensitivity(levels, weights) == pytest.approx(expected)
 
 
 def iou(a: Box, b: Box) -> float:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 from scored_cases import case, label_map
 
-from volattn.evaluation.cases import CaseScore
 from volattn.evaluation.summary import summarise
-from volattn.reporting.scores import case_table, size_table
+from volattn.reporting.scores import CaseRow, case_table, size_table
 
 CASES = [
     case("volume-1", label_map((10, 10, 8), (25, 25, 16)), label_map((10, 10, 8), (40, 10, 3))),
     case("volume-2", label_map((10, 10, 25)), label_map((10, 10, 25)), trained_on=True),
 ]
+ROWS = [CaseRow.of(score) for score in CASES]
 
 
 def test_case_by_case() -> None:
-    table = case_table(CASES, summarise(CASES), organ="liver", ceilings=CASES[::-1])
+    table = case_table(ROWS, organ="liver", ceilings=[row.lesion_dice for row in ROWS[::-1]])
     assert [column.title for column in table.columns[:4]] == ["Case", "Liver Dice", "Lesion Dice", "Ceiling"]
     dice = 2 * 64 / (64 + 256 + 64 + 9)
     assert table.rows[0] == (
@@ -41,14 +41,15 @@ def test_case_by_case() -> None:
 
 
 def test_lesion_only_data_have_no_organ_column() -> None:
-    alone: list[CaseScore] = [case("a", label_map((10, 10, 8)), label_map(), organ=False)]
-    table = case_table(alone, summarise(alone), organ=None)
+    alone = case("a", label_map((10, 10, 8)), label_map(), organ=False)
+    table = case_table([CaseRow.of(alone)], organ=None)
     assert [column.title for column in table.columns[:3]] == ["Case", "Lesion Dice", "Lesions found"]
     assert table.foot == (), "the mean of one case is that case"
 
 
 def test_size_by_size() -> None:
-    assert size_table(summarise(CASES)).rows == (
+    summary = summarise(CASES)
+    assert size_table(summary.sizes, summary.all_sizes).rows == (
         ("small (< 15 mm)", 1, 1, 1.0, 1.0),
         ("medium (15-30 mm)", 1, 0, 0.0, 0.0),
         ("large (> 30 mm)", 1, 1, 1.0, 1.0),

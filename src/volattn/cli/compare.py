@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import Debug
+from volattn.cli.options import Debug, ReportFolder
 
 NAME = "compare"
 
@@ -21,6 +21,7 @@ def command(
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The comparison, a .json file.")] = None,
+    report: ReportFolder = None,
     debug: Debug = False,
 ) -> None:
     """Says which differences between two evaluations of the same cases stand."""
@@ -30,25 +31,27 @@ def command(
         from volattn.evaluation.score_file import read_scores
         from volattn.io.atomic import write_json
         from volattn.provenance import commit, versions
-        from volattn.reporting.comparison import comparison_table
+        from volattn.reporting.comparison import comparison_report, comparison_table
+        from volattn.reporting.report import check_folder
 
+        check_folder(report)
         first, second = read_scores(a), read_scores(b)
         try:
             comparison = compare(first, second, common=common, seed=seed)
         except ValueError as error:
             raise ValueError(f"{a} and {b}: {error}") from None
+        content = {
+            "a": a.name,
+            "b": b.name,
+            **comparison.as_json(),
+            "versions": versions(),
+            "commit": commit(),
+        }
         if out is not None:
-            write_json(
-                out,
-                {
-                    "a": a.name,
-                    "b": b.name,
-                    **comparison.as_json(),
-                    "versions": versions(),
-                    "commit": commit(),
-                },
-            )
-        print(comparison_table(comparison).text(), end="")
+            write_json(out, content)
+        print(comparison_table(content).text(), end="")
+        if report is not None:
+            print(f"Report: {comparison_report(content).write(report)}")
         return exits.GOOD
 
     raise typer.Exit(exits.run(run, after_stop="nothing was written", debug=debug))

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import Debug
+from volattn.cli.options import Debug, ReportFolder
 
 NAME = "deeplesion"
 
@@ -27,20 +27,27 @@ def command(
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stops at the first bad row.")] = False,
+    report: ReportFolder = None,
     debug: Debug = False,
 ) -> None:
     """Scores boxes on DeepLesion's key slices: sensitivity at false positives per image, AP50."""
 
     def run() -> int:
         from volattn.evaluation.deeplesion import score_deeplesion
-        from volattn.evaluation.score_file import write_scores
+        from volattn.evaluation.score_file import check_target, write_scores
         from volattn.reporting.detection_scores import detection_table
+        from volattn.reporting.report import check_folder
+        from volattn.reporting.reports import write_report
 
+        check_target(out)
+        check_folder(report)
         scores = score_deeplesion(
             reference, prediction, split=split, keep_noisy=keep_noisy, seed=seed, fail_fast=fail_fast
         )
         write_scores(out, scores.content)
         print(detection_table(scores.content, f"DeepLesion, split {split}").text(), end="")
+        if report is not None:
+            print(f"Report: {write_report(out, report)}")
         return exits.report_failures(scores.faults, scores.images)
 
     raise typer.Exit(exits.run(run, after_stop="nothing was written", debug=debug))

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import Debug
+from volattn.cli.options import Debug, ReportFolder
 
 NAME = "detection"
 
@@ -30,6 +30,7 @@ def command(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stops at the first bad case.")] = False,
+    report: ReportFolder = None,
     debug: Debug = False,
 ) -> None:
     """Scores lesions found in volumes, as boxes or masks: sensitivity at false positives per scan."""
@@ -37,9 +38,13 @@ def command(
     def run() -> int:
         from volattn.cli.progress import shown
         from volattn.evaluation.detection import PRESETS, score_detections
-        from volattn.evaluation.score_file import write_scores
+        from volattn.evaluation.score_file import check_target, write_scores
         from volattn.reporting.detection_scores import detection_table
+        from volattn.reporting.report import check_folder
+        from volattn.reporting.reports import write_report
 
+        check_target(out)
+        check_folder(report)
         with shown() as progress:
             scores = score_detections(
                 reference,
@@ -53,6 +58,8 @@ def command(
             )
         write_scores(out, scores.content)
         print(detection_table(scores.content, f"Preset {preset}").text(), end="")
+        if report is not None:
+            print(f"Report: {write_report(out, report)}")
         if scores.unpaired:
             exits.say(f"no reference for {', '.join(scores.unpaired)}; not scored")
         return exits.report_failures(scores.faults, scores.cases)

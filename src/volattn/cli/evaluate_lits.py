@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import Debug
+from volattn.cli.options import Debug, ReportFolder
 
 NAME = "lits"
 
@@ -25,9 +25,11 @@ def command(
         typer.Option(help="Label of the liver, or none for masks of lesions only; 1 unless --lesion is."),
     ] = None,
     lesion: Annotated[int, typer.Option(help="Label of lesions.")] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stops at the first case that cannot be scored.")
     ] = False,
+    report: ReportFolder = None,
     debug: Debug = False,
 ) -> None:
     """Scores liver and lesion masks as the LiTS challenge does, and lesion by lesion."""
@@ -36,19 +38,31 @@ def command(
         from volattn.cli.progress import shown
         from volattn.evaluation.lits import lits_scheme
         from volattn.evaluation.lits_folders import score_lits_folders
+        from volattn.evaluation.score_file import check_target, write_scores
         from volattn.reporting.lits import lits_tables
+        from volattn.reporting.report import check_folder
+        from volattn.reporting.reports import write_report
 
         scheme = lits_scheme(_liver_label(liver, lesion), lesion)
-        if out.is_dir():
-            raise ValueError(f"{out}: is a folder; give a file for the scores, such as {out / 'scores.json'}")
+        check_folder(report)
+        check_target(out)
         with shown() as progress:
             found = score_lits_folders(
-                reference, prediction, scheme, strict=strict, fail_fast=fail_fast, progress=progress
+                reference,
+                prediction,
+                scheme,
+                strict=strict,
+                seed=seed,
+                fail_fast=fail_fast,
+                progress=progress,
             )
         if found.scores is not None:
-            found.write(out)
-            print("\n".join(table.text() for table in lits_tables(found.scores)))
+            content = found.content
+            write_scores(out, content)
+            print("\n".join(table.text() for table in lits_tables(content)))
             print(f"{out}: {len(found.scores.cases)} of {found.total} cases scored")
+            if report is not None:
+                print(f"Report: {write_report(out, report)}")
         for note in found.notes:
             exits.say(note)
         return exits.report_failures(found.failed, found.total)

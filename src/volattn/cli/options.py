@@ -20,4 +20,10 @@ Splits = Annotated[
     str | None,
     typer.Option(metavar="PART,...", help="Parts of the data set's own split: train, val, test."),
 ]
+ReportFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--report", metavar="DIR", help="Folder for pictures of the scores and a page that holds them."
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Shows the traceback behind an error.")]

@@ -131,9 +131,8 @@ def _score_key_slices(
 def _score(reference: Path, classes: Sequence[str], out: Path, outcomes: Sequence[Outcome]) -> None:
     """Prints how the predictions compare with their references."""
     from volattn.evaluation.folders import score_folder
-    from volattn.evaluation.summary import summarise
     from volattn.inference.inputs import References
-    from volattn.reporting.scores import case_table
+    from volattn.reporting.scores import CaseRow, case_table
 
     done = [outcome.image for outcome in outcomes if outcome.status != "failed"]
     dataset = References.open(reference, classes).dataset(done)
@@ -142,5 +141,5 @@ def _score(reference: Path, classes: Sequence[str], out: Path, outcomes: Sequenc
         exits.say(f"not scored: {reason}")
     if scores.cases:
         organ = dataset.scheme.organ_name
-        print(case_table(scores.cases, summarise(scores.cases), organ=organ).text())
+        print(case_table([CaseRow.of(case) for case in scores.cases], organ=organ).text())
         print(f"More scores: volattn evaluate lits --reference {reference} --prediction {out} -o scores.json")

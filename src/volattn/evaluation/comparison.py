@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volattn.datasets.case import natural_key
-from volattn.evaluation.deeplesion import MEASURES
-from volattn.evaluation.detection import PRESETS
+from volattn.evaluation.curves import measures_of, pool_of
 from volattn.evaluation.pool import Measures, Pool
-from volattn.evaluation.scored_image import ScoredImage
-from volattn.evaluation.statistics import LEVEL, RESAMPLES, holm, percentile_interval, resamples, wilcoxon_p
+from volattn.evaluation.statistics import described as described_bootstrap
+from volattn.evaluation.statistics import holm, percentile_interval, resamples, wilcoxon_p
 
 SIGNIFICANT = 0.05
 _SHOWN = 5
@@ -78,7 +77,7 @@ class Comparison:
         return {
             "cases_compared": self.cases,
             "cases_left_out": self.left_out,
-            "bootstrap": {"over": "patients", "resamples": RESAMPLES, "level": LEVEL, "seed": self.seed},
+            "bootstrap": described_bootstrap(self.seed),
             "significant_below": SIGNIFICANT,
             "rows": [row.as_json() for row in self.rows],
         }
@@ -118,7 +117,7 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any], *, common: bool = False,
         raise ValueError("they have no case in common; evaluate both on the same cases")
     cases = [(first[name], second[name]) for name in names]
     patients = _patients(cases)
-    measures = _measures(a)
+    measures = measures_of(a)
     rows = _by_case(cases, patients, seed) if measures is None else _pooled(cases, measures, seed)
     corrected = holm([row.p for row in rows])
     return Comparison(
@@ -137,18 +136,6 @@ def _differing(a: Any, b: Any) -> str:
         keys = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
         return ", ".join(f"{key} {a.get(key)} and {b.get(key)}" for key in keys)
     return f"{a} and {b}"
-
-
-def _measures(content: Mapping[str, Any]) -> Measures | None:
-    """What is measured on pooled detections; None for scores of masks."""
-    if content.get("kind") == "deeplesion":
-        return MEASURES
-    if content.get("kind") != "detection":
-        return None
-    name = content.get("settings", {}).get("preset")
-    if name not in PRESETS:
-        raise ValueError(f"the preset {name} is unknown; evaluate again")
-    return PRESETS[name].measures
 
 
 def _patients(cases: _Pairs) -> NDArray[np.int64]:
@@ -184,10 +171,7 @@ def _by_case(cases: _Pairs, patients: NDArray[np.int64], seed: int) -> list[Diff
 
 
 def _pooled(cases: _Pairs, measures: Measures, seed: int) -> list[Difference]:
-    try:
-        a, b = (Pool([ScoredImage.from_json(pair[side]) for pair in cases], measures) for side in (0, 1))
-    except (KeyError, TypeError, IndexError) as error:
-        raise ValueError(f"a case is not as an evaluation writes it ({error}); evaluate again") from None
+    a, b = (pool_of([pair[side] for pair in cases], measures) for side in (0, 1))
     for one, other in zip(a.images, b.images, strict=True):
         if one.lesions != other.lesions or one.labels != other.labels:
             raise ValueError(f"{one.name} has other lesions in each; evaluate both against one reference")

@@ -10,12 +10,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from volattn.datasets.case_files import CaseFiles, find_case_files
 from volattn.datasets.check import GRID_TOLERANCE_MM
-from volattn.datasets.instance_files import InstanceFiles, find_instance_files, pair_names
 from volattn.datasets.instances import Instance, Instances, read_boxes, read_mask
 from volattn.evaluation.froc import Start
 from volattn.evaluation.lesionwise import SIZES, size_of
 from volattn.evaluation.matching import all_hits, one_to_one
+from volattn.evaluation.pairing import pair_cases
 from volattn.evaluation.pool import Measures, Pool, score_pool
 from volattn.evaluation.scored_image import ScoredDetection, ScoredImage
 from volattn.structures.boxes import Boxes
@@ -113,13 +114,21 @@ def score_detections(
         progress: Called with ("score", cases done, cases) after each case.
 
     Raises:
-        ValueError: A folder holds nothing to score, no case could be scored, or (with `fail_fast`) one could not.
+        ValueError: A folder holds nothing to score, several names fit one, no case could be scored, or (with
+            `fail_fast`) one could not.
     """
-    references = {name: files for name, files in find_instance_files(reference).items() if files.masks}
+    references = {name: files for name, files in find_case_files(reference).items() if files.masks}
     if not references:
         raise ValueError(f"{reference}: holds no .nii or .nii.gz file; references are masks")
-    predictions = find_instance_files(prediction)
-    pairs = pair_names(references, predictions)
+    predictions = find_case_files(prediction)
+    if not predictions:
+        raise ValueError(
+            f"{prediction}: holds no .nii, .nii.gz or .json file; give the folder with the cases"
+        )
+    pairs = pair_cases(
+        {name: files.masks[0] for name, files in references.items()},
+        {name: (*files.masks, *files.boxes)[0] for name, files in predictions.items()},
+    )
     faults: dict[str, str] = {}
     met: list[_Met] = []
     for done, (name, files) in enumerate(references.items(), start=1):
@@ -128,7 +137,7 @@ def score_detections(
                 raise ValueError(
                     f"{files.masks[0]}: has no prediction in {prediction}; predict it, or move it away"
                 )
-            wanted = read_mask(files.mask(lesion), lesion)
+            wanted = read_mask(files.mask(semantic=lesion is not None), lesion)
             met.append(_meet(name, wanted, _read(predictions[pairs[name]], wanted, predicted_lesion), preset))
         except (ValueError, OSError) as error:
             if fail_fast:
@@ -188,7 +197,7 @@ class _Met:
         return None not in (*self.labels, *self.lesion_labels)
 
 
-def _read(files: InstanceFiles, wanted: Instances, predicted_lesion: int | None) -> Instances:
+def _read(files: CaseFiles, wanted: Instances, predicted_lesion: int | None) -> Instances:
     """Boxes where there are some, else the mask."""
     assert wanted.volume is not None
     grid = wanted.volume
@@ -201,7 +210,7 @@ def _read(files: InstanceFiles, wanted: Instances, predicted_lesion: int | None)
         raise ValueError(
             f"{files.boxes[0]}: holds neither predict's lesions nor nnDetection's boxes, and there is no mask beside it"
         )
-    found = read_mask(files.mask(predicted_lesion), predicted_lesion)
+    found = read_mask(files.mask(semantic=predicted_lesion is not None), predicted_lesion)
     assert found.volume is not None
     apart = grid.geometry.disagreement(found.volume.geometry)
     if apart > GRID_TOLERANCE_MM:

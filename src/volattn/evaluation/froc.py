@@ -52,36 +52,67 @@ class Froc:
         Returns:
             (L, K) from 0 to 1.
         """
-        points = len(self._thresholds)
-        if not points:
-            return np.zeros((len(self.lesion_scores), len(levels)))
-        ones = weights is None
-        lesion, false, image = (
-            np.ones(len(patients)) if weights is None else weights[patients].astype(np.float64)
-            for patients in (self.lesion_patients, self.false_patients, self.image_patients)
-        )
-        counts = np.cumsum(np.bincount(self._false_point, weights=false, minlength=points))
-        allowed = levels * (len(image) if ones else image.sum())
-        low = np.searchsorted(counts, allowed, side="right") - 1
-        high = np.minimum(low + 1, points - 1)
-        before = np.where(low >= 0, counts[low], 0.0)
-        gap = counts[high] - before
-        part = np.divide(allowed - before, gap, out=np.zeros(len(levels)), where=gap > 0)
-        inside_low = self._lesion_point[:, None] <= low
-        if self.start == "zero":
-            begun = (before > 0) | ((inside_low * lesion[:, None]).sum(axis=0) > 0)
-            part[~begun] = 0
-        return inside_low * (1 - part) + (self._lesion_point[:, None] <= high) * part
+        low, high, part = self._between(levels, weights)
+        point = self._lesion_point[:, None]
+        return (point <= low) * (1 - part) + (point <= high) * part
 
     def sensitivity(
         self, levels: NDArray[np.float64], weights: NDArray[np.float64] | None = None
     ) -> NDArray[np.float64]:
         """(K,) the share of the lesions that is detected at those levels; NaN without lesions."""
-        lesion = np.ones(len(self.lesion_patients)) if weights is None else weights[self.lesion_patients]
-        total = lesion.sum()
+        found = self._found(weights)
+        total = found[-1]
         if not total:
             return np.full(len(levels), np.nan)
-        return lesion @ self.detected(levels, weights) / total
+        low, high, part = self._between(levels, weights)
+        return (found[low + 1] * (1 - part) + found[high + 1] * part) / total
+
+    def threshold(self, level: float) -> float:
+        """The lowest score that occurs and from which on there are at most so many false positives per image.
+
+        Args:
+            level: False positives per image.
+
+        Returns:
+            Infinity if no score is high enough.
+        """
+        false = np.cumsum(np.bincount(self._false_point, minlength=len(self._thresholds)))
+        allowed = np.flatnonzero(false <= level * len(self.image_patients))
+        return float(-self._thresholds[allowed[-1]]) if len(allowed) else np.inf
+
+    def _between(
+        self, levels: NDArray[np.float64], weights: NDArray[np.float64] | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """(K,) the points below and above each level, -1 before the first, and how far it lies between them."""
+        points = len(self._thresholds)
+        if not points:
+            before = np.full(len(levels), -1)
+            return before, before, np.zeros(len(levels))
+        false, images = (
+            self._weighted(self.false_patients, weights),
+            self._weighted(self.image_patients, weights),
+        )
+        counts = np.cumsum(np.bincount(self._false_point, weights=false, minlength=points))
+        allowed = levels * images.sum()
+        low = np.searchsorted(counts, allowed, side="right") - 1
+        high = np.minimum(low + 1, points - 1)
+        before = np.where(low >= 0, counts[low], 0.0)
+        gap = counts[high] - before
+        part = np.divide(allowed - before, gap, out=np.zeros(len(levels)), where=gap > 0)
+        if self.start == "zero":
+            part[(before <= 0) & (self._found(weights)[low + 1] <= 0)] = 0
+        return low, high, part
+
+    def _found(self, weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        """(points + 2,) lesions found before the curve's first point, up to each point, and all there are."""
+        lesions = self._weighted(self.lesion_patients, weights)
+        counted = np.bincount(self._lesion_point, weights=lesions, minlength=len(self._thresholds) + 1)
+        return np.concatenate([[0.0], np.cumsum(counted)])
+
+    @staticmethod
+    def _weighted(patients: NDArray[np.int64], weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        """How often each thing of these patients counts."""
+        return np.ones(len(patients)) if weights is None else weights[patients].astype(np.float64)
 
     @cached_property
     def _thresholds(self) -> NDArray[np.float64]:

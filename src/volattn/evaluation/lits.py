@@ -109,6 +109,7 @@ class LitsCase:
         plain = self.score.as_json()
         return {
             "name": self.name,
+            "trained_on": self.score.trained_on,
             "liver_dice": None if self.liver is None else self.liver.score.dice,
             "lesion_dice": self.score.lesion.dice,
             "liver": None if self.liver is None else self.liver.as_json(),

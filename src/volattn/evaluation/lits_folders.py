@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from volattn.datasets.case import LabelScheme
 from volattn.evaluation.folders import score_pairs
 from volattn.evaluation.lits import LitsCase, score_lits_files
 from volattn.evaluation.lits_summary import LitsScores, summarise_lits
 from volattn.evaluation.pairing import Pair, pair_files
-from volattn.io.atomic import write_json
 from volattn.io.nifti import volume_name
-from volattn.provenance import commit, versions
 
 NO_PREDICTION = "there is no prediction for it; add one, or take the reference out"
 
@@ -56,27 +55,23 @@ class LitsFolderScores:
                 )
         return notes
 
-    def write(self, path: Path | str) -> None:
-        """Writes the scores as JSON."""
+    @property
+    def content(self) -> dict[str, Any]:
+        """Plain values for `scores.json`."""
         assert self.scores is not None
         liver = self.scheme.organ_values
-        write_json(
-            path,
-            {
-                "kind": "lits",
-                "settings": {
-                    "strict": self.strict,
-                    "liver": liver[0] if liver else None,
-                    "lesion": self.scheme.lesion_values[0],
-                },
-                **self.scores.as_json(),
-                "failed": self.failed,
-                "unused_predictions": [volume_name(path) for path in self.unused],
-                "notes": self.notes,
-                "versions": versions(),
-                "commit": commit(),
+        return {
+            "kind": "lits",
+            "settings": {
+                "strict": self.strict,
+                "liver": liver[0] if liver else None,
+                "lesion": self.scheme.lesion_values[0],
             },
-        )
+            **self.scores.as_json(),
+            "failed": self.failed,
+            "unused_predictions": [volume_name(path) for path in self.unused],
+            "notes": self.notes,
+        }
 
 
 def score_lits_folders(
@@ -85,6 +80,7 @@ def score_lits_folders(
     scheme: LabelScheme,
     *,
     strict: bool = False,
+    seed: int = 0,
     fail_fast: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> LitsFolderScores:
@@ -95,6 +91,7 @@ def score_lits_folders(
         prediction: Folder or file.
         scheme: What the values of both mean (`lits_scheme`).
         strict: Lesions are counted as the challenge's scorer counts them, its faults included.
+        seed: Of the intervals' bootstrap.
         fail_fast: The first case that fails, or lacks a prediction, ends it all.
         progress: Called with ("score", cases done, cases) after each case.
 
@@ -112,7 +109,7 @@ def score_lits_folders(
     cases, failed = score_pairs(pairing.pairs, score, fail_fast=fail_fast, progress=progress)
     failed |= {volume_name(path): f"{path}: {NO_PREDICTION}" for path in pairing.references}
     return LitsFolderScores(
-        scores=summarise_lits(cases) if cases else None,
+        scores=summarise_lits(cases, seed=seed) if cases else None,
         failed=failed,
         unused=pairing.predictions,
         scheme=scheme,

@@ -12,8 +12,10 @@ import numpy as np
 from volattn.evaluation.agreement import Agreement
 from volattn.evaluation.lesion_detection import THRESHOLDS, Counts
 from volattn.evaluation.lits import LitsCase
+from volattn.evaluation.lits_intervals import lits_intervals
 from volattn.evaluation.mask_scores import MaskScore
 from volattn.evaluation.overlap import Overlap
+from volattn.evaluation.statistics import described as described_bootstrap
 from volattn.evaluation.summary import Summary, summarise
 
 
@@ -57,6 +59,8 @@ class LitsScores:
         burden_max: The largest of them, signed.
         summary: Lesion by lesion, by size.
         agreement: Of predicted and reference measures, by what is measured.
+        intervals: Of the scores above, see `lits_intervals`.
+        seed: Of the intervals' bootstrap.
     """
 
     cases: tuple[LitsCase, ...]
@@ -68,6 +72,8 @@ class LitsScores:
     burden_max: float | None
     summary: Summary
     agreement: dict[str, Agreement]
+    intervals: dict[str, Any]
+    seed: int
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; what the challenge's scorer gives too stands under its names."""
@@ -99,12 +105,18 @@ class LitsScores:
             "all_sizes": summary["all_sizes"],
             "false_positives_per_case": summary["false_positives_per_case"],
             "agreement": {name: agreement.as_json() for name, agreement in self.agreement.items()},
+            "intervals": self.intervals,
+            "bootstrap": described_bootstrap(self.seed, "cases"),
             "cases": [case.as_json() for case in self.cases],
         }
 
 
-def summarise_lits(cases: Sequence[LitsCase]) -> LitsScores:
+def summarise_lits(cases: Sequence[LitsCase], *, seed: int = 0) -> LitsScores:
     """Pools the scores of cases.
+
+    Args:
+        cases: Of one kind, all with a liver or none.
+        seed: Of the intervals' bootstrap.
 
     Raises:
         ValueError: There is no case.
@@ -137,6 +149,8 @@ def summarise_lits(cases: Sequence[LitsCase]) -> LitsScores:
         burden_max=float(differences.max()) if livers else None,
         summary=summary,
         agreement=_agreement(cases),
+        intervals=lits_intervals(cases, seed),
+        seed=seed,
     )
 
 

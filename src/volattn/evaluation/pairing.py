@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from volattn.datasets.case import natural_key
+from volattn.datasets.case_files import find_case_files
 from volattn.datasets.lits import has_lits
-from volattn.datasets.naming import case_number, is_nifti, last_number, without_channel
+from volattn.datasets.naming import case_number, last_number, without_channel
 from volattn.datasets.open import open_dataset
 from volattn.io.nifti import volume_name
 
@@ -18,7 +19,7 @@ class Pair:
     """Two files of one case.
 
     Attributes:
-        name: The reference's, without `.nii.gz`.
+        name: The reference's.
         reference: The reference.
         prediction: The prediction.
     """
@@ -44,10 +45,7 @@ class Pairing:
 
 
 def pair_files(reference: Path | str, prediction: Path | str) -> Pairing:
-    """Pairs the label maps of two folders; two files are a pair by themselves.
-
-    Files of one name belong together; of the others, those whose names end in the same number: `segmentation-3.nii.gz`,
-    `case_003.nii.gz` and `volume-3.nii` are case 3, and so is nnU-Net's `case_003_0000.nii.gz`.
+    """Pairs the label maps of two folders (`pair_cases`); two files are a pair by themselves.
 
     Args:
         reference: Folder of label maps, a data set with labels, or one file.
@@ -60,99 +58,91 @@ def pair_files(reference: Path | str, prediction: Path | str) -> Pairing:
     wanted, found = _label_maps(reference), _label_maps(prediction)
     if reference.is_file() and prediction.is_file():
         return Pairing((Pair(volume_name(reference), reference, prediction),))
-    pairs: list[Pair] = []
-    for key in (volume_name, _case_name, _case_number, _full_number):
-        new = _matching(wanted, found, key)
-        pairs += new
-        wanted = [path for path in wanted if path not in {pair.reference for pair in new}]
-        found = [path for path in found if path not in {pair.prediction for pair in new}]
-    _refuse_ambiguous(wanted, found)
-    if not pairs:
+    names = pair_cases(wanted, found)
+    if not names:
+        first, other = next(iter(wanted.values())), next(iter(found.values()))
         raise ValueError(
-            f"{reference} and {prediction}: no file of one belongs to one of the other, such as {wanted[0].name} "
-            f"and {found[0].name}; give them the same names, or names that end in the case's number"
+            f"{reference} and {prediction}: no file of one belongs to one of the other, such as {first.name} "
+            f"and {other.name}; give them the same names, or names that end in the case's number"
         )
-    return Pairing(tuple(sorted(pairs, key=lambda pair: natural_key(pair.name))), tuple(wanted), tuple(found))
+    paired = set(names.values())
+    return Pairing(
+        tuple(Pair(name, path, found[names[name]]) for name, path in wanted.items() if name in names),
+        tuple(path for name, path in wanted.items() if name not in names),
+        tuple(path for name, path in found.items() if name not in paired),
+    )
 
 
-def _label_maps(path: Path) -> list[Path]:
-    """The label maps that a path stands for, in natural order.
+def pair_cases(references: Mapping[str, Path], predictions: Mapping[str, Path]) -> dict[str, str]:
+    """Which prediction's name belongs to which reference's.
 
-    Of a folder those directly in it, without the CTs of LiTS's layout (`volume-N` beside `segmentation-N`) and without
-    the numbered lesions (`NAME_lesions` beside `NAME`) that prediction writes; if there are none, those of the data set
-    in it.
+    Equal names belong together; of the others, those that end in the same number and are alone with it on both sides:
+    `segmentation-3`, `case_003` and `volume-3` are case 3, and so is nnU-Net's `case_003_0000`.
+
+    Args:
+        references: A file of each case, by name.
+        predictions: The same.
+
+    Returns:
+        Prediction by reference; those without a partner are not in it.
+
+    Raises:
+        ValueError: Several names fit one.
+    """
+    wanted, found = list(references), list(predictions)
+    pairs: dict[str, str] = {}
+    for key in (str, without_channel, case_number, last_number):
+        new = _matching(wanted, found, key)
+        pairs |= new
+        wanted = [name for name in wanted if name not in new]
+        found = [name for name in found if name not in set(new.values())]
+    by_number = _by(case_number, wanted), _by(case_number, found)
+    for number in by_number[0].keys() & by_number[1].keys() - {None}:
+        ours = [references[name] for name in by_number[0][number]]
+        theirs = [predictions[name] for name in by_number[1][number]]
+        several, other = (ours, theirs[0]) if len(ours) > 1 else (theirs, ours[0])
+        raise ValueError(
+            f"{several[0]} and {several[1]} both have the number of {other.name}; name one of them like it"
+        )
+    return pairs
+
+
+def _label_maps(path: Path) -> dict[str, Path]:
+    """The label maps that a path stands for, by name in natural order.
+
+    Of a folder those directly in it; if there are none, those of the data set in it.
     """
     if path.is_file():
-        return [path]
+        return {volume_name(path): path}
     if not path.is_dir():
         raise ValueError(f"{path}: does not exist; give a folder with label maps, or one of them")
-    files = {} if (path / "dataset.json").is_file() else _directly_in(path)
-    if not files and ((path / "dataset.json").is_file() or has_lits(path)):
+    files: dict[str, Path] = {}
+    described = (path / "dataset.json").is_file()
+    if not described:
+        cases = find_case_files(path).values()
+        files = {case.name: case.mask(semantic=True) for case in cases if case.masks}
+    if not files and (described or has_lits(path)):
         labels = [case.labels for case in open_dataset(path).cases if case.labels is not None]
         files = {volume_name(file): file for file in labels}
     if not files:
         raise ValueError(f"{path}: holds no label map (.nii or .nii.gz); give the folder that does")
-    return [files[name] for name in sorted(files, key=natural_key)]
-
-
-def _directly_in(folder: Path) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()):
-        if not is_nifti(file):
-            continue
-        name = volume_name(file)
-        if name in files:
-            raise ValueError(f"{files[name]} and {file} are the same case; keep one of them")
-        files[name] = file
-    images = {name for name in files if _segmentation_of(name) in files}
-    numbered = {
-        name for name in files if name.endswith("_lesions") and name.removesuffix("_lesions") in files
-    }
-    return {name: file for name, file in files.items() if name not in images | numbered}
-
-
-def _segmentation_of(name: str) -> str | None:
-    """The label map's name where LiTS names its CT so."""
-    return name.replace("volume", "segmentation") if name.startswith("volume-") else None
-
-
-def _case_name(path: Path) -> str:
-    return without_channel(volume_name(path))
-
-
-def _case_number(path: Path) -> int | None:
-    return case_number(volume_name(path))
-
-
-def _full_number(path: Path) -> int | None:
-    return last_number(volume_name(path))
+    return {name: files[name] for name in sorted(files, key=natural_key)}
 
 
 def _matching(
-    references: list[Path], predictions: list[Path], key: Callable[[Path], Hashable | None]
-) -> list[Pair]:
+    references: list[str], predictions: list[str], key: Callable[[str], Hashable | None]
+) -> dict[str, str]:
     """The pairs that a key makes out without doubt."""
     wanted, found = _by(key, references), _by(key, predictions)
-    return [
-        Pair(volume_name(wanted[value][0]), wanted[value][0], found[value][0])
+    return {
+        wanted[value][0]: found[value][0]
         for value in wanted
         if value is not None and len(wanted[value]) == len(found.get(value, ())) == 1
-    ]
+    }
 
 
-def _refuse_ambiguous(references: list[Path], predictions: list[Path]) -> None:
-    """Refuses what was left over because several files have one number."""
-    wanted, found = _by(_case_number, references), _by(_case_number, predictions)
-    for number in wanted.keys() & found.keys() - {None}:
-        several = wanted[number] if len(wanted[number]) > 1 else found[number]
-        other = (found if several is wanted[number] else wanted)[number][0]
-        raise ValueError(
-            f"{several[0]} and {several[1]} both have the number of {other.name}; name one of them like it"
-        )
-
-
-def _by(key: Callable[[Path], Hashable | None], files: list[Path]) -> dict[Hashable | None, list[Path]]:
-    found: dict[Hashable | None, list[Path]] = {}
-    for file in files:
-        found.setdefault(key(file), []).append(file)
+def _by(key: Callable[[str], Hashable | None], names: list[str]) -> dict[Hashable | None, list[str]]:
+    found: dict[Hashable | None, list[str]] = {}
+    for name in names:
+        found.setdefault(key(name), []).append(name)
     return found

@@ -15,7 +15,8 @@ from volattn.datasets.case import natural_key
 from volattn.evaluation.average_precision import AveragePrecision
 from volattn.evaluation.froc import Froc, Start
 from volattn.evaluation.scored_image import ScoredImage
-from volattn.evaluation.statistics import LEVEL, RESAMPLES, percentile_interval, resamples
+from volattn.evaluation.statistics import described as described_bootstrap
+from volattn.evaluation.statistics import percentile_interval, resamples
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,9 @@ class Pool:
     def _average_precision(
         self, groups: NDArray[np.bool_], weights: NDArray[np.float64] | None
     ) -> NDArray[np.float64]:
-        """(G,) for each group the mean over the classes that have lesions in it."""
+        """(G,) for each group the mean over the classes that have lesions in it; NaN without any."""
+        if not self._precision:
+            return np.full(len(groups), np.nan)
         values = np.stack([one.values(groups & of_class, weights) for of_class, one in self._precision])
         defined = ~np.isnan(values)
         counts = defined.sum(axis=0)
@@ -234,5 +237,5 @@ def score_pool(pool: Pool, kinds: Mapping[str, Sequence[str]], seed: int) -> dic
             for place, (of_kind, name, group) in enumerate(named, start=1)
             if of_kind == kind
         }
-    content["bootstrap"] = {"over": "patients", "resamples": RESAMPLES, "level": LEVEL, "seed": seed}
+    content["bootstrap"] = described_bootstrap(seed)
     return content

@@ -14,6 +14,16 @@ from volattn.provenance import commit, versions
 _PAIR = re.compile(r"\[\n\s+([-+.\de]+),\n\s+([-+.\de]+)\n\s+\]")
 
 
+def check_target(path: Path) -> None:
+    """Refuses what cannot be a file of scores, before the scoring takes its time.
+
+    Raises:
+        ValueError: It is a folder.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder; give a file for the scores, such as {path / 'scores.json'}")
+
+
 def write_scores(path: Path | str, content: Mapping[str, Any]) -> None:
     """Writes scores, atomically, with the versions and the commit that they depend on.
 

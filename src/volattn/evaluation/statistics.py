@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 1000
 LEVEL = 0.95
+
+
+def described(seed: int, over: str = "patients") -> dict[str, Any]:
+    """What a bootstrap did, as `scores.json` says it.
+
+    Args:
+        seed: Of its samples.
+        over: What was drawn.
+    """
+    return {"over": over, "resamples": RESAMPLES, "level": LEVEL, "seed": seed}
 
 
 def resamples(patients: int, seed: int, count: int = RESAMPLES) -> Iterator[NDArray[np.float64]]:

@@ -7,7 +7,8 @@ from typing import Any
 
 from volattn.reporting.tables import Cell, Column, Table
 
-_PRECISIONS = {"ap50": "AP50", "average_precision": "AP"}
+PRECISIONS = {"ap50": "AP50", "average_precision": "AP"}
+"""How average precisions are shown."""
 
 
 def detection_table(content: Mapping[str, Any], caption: str) -> Table:
@@ -19,7 +20,7 @@ def detection_table(content: Mapping[str, Any], caption: str) -> Table:
     """
     unit = "image" if "images" in content else "scan"
     sensitivities = f"sensitivity_at_fp_per_{unit}"
-    precisions = [key for key in _PRECISIONS if key in content]
+    precisions = [key for key in PRECISIONS if key in content]
 
     def cells(values: Mapping[str, Any]) -> list[Any]:
         return [
@@ -33,7 +34,7 @@ def detection_table(content: Mapping[str, Any], caption: str) -> Table:
         Column("Count", "d"),
         *(Column(f"{level} FP", ".3f") for level in content[sensitivities]),
         Column("Mean", ".3f"),
-        *(Column(_PRECISIONS[key], ".3f") for key in precisions),
+        *(Column(PRECISIONS[key], ".3f") for key in precisions),
     )
     rows: list[tuple[Cell, ...]] = [("all", content["lesions"], *cells(content))]
     for key, groups in content.items():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from volattn.evaluation.cases import CaseScore
 from volattn.evaluation.lesionwise import SIZES, Size
-from volattn.evaluation.summary import Summary
-from volattn.reporting.tables import Cell, Column, Table
+from volattn.evaluation.summary import SizeScore
+from volattn.reporting.tables import Cell, Column, Table, span
 
 SIZE_NAMES: dict[Size, str] = {
     "small": "small (< 15 mm)",
@@ -17,21 +19,61 @@ SIZE_NAMES: dict[Size, str] = {
 """How the sizes are shown."""
 
 
+@dataclass(frozen=True)
+class CaseRow:
+    """What a table says of a case.
+
+    Attributes:
+        name: The case.
+        organ_dice: None for data with lesions only.
+        lesion_dice: Of all lesions together.
+        lesions: Of the reference.
+        found: Those that the prediction overlaps.
+        false_positives: Predicted lesions that overlap none.
+        lesion_ml: Volume of all lesions.
+        predicted_ml: The same of the prediction.
+        trained_on: Whether the model was trained on it.
+    """
+
+    name: str
+    organ_dice: float | None
+    lesion_dice: float
+    lesions: int
+    found: int
+    false_positives: int
+    lesion_ml: float
+    predicted_ml: float
+    trained_on: bool = False
+
+    @classmethod
+    def of(cls, case: CaseScore) -> CaseRow:
+        """Of a score."""
+        return cls(
+            name=case.name,
+            organ_dice=None if case.organ is None else case.organ.dice,
+            lesion_dice=case.lesion.dice,
+            lesions=len(case.lesionwise.lesions),
+            found=sum(lesion.found for lesion in case.lesionwise.lesions),
+            false_positives=case.lesionwise.false_positives,
+            lesion_ml=case.lesion.reference * case.voxel_ml,
+            predicted_ml=case.lesion.prediction * case.voxel_ml,
+            trained_on=case.trained_on,
+        )
+
+
 def case_table(
-    cases: Sequence[CaseScore],
-    summary: Summary,
+    cases: Sequence[CaseRow],
     *,
     organ: str | None,
-    ceilings: Sequence[CaseScore] | None = None,
+    ceilings: Sequence[float] | None = None,
     caption: str = "Case by case",
 ) -> Table:
     """One row per case, the means of several below.
 
     Args:
-        cases: In the order of the rows.
-        summary: Of these cases.
+        cases: In the order of the rows; at least one.
         organ: The organ's name; None for data with lesions only.
-        ceilings: In the same order, what the reference masks themselves keep at the model's resolution.
+        ceilings: In the same order, the lesion Dice that the reference masks themselves keep at the model's resolution.
         caption: Of the table.
     """
     columns = [Column("Case")]
@@ -46,41 +88,75 @@ def case_table(
         Column("Lesion ml", ".1f"),
         Column("Predicted ml", ".1f"),
     ]
-    rows: list[tuple[Cell, ...]] = []
-    for index, case in enumerate(cases):
-        row: list[Cell] = [case.name + (" (trained on)" if case.trained_on else "")]
-        if organ is not None:
-            row.append(None if case.organ is None else case.organ.dice)
-        row.append(case.lesion.dice)
-        if ceilings is not None:
-            row.append(ceilings[index].lesion.dice)
-        lesions = case.lesionwise.lesions
-        row += [
-            f"{sum(lesion.found for lesion in lesions)} of {len(lesions)}",
-            case.lesionwise.false_positives,
-            case.lesion.reference * case.voxel_ml,
-            case.lesion.prediction * case.voxel_ml,
-        ]
-        rows.append(tuple(row))
 
-    mean: list[Cell] = [f"Mean of {summary.cases}"]
-    if organ is not None:
-        mean.append(None if summary.organ is None else summary.organ.dice_per_case)
-    mean.append(summary.lesion.dice_per_case)
-    if ceilings is not None:
-        mean.append(sum(case.lesion.dice for case in ceilings) / len(ceilings))
-    mean += [
-        f"{summary.all_sizes.found} of {summary.all_sizes.lesions}",
-        round(summary.false_positives_per_case, 2),
-        sum(case.lesion.reference * case.voxel_ml for case in cases) / len(cases),
-        sum(case.lesion.prediction * case.voxel_ml for case in cases) / len(cases),
-    ]
-    return Table(caption, tuple(columns), tuple(rows), (tuple(mean),) if len(cases) > 1 else ())
+    def row(name: str, case: CaseRow, ceiling: float | None, false_positives: float) -> tuple[Cell, ...]:
+        return (
+            name,
+            *(() if organ is None else (case.organ_dice,)),
+            case.lesion_dice,
+            *(() if ceilings is None else (ceiling,)),
+            f"{case.found} of {case.lesions}",
+            false_positives,
+            case.lesion_ml,
+            case.predicted_ml,
+        )
+
+    rows = tuple(
+        row(
+            case.name + (" (trained on)" if case.trained_on else ""),
+            case,
+            None if ceilings is None else ceilings[place],
+            case.false_positives,
+        )
+        for place, case in enumerate(cases)
+    )
+    if len(cases) < 2:
+        return Table(caption, tuple(columns), rows)
+    organs = [case.organ_dice for case in cases if case.organ_dice is not None]
+    mean = CaseRow(
+        name="",
+        organ_dice=_mean(organs) if organs else None,
+        lesion_dice=_mean([case.lesion_dice for case in cases]),
+        lesions=sum(case.lesions for case in cases),
+        found=sum(case.found for case in cases),
+        false_positives=sum(case.false_positives for case in cases),
+        lesion_ml=_mean([case.lesion_ml for case in cases]),
+        predicted_ml=_mean([case.predicted_ml for case in cases]),
+    )
+    foot = row(
+        f"Mean of {len(cases)}",
+        mean,
+        None if ceilings is None else _mean(ceilings),
+        round(mean.false_positives / len(cases), 2),
+    )
+    return Table(caption, tuple(columns), rows, (foot,))
 
 
-def size_table(summary: Summary, *, caption: str = "Lesion by lesion, by largest axial extent") -> Table:
-    """Dice per lesion and recall by size, with the counts behind them."""
-    pooled = [(SIZE_NAMES[size], summary.sizes[size]) for size in SIZES]
+def size_table(
+    sizes: Mapping[Size, SizeScore],
+    all_sizes: SizeScore,
+    *,
+    intervals: Mapping[str, Mapping[str, Any]] | None = None,
+    caption: str = "Lesion by lesion, by largest axial extent",
+) -> Table:
+    """Dice per lesion and recall by size, with the counts behind them.
+
+    Args:
+        sizes: Of each size.
+        all_sizes: Of all lesions together.
+        intervals: By size and "all", those of "recall" and "dice"; not shown by default.
+        caption: Of the table.
+    """
+
+    def row(title: str, size: str, score: SizeScore) -> tuple[Cell, ...]:
+        recall, dice = (
+            ((),) * 2
+            if intervals is None
+            else ((span(intervals[size][key], form),) for key, form in (("recall", ".2f"), ("dice", ".3f")))
+        )
+        return (title, score.lesions, score.found, score.recall, *recall, score.dice, *dice)
+
+    between = () if intervals is None else (Column("95 %"),)
     return Table(
         caption,
         (
@@ -88,16 +164,14 @@ def size_table(summary: Summary, *, caption: str = "Lesion by lesion, by largest
             Column("Lesions", "d"),
             Column("Found", "d"),
             Column("Recall", ".2f"),
+            *between,
             Column("Dice", ".3f"),
+            *between,
         ),
-        tuple((name, score.lesions, score.found, score.recall, score.dice) for name, score in pooled),
-        (
-            (
-                "all",
-                summary.all_sizes.lesions,
-                summary.all_sizes.found,
-                summary.all_sizes.recall,
-                summary.all_sizes.dice,
-            ),
-        ),
+        tuple(row(SIZE_NAMES[size], size, sizes[size]) for size in SIZES),
+        (row("all", "all", all_sizes),),
     )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -25,6 +26,11 @@ class Column:
         if cell is None:
             return "-"
         return cell if isinstance(cell, str) else format(cell, self.format)
+
+
+def span(ends: Sequence[float] | None, form: str) -> str | None:
+    """An interval in words, its ends written by a format specification; None where there is none."""
+    return None if ends is None else f"{ends[0]:{form}} to {ends[1]:{form}}"
 
 
 @dataclass(frozen=True)

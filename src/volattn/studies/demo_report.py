@@ -10,7 +10,7 @@ from volattn.evaluation.cases import CaseScore
 from volattn.evaluation.summary import Summary
 from volattn.provenance import commit, versions
 from volattn.reporting.pages import Page, Result
-from volattn.reporting.scores import case_table, size_table
+from volattn.reporting.scores import CaseRow, case_table, size_table
 from volattn.reporting.tables import Column, Table
 
 LESION_BAR = 0.45
@@ -113,13 +113,16 @@ class DemoResult:
         """Case by case and size by size."""
         return (
             case_table(
-                self.cases,
-                self.summary,
+                [CaseRow.of(case) for case in self.cases],
                 organ="liver",
-                ceilings=self.kept,
+                ceilings=[case.lesion.dice for case in self.kept],
                 caption="Unseen phantoms, case by case",
             ),
-            size_table(self.summary, caption="Their lesions by largest axial extent"),
+            size_table(
+                self.summary.sizes,
+                self.summary.all_sizes,
+                caption="Their lesions by largest axial extent",
+            ),
         )
 
     @property

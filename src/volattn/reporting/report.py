@@ -1,0 +1,95 @@
+"""A page with its pictures beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from volattn.io.atomic import atomic_path
+from volattn.reporting.pages import Page
+
+PAGE = "index.html"
+SHOWN = 40
+"""Most rows that a picture of cases shows."""
+
+
+@dataclass
+class Report:
+    """What is said of scores, in pictures.
+
+    Attributes:
+        page: Carries its pictures in itself.
+        pictures: The same as PNG files, by name without suffix.
+    """
+
+    page: Page
+    pictures: dict[str, bytes] = field(default_factory=dict)
+
+    def figure(self, name: str, png: bytes, alt: str, caption: str) -> Self:
+        """Adds a picture to the page and to the files; see `Page.figure`."""
+        assert name not in self.pictures
+        self.pictures[name] = png
+        self.page.figure(png, alt, caption)
+        return self
+
+    def write(self, folder: Path | str) -> Path:
+        """Writes the pictures and, last, the page into a folder, each atomically, and gives the page's path."""
+        folder = Path(folder)
+        for name, png in self.pictures.items():
+            with atomic_path(folder / f"{name}.png") as temporary:
+                temporary.write_bytes(png)
+        return self.page.write(folder / PAGE)
+
+
+def check_folder(folder: Path | None) -> None:
+    """Refuses what cannot be a report's folder, before the scoring takes its time.
+
+    Raises:
+        ValueError: There is a file in its place.
+    """
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is a file; give a folder for the report")
+
+
+def worst_of(count: int, what: str) -> str:
+    """Says which of so many things a picture shows."""
+    return f"the worst {SHOWN} of {count} {what}" if count > SHOWN else f"all {count} {what}"
+
+
+def count_of(count: int, thing: str) -> str:
+    """A number and what is counted."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def bootstrap_in_words(content: Mapping[str, Any]) -> str:
+    """How the intervals came about."""
+    made = content["bootstrap"]
+    return (
+        f"Intervals hold {100 * made['level']:g} % of {made['resamples']} bootstrap samples of {made['over']} drawn "
+        f"with replacement (seed {made['seed']}); with a single one there are none."
+    )
+
+
+def add_notices(page: Page, content: Mapping[str, Any]) -> None:
+    """What was left out, and what else the reader must know."""
+    for note in content.get("notes", ()):
+        page.notice(note)
+    failed = content["failed"]
+    if failed:
+        named = list(failed.items())
+        more = f" And {len(named) - SHOWN} more." if len(named) > SHOWN else ""
+        page.notice(
+            f"Not scored, and in none of these numbers ({len(named)}): "
+            + "; ".join(f"{name}: {reason}" for name, reason in named[:SHOWN])
+            + "."
+            + more
+        )
+
+
+def add_footer(page: Page, content: Mapping[str, Any]) -> None:
+    """The versions that the scores depend on."""
+    libraries = ", ".join(f"{name} {version}" for name, version in content.get("versions", {}).items())
+    source = content.get("commit")
+    page.footer(f"Scored with {libraries}{f', commit {source}' if source else ''}. Not for clinical use.")
