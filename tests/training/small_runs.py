@@ -31,6 +31,7 @@ from volattn.preprocessing.store import (
 )
 from volattn.preprocessing.store_files import PreparedBoxes
 from volattn.slabs.slab import component_maps, objects
+from volattn.structures.geometry import Geometry
 from volattn.training.recipe import OptimiserConfig, Recipe, StepConfig, ValidationConfig, load_recipe
 from volattn.training.schedule import ScheduleConfig
 
@@ -104,7 +105,7 @@ def store_of(
             shape=image.shape,
             step=1.5,
             source_shape=image.shape,
-            source_affine=tuple(map(tuple, np.eye(4).tolist())),
+            source_affine=tuple(map(tuple, Geometry.aligned(image.shape, (1.5, 1.0, 1.0)).affine.tolist())),
             organ_pixels=tuple((labels >= 1).sum((1, 2)).tolist()),
             lesion_pixels=tuple((labels == 2).sum((1, 2)).tolist()),
             image_sha256=f"{number:064d}",

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from volattn import __version__
-from volattn.cli import check, compare, demo, evaluate, info, phantom, predict, prepare, train
+from volattn.cli import check, compare, demo, evaluate, info, phantom, predict, prepare, study, train
 from volattn.cli.values import spread
 
 app = typer.Typer(
@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (demo, check, prepare, train, predict, compare, phantom, info):
+for verb in (demo, check, prepare, train, predict, compare, phantom, info, study):
     app.command(verb.NAME)(verb.command)
 app.add_typer(evaluate.app, name=evaluate.NAME)
 

@@ -1,0 +1,237 @@
+"""What the cells of a study say together: means over seeds, intervals over seeds and patients, paired tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from volattn.evaluation.comparison import compare
+from volattn.evaluation.deeplesion import MEASURES
+from volattn.evaluation.lesionwise import SIZES
+from volattn.evaluation.pool import Pool
+from volattn.evaluation.scored_image import ScoredImage
+from volattn.evaluation.statistics import percentile_interval, resamples
+
+Kind = Literal["masks", "boxes"]
+Interval = tuple[float, float] | None
+
+BOOTSTRAP_SEED = 0
+_SEEDS_SEED = 1
+"""Seeds are drawn apart from patients: one more seed changes nothing about which patients are drawn."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number over all seeds.
+
+    Attributes:
+        value: The mean over the seeds; None where there is nothing to measure.
+        interval: 95 %, patients and seeds drawn with replacement; None with fewer than two patients.
+        by_seed: Of each seed.
+    """
+
+    value: float | None
+    interval: Interval
+    by_seed: dict[int, float | None]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A row against its baseline, on the seeds that both have.
+
+    Attributes:
+        value: Row - baseline.
+        interval: Of that, the same patients and seeds drawn for both.
+        p: Wilcoxon's signed-rank test over patients, see `volattn.evaluation.comparison`.
+        seeds: How many both have.
+    """
+
+    value: float | None
+    interval: Interval
+    p: float | None
+    seeds: int
+
+
+class Sample:
+    """The held-out cases of one cell, ready to be measured for any weights of the patients.
+
+    Args:
+        kind: What was scored.
+        cases: As the cell wrote them.
+        metrics: Names of what is measured.
+    """
+
+    def __init__(self, kind: Kind, cases: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> None:
+        self.kind, self.cases, self.metrics = kind, cases, tuple(metrics)
+        self.patients = tuple(sorted({case["patient"] for case in cases}))
+
+    @cached_property
+    def drawn(self) -> NDArray[np.float64]:
+        """(B, V) the measures of bootstrap samples; the same patients in the same order for every cell."""
+        return self._measure(np.stack(list(resamples(len(self.patients), BOOTSTRAP_SEED))))
+
+    @cached_property
+    def whole(self) -> NDArray[np.float64]:
+        """(V,) the measures, every patient once."""
+        return self._measure(np.ones((1, len(self.patients))))[0]
+
+    def _measure(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self.kind == "boxes":
+            return self._pooled(weights)
+        above, below = self._shares
+        drawn = weights @ below
+        return np.divide(weights @ above, drawn, out=np.full(drawn.shape, np.nan), where=drawn > 0)
+
+    def _pooled(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        pool = Pool(
+            (ScoredImage.from_json(image) for case in self.cases for image in case["images"]), MEASURES
+        )
+        # The pool has its patients in another order.
+        order = [self.patients.index(patient) for patient in pool.patients]
+        columns = [MEASURES.names.index(name) for name in self.metrics]
+        whole = pool.whole()
+        return np.stack([pool.measure(whole, row[order])[0][columns] for row in weights])
+
+    @cached_property
+    def _shares(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(P, V) each: every measure of masks is a sum over patients by another sum."""
+        above = np.zeros((len(self.patients), len(self.metrics)))
+        below = np.zeros_like(above)
+        for case in self.cases:
+            place = self.patients.index(case["patient"])
+            for column, name in enumerate(self.metrics):
+                values = values_of(case["score"], name)
+                above[place, column] += sum(values)
+                below[place, column] += len(values)
+        return above, below
+
+    def compared(self, seed: int | None = None) -> list[dict[str, Any]]:
+        """The cases as `compare` takes them; of one seed of several their names say which."""
+        if self.kind == "boxes":
+            images = [image for case in self.cases for image in case["images"]]
+            return [image | {"name": f"{image['name']} seed {seed}"} for image in images]
+        return [
+            {"name": case["name"], "patient": case["patient"]}
+            | {
+                name: float(np.mean(values))
+                for name in self.metrics
+                if (values := values_of(case["score"], name))
+            }
+            for case in self.cases
+        ]
+
+
+def values_of(score: Mapping[str, Any], metric: str) -> list[float]:
+    """What one case adds to the mean that a measure of masks is.
+
+    Args:
+        score: `CaseScore.as_json`.
+        metric: Its name.
+    """
+    lesions = score["reference_lesions"]
+    by_name: dict[str, list[float]] = {
+        "dice_per_case": [score["lesion"]["dice"]],
+        "organ_dice_per_case": [] if score["organ"] is None else [score["organ"]["dice"]],
+        "recall": [float(lesion["dice"] > 0) for lesion in lesions],
+        "false_positives_per_case": [score["false_positives"]],
+    }
+    for size in SIZES:
+        by_name[f"dice_{size}"] = [lesion["dice"] for lesion in lesions if lesion["size"] == size]
+    return by_name[metric]
+
+
+def estimates(samples: Mapping[int, Sample], metrics: Sequence[str]) -> dict[str, Estimate]:
+    """Each measure of a row.
+
+    Args:
+        samples: By seed.
+        metrics: In the samples' order.
+    """
+    if not samples:
+        return {name: Estimate(None, None, {}) for name in metrics}
+    values, drawn = _over_seeds(samples)
+    found = {}
+    for column, name in enumerate(metrics):
+        by_seed = {seed: _number(sample.whole[column]) for seed, sample in samples.items()}
+        found[name] = Estimate(_number(values[column]), _interval(drawn[:, column], samples), by_seed)
+    return found
+
+
+def contrasts(
+    row: Mapping[int, Sample], baseline: Mapping[int, Sample], metrics: Sequence[str]
+) -> dict[str, Contrast]:
+    """Each measure of a row against its baseline; nothing where they have no seed in common.
+
+    Args:
+        row: By seed.
+        baseline: By seed.
+        metrics: In the samples' order.
+    """
+    seeds = sorted(row.keys() & baseline.keys())
+    if not seeds:
+        return {}
+    mine, theirs = ({seed: side[seed] for seed in seeds} for side in (row, baseline))
+    (a, a_drawn), (b, b_drawn) = _over_seeds(theirs), _over_seeds(mine)
+    ps = _p_values(theirs, mine)
+    return {
+        name: Contrast(
+            _number(b[column] - a[column]),
+            _interval((b_drawn - a_drawn)[:, column], mine),
+            ps.get(name),
+            len(seeds),
+        )
+        for column, name in enumerate(metrics)
+    }
+
+
+def _over_seeds(samples: Mapping[int, Sample]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(V,) the mean over the seeds, and (B, V) that of samples of patients and of seeds."""
+    cells = [samples[seed] for seed in sorted(samples)]
+    drawn = np.stack([cell.drawn for cell in cells])
+    counts = np.stack(list(resamples(len(cells), _SEEDS_SEED, drawn.shape[1])))
+    # Measures that a sample has not in one seed (no large lesion drawn) it has in none.
+    return np.stack([cell.whole for cell in cells]).mean(axis=0), np.einsum(
+        "bs,sbv->bv", counts / len(cells), drawn
+    )
+
+
+def _p_values(a: Mapping[int, Sample], b: Mapping[int, Sample]) -> dict[str, float | None]:
+    """By metric, `compare`'s over patients.
+
+    Masks: of each case's mean over the seeds. Boxes: of the detections of all seeds, pooled.
+    """
+    contents = []
+    for samples in (a, b):
+        kind = next(iter(samples.values())).kind
+        rows = {seed: sample.compared(seed) for seed, sample in samples.items()}
+        if kind == "boxes":
+            cases = [case for of_seed in rows.values() for case in of_seed]
+        else:
+            cases = [_mean(list(same)) for same in zip(*rows.values(), strict=True)]
+        contents.append({"kind": "deeplesion" if kind == "boxes" else "study", "cases": cases})
+    return {row.metric: row.p for row in compare(*contents, seed=BOOTSTRAP_SEED).rows}
+
+
+def _mean(same: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A case over its seeds."""
+    first = same[0]
+    return {
+        key: value if isinstance(value, str) else float(np.mean([case[key] for case in same]))
+        for key, value in first.items()
+    }
+
+
+def _interval(drawn: NDArray[np.float64], samples: Mapping[int, Sample]) -> Interval:
+    if len(next(iter(samples.values())).patients) < 2:
+        return None
+    low, high = percentile_interval(drawn).tolist()
+    return None if np.isnan(low) else (low, high)
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
