@@ -89,6 +89,7 @@ def command(
                 split=SplitConfig(seed=split_seed, test=test, validation=validation),
                 resume=resume,
                 share=share,
+                source=name,
                 progress=progress,
             )
         if share.rank == 0:

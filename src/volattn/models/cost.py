@@ -38,20 +38,21 @@ class Cost:
     memory: dict[ContextGrad, int]
 
 
-def measure(config: ModelConfig, classes: Sequence[str], size: int) -> Cost:
+def measure(config: ModelConfig, classes: Sequence[str], size: int, *, memory: bool = True) -> Cost:
     """Runs a model on shapes.
 
     Args:
         config: The model.
         classes: See `build_model`.
         size: Side of the input, pixels.
+        memory: Whether to measure what training keeps, which takes most of the time; left empty otherwise.
     """
     with torch.device("meta"):
         model = build_model(config, classes)
     return Cost(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         flops=_flops(model.eval(), size),
-        memory=_memory_by_mode(config, classes, size),
+        memory=_memory_by_mode(config, classes, size) if memory else {},
     )
 
 

@@ -120,7 +120,7 @@ def run_cell(
     trained = train(recipe, cell.store, cell.folder / RUN, resume=True, cpu=cpu, progress=progress)
     device = find_device("cpu" if cpu else "auto")
     tested = _test(cell, store, device, recipe.validation.batch, progress)
-    cost = measure(recipe.model, store.classes, recipe.plan.size)
+    cost = measure(recipe.model, store.classes, recipe.plan.size, memory=False)
     metrics = [json.loads(line) for line in (cell.folder / RUN / METRICS).read_text("utf-8").splitlines()]
     steps = [row for row in metrics if "loss" in row]
     content = {

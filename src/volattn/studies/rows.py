@@ -12,7 +12,6 @@ from volattn.config import Config
 from volattn.models.architectures import find_architecture
 from volattn.studies.definition import Row, Study
 from volattn.training.recipe import Recipe, load_recipe
-from volattn.training.schedule import ScheduleConfig
 
 
 class Options(Config):
@@ -53,14 +52,21 @@ def resolve(study: Study, options: Options) -> tuple[Resolved, ...]:
         ValueError: The recipe that all rows start from does not fit, or a setting names no row or has no "=".
     """
     own, common = _sorted_settings(study, options.settings)
-    reference = _with_weights(load_recipe(options.recipe or study.recipe), options.weights).updated(common)
-    found = []
+    start = _with_weights(load_recipe(options.recipe or study.recipe), options.weights)
+    reference = changed(start, _fitting(start, common), "--set")
+    found, used = [], set()
     for row in study.runnable:
         try:
-            recipe = _recipe(study, row, options, [*common, *own.get(row.key, [])])
-            found.append(Resolved(row, equal_budget(recipe, reference.schedule, reference)))
+            recipe = _recipe(study, row, options, {**common, **own.get(row.key, {})})
+            fitting = _fitting(recipe, common)
+            used |= fitting.keys()
+            recipe = changed(recipe, {**fitting, **own.get(row.key, {})}, f"row {row.key}")
+            found.append(Resolved(row, equal_budget(recipe, reference)))
         except ValueError as error:
             found.append(Resolved(row, None, str(error)))
+    unused = common.keys() - used
+    if unused and any(one.recipe is not None for one in found):
+        raise ValueError(f"--set {min(unused)}: no row has such a key; see docs/reference/recipes.md")
     return tuple(found)
 
 
@@ -92,7 +98,7 @@ def changed(recipe: Recipe, changes: Mapping[str, Any], source: str) -> Recipe:
     return Recipe.parse(values, source)
 
 
-def equal_budget(recipe: Recipe, schedule: ScheduleConfig, reference: Recipe) -> Recipe:
+def equal_budget(recipe: Recipe, reference: Recipe) -> Recipe:
     """A recipe whose run sees as many target slices as that of another one.
 
     An epoch visits each target slice once, so that equal epochs are an equal budget; steps are stretched by the
@@ -100,13 +106,12 @@ def equal_budget(recipe: Recipe, schedule: ScheduleConfig, reference: Recipe) ->
 
     Args:
         recipe: The row's.
-        schedule: The other one's.
         reference: The other one.
 
     Raises:
         ValueError: One counts epochs and the other steps.
     """
-    mine = recipe.schedule
+    mine, schedule = recipe.schedule, reference.schedule
     if mine.unit != schedule.unit:
         raise ValueError(
             f"{recipe.name}: its schedule counts {mine.unit}, the study's {schedule.unit}; give --set schedule.unit=..."
@@ -124,7 +129,11 @@ def equal_budget(recipe: Recipe, schedule: ScheduleConfig, reference: Recipe) ->
     return changed(recipe, changes, recipe.name)
 
 
-def _recipe(study: Study, row: Row, options: Options, settings: Sequence[str]) -> Recipe:
+def _recipe(study: Study, row: Row, options: Options, given: Mapping[str, Any]) -> Recipe:
+    """A row's recipe before settings."""
+    for key, what in row.asks.items():
+        if key not in given:
+            raise ValueError(f"give --set {row.key}:{key}=...: {what}")
     if options.recipe is not None:
         base, changes = load_recipe(options.recipe), row.changes
     elif row.recipe is not None:
@@ -132,23 +141,13 @@ def _recipe(study: Study, row: Row, options: Options, settings: Sequence[str]) -
     else:
         base, changes = load_recipe(study.recipe), {**row.changes, **row.own}
     recipe = changed(_with_weights(base, options.weights), changes, f"row {row.key}")
-    recipe = recipe.model_copy(update={"name": row.key, "row": row.title})
-    given = {setting.partition("=")[0].strip() for setting in settings}
-    for key, what in row.asks.items():
-        if key not in given:
-            raise ValueError(f"give --set {row.key}:{key}=...: {what}")
-    return _set(recipe, settings, row.key)
+    return recipe.model_copy(update={"name": row.key, "row": row.title})
 
 
-def _set(recipe: Recipe, settings: Sequence[str], key: str) -> Recipe:
-    """Settings for all rows go to the keys that a row's network has."""
-    pairs = dict(_pair(setting) for setting in settings)
+def _fitting(recipe: Recipe, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the settings for all rows those whose keys a recipe has: networks differ in theirs."""
     values = recipe.model_dump(mode="json")
-    fitting = {name: value for name, value in pairs.items() if _has(values, name)}
-    missing = pairs.keys() - fitting.keys()
-    if missing and not all(name.startswith("model.") for name in missing):
-        raise ValueError(f"row {key}: unknown key {min(missing)!r}; see docs/reference/recipes.md")
-    return changed(recipe, fitting, f"row {key}")
+    return {key: value for key, value in settings.items() if _has(values, key)}
 
 
 def _has(values: Any, name: str) -> bool:
@@ -159,29 +158,27 @@ def _has(values: Any, name: str) -> bool:
     return True
 
 
-def _pair(setting: str) -> tuple[str, Any]:
-    key, _, text = setting.partition("=")
-    return key.strip(), yaml.safe_load(text)
-
-
 def _with_weights(recipe: Recipe, weights: str | None) -> Recipe:
     return recipe if weights is None else recipe.model_copy(update={"weights": weights})
 
 
-def _sorted_settings(study: Study, settings: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+def _sorted_settings(
+    study: Study, settings: Sequence[str]
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Settings of single rows, and those of all."""
-    own: dict[str, list[str]] = {}
-    common: list[str] = []
+    own: dict[str, dict[str, Any]] = {}
+    common: dict[str, Any] = {}
     keys = [row.key for row in study.runnable]
     for setting in settings:
-        key, separator, _ = setting.partition("=")
+        where, separator, text = setting.partition("=")
         if not separator:
             raise ValueError(f"--set {setting}: write it as KEY=VALUE, or ROW:KEY=VALUE")
-        row, colon, _ = key.partition(":")
+        row, colon, key = (part.strip() for part in where.partition(":"))
+        value = yaml.safe_load(text)
         if not colon:
-            common.append(setting)
-        elif row.strip() in keys:
-            own.setdefault(row.strip(), []).append(setting.partition(":")[2])
+            common[row] = value
+        elif row in keys:
+            own.setdefault(row, {})[key] = value
         else:
             raise ValueError(f"--set {setting}: there is no row {row!r}; rows: {', '.join(keys)}")
     return own, common

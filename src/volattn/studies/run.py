@@ -88,6 +88,7 @@ def run_study(
     split: SplitConfig | None = None,
     resume: bool = False,
     share: Share | None = None,
+    source: str | None = None,
     progress: Progress | None = None,
 ) -> StudyOutcome:
     """Runs what is missing of a study and writes its table, anew after each cell.
@@ -103,6 +104,7 @@ def run_study(
         split: How cases are dealt out.
         resume: Goes on with the study in the folder.
         share: Which cells are run here.
+        source: The study's file, if it is none of the package.
         progress: Told what is done.
 
     Raises:
@@ -118,7 +120,9 @@ def run_study(
         write_view(store, split_store(store, split), place.store(number))
         for number, store in enumerate(stores)
     ]
-    table = _Table(place, name, study, _command(name, data, options, split), seeds=place.seeds(seeds))
+    table = _Table(
+        place, name, study, _command(source or name, data, options, split), seeds=place.seeds(seeds)
+    )
     cells: list[Cell] = []
     for resolved in rows:
         stored, reason = _prepare_row(place, resolved, views)
@@ -133,13 +137,12 @@ def run_study(
     cells.sort(key=lambda cell: seeds.index(cell.seed))
     table.write()
     runner(share.of_cells(cells), lambda cell: table.write(), progress or _silent)
-    table.write()
     return table.outcome(seeds)
 
 
-def _command(name: str, data: Sequence[Path], options: Options, split: SplitConfig) -> str:
+def _command(study: str, data: Sequence[Path], options: Options, split: SplitConfig) -> str:
     """What gives this study, but for its seeds and its folder."""
-    words = ["volattn", "study", name]
+    words = ["volattn", "study", study]
     for path in data:
         words += ["--data", str(path)]
     for option, value in (("--recipe", options.recipe), ("--weights", options.weights)):
