@@ -35,6 +35,8 @@ def cheap_settings(study: Study) -> list[str]:
             known = facts is not None and part in ModelConfig.model_fields
             if known and facts is not None and not {part, key} & set(facts.unread):
                 settings.append(f"{row.key}:model.{key}={value}")
+        if "model.backbone.deformable" in row.changes:
+            settings.append(f"{row.key}:model.backbone.deformable={{stages: [4]}}")
     return settings
 
 

@@ -71,7 +71,8 @@ def test_a_study_killed_twice_gives_the_table_of_an_uninterrupted_one(tmp_path: 
         options=Options(recipe=str(tmp_path / "recipe.yaml")),
         source=str(tmp_path / "small.yaml"),
     )
-    assert not (whole.failed or whole.unfinished)
+    assert not whole.failed
+    assert not whole.unfinished
 
     chance = random.Random(5)
     out = tmp_path / "killed"

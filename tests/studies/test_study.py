@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from small_studies import CASES, mask_recipe, small_study
 from training.small_runs import write_store
 
@@ -123,31 +124,31 @@ def test_no_row_has_seen_what_is_scored(go: Callable[..., StudyOutcome], data: P
         assert {case["name"] for case in tested} == held_out
 
 
-def test_weights_that_know_a_held_out_case_are_refused(
+def test_rows_start_from_the_same_tensors_and_from_none_that_know_the_test(
     go: Callable[..., StudyOutcome], data: Path, tmp_path: Path
 ) -> None:
     go()
-    seen = tmp_path / "out" / "cells" / "plain" / "seed-0" / "run"
-    options = Options(recipe=str(data / "recipe.yaml"), weights=str(seen))
-    assert not run_study(
-        "small",
-        small_study(),
-        [data / "store"],
-        tmp_path / "same",
-        partial(run_here, cpu=True),
-        options=options,
-    ).failed
-    other = run_study(
-        "small",
-        small_study(),
-        [data / "store"],
-        tmp_path / "other",
-        partial(run_here, cpu=True),
-        options=options,
-        split=SplitConfig(seed=3),
-    )
-    assert len(other.failed) == 2
-    assert "which this study scores" in next(iter(other.failed.values()))
+    run = tmp_path / "out" / "cells" / "plain" / "seed-0" / "run"
+    options = Options(recipe=str(data / "recipe.yaml"), weights=str(run))
+    runner = partial(run_here, cpu=True)
+    again = run_study("small", small_study(), [data / "store"], tmp_path / "again", runner, options=options)
+    assert not again.failed
+    start = load_file(tmp_path / "again" / "start.safetensors")
+    whole = load_file(run / "model.safetensors")
+    # The plain run is the plain row's very network: it would have taken the predictors too.
+    assert any(name.startswith("rpn.") for name in start)
+    assert {name.split(".")[1] for name in whole.keys() - start.keys()} == {"box_predictor", "mask_predictor"}
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in start.items())
+    with pytest.raises(ValueError, match="which this study scores"):
+        run_study(
+            "small",
+            small_study(),
+            [data / "store"],
+            tmp_path / "other",
+            runner,
+            options=options,
+            split=SplitConfig(seed=3),
+        )
 
 
 @pytest.mark.parametrize("cases", [3, 4, 9, 40])

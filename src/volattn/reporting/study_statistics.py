@@ -192,12 +192,13 @@ def contrasts(
 def _over_seeds(samples: Mapping[int, Sample]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(V,) the mean over the seeds, and (B, V) that of samples of patients and of seeds."""
     cells = [samples[seed] for seed in sorted(samples)]
+    whole = np.stack([cell.whole for cell in cells]).mean(axis=0)
+    if len(cells[0].patients) < 2:  # There is nothing to draw from, and no interval.
+        return whole, whole[None]
     drawn = np.stack([cell.drawn for cell in cells])
     counts = np.stack(list(resamples(len(cells), _SEEDS_SEED, drawn.shape[1])))
-    # Measures that a sample has not in one seed (no large lesion drawn) it has in none.
-    return np.stack([cell.whole for cell in cells]).mean(axis=0), np.einsum(
-        "bs,sbv->bv", counts / len(cells), drawn
-    )
+    # A measure that a sample of patients does not have (no large lesion drawn) is missing in every seed.
+    return whole, np.einsum("bs,sbv->bv", counts / len(cells), drawn)
 
 
 def _p_values(a: Mapping[int, Sample], b: Mapping[int, Sample]) -> dict[str, float | None]:

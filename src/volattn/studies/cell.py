@@ -26,8 +26,9 @@ from volattn.provenance import commit, versions
 from volattn.studies.definition import Kind
 from volattn.studies.parts import TEST, cases_of
 from volattn.studies.scoring import HeldOut
+from volattn.studies.start import check_unseen
 from volattn.training.folder import METRICS
-from volattn.training.recipe import Recipe, load_recipe
+from volattn.training.recipe import load_recipe
 from volattn.training.run import train
 from volattn.training.validate import Examined, examine
 
@@ -61,14 +62,19 @@ class Cell:
         """How it is called."""
         return f"{self.row} seed {self.seed}"
 
-    @property
-    def command(self) -> str:
-        """What trains the same weights, given in the study's folder."""
+    def command(self, weights: str) -> str:
+        """What trains the same weights, given in the study's folder.
+
+        Args:
+            weights: Of the recipe.
+        """
         study = self.folder.parents[2]
         recipe, store, run = (
             str(path.relative_to(study)) for path in (self.recipe, self.store, self.folder / RUN)
         )
         words = ["volattn", "train", recipe, "--data", store, "-o", run, "--set", f"seed={self.seed}"]
+        if Path(weights).is_relative_to(study):
+            words += ["--weights", str(Path(weights).relative_to(study))]
         return shlex.join(words)
 
     @property
@@ -115,7 +121,7 @@ def run_cell(
     """
     recipe = load_recipe(cell.recipe).model_copy(update={"seed": cell.seed})
     store = Store.open(cell.store)
-    _check_weights(recipe, store)
+    check_unseen(recipe.weights, store)
     (cell.folder / FAILED).unlink(missing_ok=True)
     trained = train(recipe, cell.store, cell.folder / RUN, resume=True, cpu=cpu, progress=progress)
     device = find_device("cpu" if cpu else "auto")
@@ -127,7 +133,7 @@ def run_cell(
         "row": cell.row,
         "seed": cell.seed,
         "kind": cell.kind,
-        "command": cell.command,
+        "command": cell.command(recipe.weights),
         "steps": trained.steps,
         "best_step": trained.best_step,
         "targets": sum(row["targets"] for row in steps),
@@ -151,19 +157,6 @@ def run_cell(
 def note_failure(cell: Cell, reason: str) -> None:
     """Writes down why a cell failed."""
     write_json(cell.folder / FAILED, {"row": cell.row, "seed": cell.seed, "reason": reason})
-
-
-def _check_weights(recipe: Recipe, store: Store) -> None:
-    """Weights that know a held-out case would be scored on what they learned."""
-    if not (Path(recipe.weights) / checkpoints.CONFIG).is_file() and recipe.weights != "demo":
-        return
-    known = set(checkpoints.read_folder(recipe.weights).training.sources.values())
-    for name in cases_of(store.parts, TEST):
-        if store.case(name).description.image_sha256 in known:
-            raise ValueError(
-                f"{recipe.weights}: was trained or validated on {name}, which this study scores; begin with weights "
-                f"that have not seen its test cases"
-            )
 
 
 def _test(

@@ -23,10 +23,11 @@ from volattn.studies.parts import SplitConfig, choose_store, split_store, write_
 from volattn.studies.rows import Options, Resolved, resolve
 from volattn.studies.runners import Progress, Runner, Share
 from volattn.studies.stages import StageLog
+from volattn.studies.start import check_unseen, is_run, share_start
 from volattn.training.folder import differences
 from volattn.training.recipe import Recipe
 
-MANIFEST = "study.json"
+MANIFEST, START = "study.json", "start.safetensors"
 _LOCK = ".table.lock"
 
 
@@ -113,13 +114,17 @@ def run_study(
     """
     options, split, share = options or Options(), split or SplitConfig(), share or Share()
     place = Place(out)
-    rows = resolve(study, options)
+    rows: Sequence[Resolved] = resolve(study, options)
     stores = [Store.open(path) for path in data]
     _claim(place, name, study, options, split, stores, resume or share.rank > 0)
     views = [
         write_view(store, split_store(store, split), place.store(number))
         for number, store in enumerate(stores)
     ]
+    if options.weights is not None and is_run(options.weights):
+        for view in views:
+            check_unseen(options.weights, view)
+        rows = share_start(rows, options.weights, views[0].classes, out / START)
     table = _Table(
         place, name, study, _command(source or name, data, options, split), seeds=place.seeds(seeds)
     )
@@ -178,7 +183,7 @@ def _claim(
             f"{place.out}: holds a study already; give --resume to go on with it or to add seeds, or another folder"
         )
     weights = options.weights
-    if weights is not None and (Path(weights) / checkpoints.CONFIG).is_file():
+    if weights is not None and is_run(weights):
         weights = f"{weights} ({checkpoints.fingerprint(weights)[:12]})"
     settings: dict[str, Any] = {
         "study": name,
