@@ -54,10 +54,11 @@ def resolve(study: Study, options: Options) -> tuple[Resolved, ...]:
     own, common = _sorted_settings(study, options.settings)
     start = _with_weights(load_recipe(options.recipe or study.recipe), options.weights)
     reference = changed(start, _fitting(start, common), "--set")
-    found, used = [], set()
+    found: list[Resolved] = []
+    used: set[str] = set()
     for row in study.runnable:
         try:
-            recipe = _recipe(study, row, options, {**common, **own.get(row.key, {})})
+            recipe = _recipe(study, row, options, common, own.get(row.key, {}))
             fitting = _fitting(recipe, common)
             used |= fitting.keys()
             recipe = changed(recipe, {**fitting, **own.get(row.key, {})}, f"row {row.key}")
@@ -129,10 +130,12 @@ def equal_budget(recipe: Recipe, reference: Recipe) -> Recipe:
     return changed(recipe, changes, recipe.name)
 
 
-def _recipe(study: Study, row: Row, options: Options, given: Mapping[str, Any]) -> Recipe:
-    """A row's recipe before settings."""
+def _recipe(
+    study: Study, row: Row, options: Options, common: Mapping[str, Any], own: Mapping[str, Any]
+) -> Recipe:
+    """A row's recipe with its own settings: its changes may fit with them only."""
     for key, what in row.asks.items():
-        if key not in given:
+        if key not in (*common, *own):
             raise ValueError(f"give --set {row.key}:{key}=...: {what}")
     if options.recipe is not None:
         base, changes = load_recipe(options.recipe), row.changes
@@ -140,7 +143,7 @@ def _recipe(study: Study, row: Row, options: Options, given: Mapping[str, Any]) 
         base, changes = load_recipe(row.recipe), row.own
     else:
         base, changes = load_recipe(study.recipe), {**row.changes, **row.own}
-    recipe = changed(_with_weights(base, options.weights), changes, f"row {row.key}")
+    recipe = changed(_with_weights(base, options.weights), {**changes, **own}, f"row {row.key}")
     return recipe.model_copy(update={"name": row.key, "row": row.title})
 
 
