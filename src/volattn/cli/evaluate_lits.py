@@ -9,6 +9,7 @@ import typer
 
 from volattn.cli import exits
 from volattn.cli.options import Debug
+from volattn.cli.values import organ_label
 
 NAME = "lits"
 
@@ -38,7 +39,7 @@ def command(
         from volattn.evaluation.lits_folders import score_lits_folders
         from volattn.reporting.lits import lits_tables
 
-        scheme = lits_scheme(_liver_label(liver, lesion), lesion)
+        scheme = lits_scheme(organ_label("--liver", liver, lesion), lesion)
         if out.is_dir():
             raise ValueError(f"{out}: is a folder; give a file for the scores, such as {out / 'scores.json'}")
         with shown() as progress:
@@ -54,13 +55,3 @@ def command(
         return exits.report_failures(found.failed, found.total)
 
     raise typer.Exit(exits.run(run, after_stop="nothing was written", debug=debug))
-
-
-def _liver_label(given: str | None, lesion: int) -> int | None:
-    if given is None:
-        return None if lesion == 1 else 1
-    if given in ("none", "0"):
-        return None
-    if not given.isdecimal():
-        raise ValueError(f"--liver {given}: is no label; give a whole number, or none for lesions only")
-    return int(given)
