@@ -13,25 +13,27 @@ from volattn.structures.geometry import Geometry
 if TYPE_CHECKING:
     import pyvista
 
-_ITERATIONS, _PASS_BAND = 20, 0.1
-_POINTS = 500_000
-"""At most as many are made by splitting triangles."""
+_ITERATIONS = 30
+_SMOOTHING = ((0, 0.03), (0, 0.1), (1, 0.1), (2, 0.1))
+"""How often triangles are split, and the pass band of the filter: from the smoothest to the most faithful."""
+_KEPT = 0.05
+_POINTS = 1_000_000
+"""No mesh is split beyond so many."""
 
 
-def surface(mask: NDArray[np.bool_], geometry: Geometry, *, splits: int = 0) -> pyvista.PolyData | None:
+def surface(mask: NDArray[np.bool_], geometry: Geometry) -> pyvista.PolyData | None:
     """The smoothed surface of a mask.
 
     It begins as the faces of the voxels, which hold the mask's volume exactly and close at the edge of the volume too,
-    and loses its steps to a windowed sinc filter (Taubin, Zhang and Golub, ECCV 1996). The filter does not shrink what
-    has many triangles, but a single voxel has twelve, and would vanish. With two splits of each triangle into four its
-    volume stays within 2 %.
+    and loses its steps to a windowed sinc filter (Taubin, Zhang and Golub, ECCV 1996). That keeps the volume of
+    whatever has many triangles, but a single voxel has twelve, and vanishes. So the smoothest surface is taken that
+    keeps the volume within 5 %, if need be of triangles that were split into four, once or twice.
 
     The filter moves points along differences of neighbours, so that it may work on indices: the affine comes after it.
 
     Args:
         mask: (z, y, x) in canonical axes.
         geometry: Its grid; oblique and sheared ones are fine.
-        splits: Of each triangle into four, before it is smoothed; fewer if that makes too many.
 
     Returns:
         Triangles with points (x, y, z) in LPS mm; None for an empty mask.
@@ -40,19 +42,23 @@ def surface(mask: NDArray[np.bool_], geometry: Geometry, *, splits: int = 0) -> 
 
     box = foreground_box(mask)
     part = np.pad(mask[box], 1)
-    if part.size == 0 or not part.any():
+    voxels = np.count_nonzero(part)
+    if not voxels:
         return None
     grid = pyvista.ImageData(dimensions=part.shape[::-1])
     grid.point_data["inside"] = part.ravel().astype(np.uint8)
-    mesh = grid.contour_labels(
+    faces = grid.contour_labels(
         scalars="inside", smoothing=False, output_mesh_type="triangles", background_value=0
     )
-    mesh.clear_data()
-    while splits and mesh.n_points * 4**splits > _POINTS:
-        splits -= 1
-    if splits:
-        mesh = mesh.subdivide(splits, "linear")
-    mesh = mesh.smooth_taubin(n_iter=_ITERATIONS, pass_band=_PASS_BAND)
+    faces.clear_data()
+    mesh = faces
+    for splits, pass_band in _SMOOTHING:
+        if faces.n_points * 4**splits > _POINTS and splits:
+            break
+        finer = faces.subdivide(splits, "linear") if splits else faces
+        mesh = finer.smooth_taubin(n_iter=_ITERATIONS, pass_band=pass_band)
+        if abs(mesh.volume - voxels) <= _KEPT * voxels:
+            break
     start: NDArray[Any] = np.array([side.start - 1 for side in box])
     mesh.points = geometry.to_world(np.asarray(mesh.points)[:, ::-1] + start)
     return mesh

@@ -259,7 +259,7 @@ def scale_bar(axes: Axes, extent: tuple[float, float, float, float], length: flo
         return
     x, y = right - 0.04 * (right - left), bottom - 0.05 * (bottom - top)
     axes.plot([x - length, x], [y, y], color=INK, lw=2, solid_capstyle="butt")
-    axes.text(
-        x - length / 2, y - 0.012 * (bottom - top), f"{length / 10:g} cm", color=INK, fontsize=7.5,
-        ha="center", va="bottom", path_effects=[_SHADOW],
+    axes.annotate(
+        f"{length / 10:g} cm", (x - length / 2, y), (0, 2.5), textcoords="offset points",
+        color=INK, fontsize=7.5, ha="center", va="bottom", path_effects=[_SHADOW],
     )  # fmt: skip

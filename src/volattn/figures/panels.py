@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from volattn.figures.outlines import SOFT_TISSUE, draw_panel, legend_handles, summary
@@ -14,7 +13,7 @@ from volattn.figures.scene import Scene, View, choose_slices
 from volattn.figures.sheet import GAP, HEAD, INK, LEGEND, TITLE, Sheet
 
 _WIDTH = 3.9  # inches
-_INSET = 0.46
+_INSET = 0.44
 """Side of the inset by the shorter side of the panel."""
 
 
@@ -42,34 +41,26 @@ def draw_panels(
         _alike([scene.view(z) for scene in scenes.values()])
         for z in choose_slices(list(scenes.values()), slices)
     ]
-    aspects = [views[0].height_mm(views[0].body) / views[0].width_mm(views[0].body) for views in rows]
-    height = _WIDTH * min(max(*aspects, 0.6), 1.2)
+    heights = [
+        _WIDTH * min(max(view.height_mm(view.body) / view.width_mm(view.body), 0.6), 1.2) for view, *_ in rows
+    ]
+    columns = [("CT", ""), *((name, summary(scene)) for name, scene in scenes.items())]
     sheet = Sheet(
-        (len(scenes) + 1) * (_WIDTH + GAP) + GAP, TITLE + HEAD + len(rows) * (height + GAP) + LEGEND
+        len(columns) * (_WIDTH + GAP) + GAP, TITLE + HEAD + sum(heights) + GAP * len(heights) + LEGEND
     )
-    for column, (name, about) in enumerate([("CT", ""), *((name, summary(scenes[name])) for name in scenes)]):
-        left = GAP + column * (_WIDTH + GAP)
+    for column, (name, about) in enumerate(columns):
+        left, top = GAP + column * (_WIDTH + GAP), TITLE + HEAD
         sheet.head(left + _WIDTH / 2, TITLE, name, about)
-        for row, views in enumerate(rows):
-            top = TITLE + HEAD + row * (height + GAP)
+        for views, height in zip(rows, heights, strict=True):
             view, outlined = views[max(0, column - 1)], column > 0
-            draw_panel(
-                sheet.panel(left, top, _WIDTH, height),
-                view,
-                whole=True,
-                organ=organ is not None,
-                outlined=outlined,
-            )
             side = _INSET * min(_WIDTH, height)
-            at_right = _at_right(views)
-            inset = sheet.panel(
-                left + (_WIDTH - side if at_right else 0),
-                top + (0 if at_right else height - side),
-                side,
-                side,
-            )
+            x, y = (left + _WIDTH - side, top) if _at_right(views) else (left, top + height - side)
+            whole, inset = sheet.panel(left, top, _WIDTH, height), sheet.panel(x, y, side, side)
+            draw_panel(whole, view, whole=True, organ=organ is not None, outlined=outlined)
             draw_panel(inset, view, whole=False, organ=organ is not None, outlined=outlined)
-            _edge(inset)
+            for edge in inset.spines.values():
+                edge.set(visible=True, color=INK, linewidth=0.8)
+            top += height + GAP
     low, high = SOFT_TISSUE
     sheet.title(title, f"window {low:g} to {high:g} HU")
     sheet.legend(list(legend_handles(list(scenes.values()), organ)))
@@ -92,8 +83,3 @@ def _at_right(views: Sequence[View]) -> bool:
             shown |= one.mask[rows, columns]
     height, width = (round(_INSET * (side.stop - side.start)) for side in (rows, columns))
     return bool(shown[:height, -width:].sum() <= shown[-height:, :width].sum())
-
-
-def _edge(axes: Axes) -> None:
-    for side in axes.spines.values():
-        side.set(visible=True, color=INK, linewidth=0.8)

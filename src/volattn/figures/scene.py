@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import zip_longest
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -190,31 +191,43 @@ class Scene:
         return sorted(found, key=lambda one: -np.count_nonzero(one.mask))[:_NAMED]
 
 
+class _Which(NamedTuple):
+    """A lesion: its number, in the reference or in the prediction, of which scene, and whether it is false."""
+
+    number: int
+    truth: bool
+    place: int
+    wrong: bool
+
+
 def choose_slices(scenes: Sequence[Scene], most: int) -> list[int]:
     """The slices to show of a case, of which there may be several predictions.
 
-    They are those where the largest lesions, predicted or missed, have their largest area. A lesion that a chosen
-    slice shows well already gets no slice of its own. Without lesions it is the slice with the most organ; without
-    organ the middle one.
+    They are those where the largest lesions, predicted or missed, have their largest area; false ones take turns with
+    the others, lest they crowd them out. A lesion that a chosen slice shows well already gets no slice of its own.
+    Without lesions it is the slice with the most organ; without organ the middle one.
 
     Args:
         scenes: Of one case.
         most: Slices at most.
     """
-    areas: dict[tuple[int, int, bool, int], int] = {}
+    areas: dict[tuple[_Which, int], int] = {}
     for place, scene in enumerate(scenes):
-        areas |= {(number, z, False, place): area for number, z, area in _areas(scene.lesions)}
+        for number, z, area in _areas(scene.lesions):
+            areas[_Which(number, False, place, scene.kinds[number] == "false"), z] = area
         if scene.truth is not None:
-            found = _areas(scene.truth)
-            areas |= {(number, z, True, place): area for number, z, area in found if number in scene.missed}
-    seen: set[tuple[int, bool, int]] = set()
+            for number, z, area in _areas(scene.truth):
+                if number in scene.missed:
+                    areas[_Which(number, True, place, False), z] = area
+    best: dict[_Which, int] = {}
+    for lesion, z in sorted(areas, key=lambda key: (-areas[key], key)):
+        best.setdefault(lesion, z)
+    turns = zip_longest(*([lesion for lesion in best if lesion.wrong == wrong] for wrong in (False, True)))
     chosen: list[int] = []
-    for (number, z, truth, place), area in sorted(areas.items(), key=lambda item: (-item[1], item[0])):
-        if (number, truth, place) in seen:
-            continue
-        seen.add((number, truth, place))
-        if not any(areas.get((number, other, truth, place), 0) >= _REPEATED * area for other in chosen):
-            chosen.append(z)
+    for lesion in (lesion for turn in turns for lesion in turn if lesion is not None):
+        shown = max((areas.get((lesion, z), 0) for z in chosen), default=0)
+        if shown < _REPEATED * areas[lesion, best[lesion]]:
+            chosen.append(best[lesion])
         if len(chosen) == most:
             break
     if chosen:
