@@ -31,8 +31,7 @@ _TALLEST = 1.3
 _PIXELS = round(2 * DPI * _WIDTH)
 """Rendered twice as fine as shown, so that edges are smooth."""
 _MARGIN, _LEAST_MM = 1.1, 20.0
-_OPACITY = 0.2
-"""More of the organ's yellow would make violet lesions pink."""
+_OPACITY = 0.3
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,11 @@ class Direction:
     right: tuple[int, int, int]
     up: tuple[int, int, int]
     sides: tuple[str, str]
+
+    @property
+    def towards(self) -> NDArray[np.int64]:
+        """LPS direction from the patient to the viewer."""
+        return np.cross(self.right, self.up)
 
 
 DIRECTIONS: dict[Viewer, Direction] = {
@@ -96,7 +100,7 @@ class Frame:
     @classmethod
     def around(cls, points: NDArray[np.float64], direction: Direction) -> Self:
         """The least picture that shows some points (n, 3) in LPS mm, but for a margin."""
-        axes = np.array([direction.right, direction.up, np.cross(direction.right, direction.up)], float)
+        axes = np.array([direction.right, direction.up, direction.towards], float)
         along = points @ axes.T
         low, high = along.min(axis=0), along.max(axis=0)
         width, height, depth = np.maximum((high - low) * _MARGIN, _LEAST_MM).tolist()
@@ -182,52 +186,61 @@ def render(parts: Sequence[Part], frames: Sequence[Frame]) -> list[NDArray[np.ui
     Returns:
         A picture (height, width, 3) of each frame, black behind the surfaces.
     """
+    with _quiet():
+        return [_picture(parts, frame) for frame in frames]
+
+
+def _picture(parts: Sequence[Part], frame: Frame) -> NDArray[np.uint8]:
     import pyvista
 
-    pictures = []
-    with _quiet():
-        for frame in frames:
-            size = (_PIXELS, max(1, round(_PIXELS * frame.height / frame.width)))
-            plotter = pyvista.Plotter(off_screen=True, window_size=size, lighting="light kit")
-            plotter.set_background("black")
-            for part in parts:
-                plotter.add_mesh(
-                    part.mesh,
-                    color=COLOURS[part.colour],
-                    opacity=part.opacity,
-                    # Front faces alone need no sorting: depth peeling draws nothing with Mesa's software renderer.
-                    culling="back" if part.opacity < 1 else False,
-                    smooth_shading=True,
-                    ambient=0.25,
-                    diffuse=0.75,
-                    specular=0.2,
-                )
-            towards = np.cross(frame.direction.right, frame.direction.up)
-            camera = plotter.camera
-            camera.focal_point = frame.centre
-            camera.position = frame.centre + towards * (frame.depth + 100)
-            camera.up = frame.direction.up
-            camera.parallel_projection = True
-            camera.parallel_scale = frame.height / 2
-            camera.clipping_range = (1.0, 2 * frame.depth + 200)
-            pictures.append(np.array(plotter.screenshot(return_img=True)))
-            plotter.close()
-    return pictures
+    size = (_PIXELS, max(1, round(_PIXELS * frame.height / frame.width)))
+    plotter = pyvista.Plotter(off_screen=True, window_size=size, lighting="three lights")
+    plotter.set_background("black")
+    actors = [_add(plotter, part) for part in parts]
+    camera = plotter.camera
+    camera.focal_point = frame.centre
+    camera.position = frame.centre + frame.direction.towards * (frame.depth + 100)
+    camera.up = frame.direction.up
+    camera.parallel_projection = True
+    camera.parallel_scale = frame.height / 2
+    camera.clipping_range = (1.0, 2 * frame.depth + 200)
+    whole = np.array(plotter.screenshot(return_img=True))
+    # The veil of the organ would make violet lesions pink and green ones olive: half of it is taken off them.
+    for part, actor in zip(parts, actors, strict=True):
+        actor.SetVisibility(part.opacity == 1)
+    plotter.render()
+    bare = np.array(plotter.screenshot(return_img=True))
+    plotter.close()
+    return np.where(bare.any(axis=-1, keepdims=True), whole // 2 + bare // 2, whole)
+
+
+def _add(plotter: pyvista.Plotter, part: Part) -> pyvista.Actor:
+    return plotter.add_mesh(
+        part.mesh,
+        color=COLOURS[part.colour],
+        opacity=part.opacity,
+        # Front faces alone need no sorting: depth peeling draws nothing with Mesa's software renderer.
+        culling="back" if part.opacity < 1 else False,
+        smooth_shading=True,
+        ambient=0.25,
+        diffuse=0.75,
+        specular=0.2,
+    )
 
 
 def _parts(scene: Scene, geometry: Geometry, organ: bool) -> list[Part]:
-    parts = []
-    if organ:
-        mesh = surface(scene.labels >= ORGAN, geometry)
-        parts += [] if mesh is None else [Part(mesh, "organ", _OPACITY)]
+    mesh = surface(scene.labels >= ORGAN, geometry) if organ else None
+    parts = [] if mesh is None else [Part(mesh, "organ", _OPACITY)]
     for kind, lesions, numbers in scene.groups():
         around = foreground_box(lesions)
         inside, grid = lesions[around], geometry.cropped(around)
         boxes = ndimage.find_objects(inside)
-        for number in numbers:
-            box = boxes[number - 1]
-            mesh = surface(inside[box] == number, grid.cropped(box))
-            parts += [] if mesh is None else [Part(mesh, kind)]
+        first, *others = (
+            surface(inside[boxes[number - 1]] == number, grid.cropped(boxes[number - 1]))
+            for number in numbers
+        )
+        assert first is not None
+        parts.append(Part(first.append_polydata(*others) if others else first, kind))
     return parts
 
 
