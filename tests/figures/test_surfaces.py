@@ -53,7 +53,7 @@ def hued(picture: np.ndarray, kind: str) -> np.ndarray:
     parts = picture.astype(float) / 255
     value = parts.max(axis=-1)
     spread = value - parts.min(axis=-1)
-    bright = np.argwhere((value > 0.35) & (spread > 0.2 * value))
+    bright = np.argwhere((value > 0.5) & (spread > 0.2 * value))
     near = [
         abs((rgb_to_hsv(*parts[row, column])[0] - wanted + 0.5) % 1 - 0.5) < 0.05 for row, column in bright
     ]
