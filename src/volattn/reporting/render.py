@@ -28,6 +28,7 @@ from volattn.provenance import versions
 from volattn.reporting.pages import Page
 from volattn.reporting.tables import Cell, Column, Table
 from volattn.structures.components import label_components
+from volattn.structures.crop import Box, foreground_box
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
 
@@ -215,29 +216,35 @@ def _scene(
     spacing: tuple[float, float, float],
 ) -> Scene:
     """A label map, its lesions numbered and held against the reference's."""
+    box = foreground_box(*(its == LESION for its in (labels, truth) if its is not None))
     if truth is None:
-        lesions, count = label_components(labels == LESION)
+        lesions, count = label_components(labels[box] == LESION)
         kinds: dict[int, LesionKind] = dict.fromkeys(range(1, count + 1), "lesion")
-        return Scene(image, labels, _small(lesions, count), spacing, (), kinds)
-    table = Contingency.of(truth == LESION, labels == LESION)
+        return Scene(image, labels, _placed(lesions, count, box, labels.shape), spacing, (), kinds)
+    table = Contingency.of(truth[box] == LESION, labels[box] == LESION)
     hits = detect(table, 0.0).lesions
     right = {number for hit in hits for number in hit.predictions}
     found = frozenset(number for hit in hits for number in hit.references)
     return Scene(
         image,
         labels,
-        _small(table.prediction, table.predictions),
+        _placed(table.prediction, table.predictions, box, labels.shape),
         spacing,
         (),
         {number: "hit" if number in right else "false" for number in range(1, table.predictions + 1)},
-        _small(table.reference, table.references),
+        _placed(table.reference, table.references, box, labels.shape),
         found,
         frozenset(range(1, table.references + 1)) - found,
     )
 
 
-def _small(numbers: NDArray[np.uint32], count: int) -> NDArray[np.unsignedinteger]:
-    return numbers.astype(np.min_scalar_type(count), copy=False)
+def _placed(
+    numbers: NDArray[np.uint32], count: int, box: Box, shape: tuple[int, ...]
+) -> NDArray[np.unsignedinteger]:
+    """Numbered lesions in the whole volume, in as few bytes as they need."""
+    result = np.zeros(shape, np.min_scalar_type(count))
+    result[box] = numbers
+    return result
 
 
 def _organ_and_lesion(volume: Volume, how: Rendering, path: Path, notes: list[str]) -> NDArray[np.uint8]:
