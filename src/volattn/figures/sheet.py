@@ -36,7 +36,7 @@ class Sheet:
         place = (left / self._width, bottom / self._height, width / self._width, height / self._height)
         return self.figure.add_axes(place, facecolor="black")
 
-    def title(self, title: str, about: str) -> None:
+    def title(self, title: str, about: str = "") -> None:
         """What the sheet shows at the left, and something about it at the right."""
         y = 1 - 0.30 / self._height
         left, right = GAP / self._width, 1 - GAP / self._width

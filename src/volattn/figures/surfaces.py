@@ -170,8 +170,9 @@ def draw_surfaces(
             axes.set_axis_off()
             side_mark(axes, 0.015, 0.5, frame.direction.sides[0], "left", "center")
             side_mark(axes, 0.985, 0.5, frame.direction.sides[1], "right", "center")
+            side_mark(axes, 0.015, 0.985, frame.direction.words, "left", "top", size=8)
             scale_bar(axes, extent, 50 if frame.width > 100 else 10)
-    sheet.title(title, "seen " + ", ".join(frame.direction.words for frame in frames))
+    sheet.title(title)
     sheet.legend(list(_handles(list(scenes.values()), organ)))
     return sheet.pixels()
 
