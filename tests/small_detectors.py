@@ -19,6 +19,7 @@ _COMMON: dict[str, Any] = {
     "mean": [0.5],
     "std": [0.25],
     "regions": {"samples": 16, "box_channels": 32, "mask_layers": [16], "score": 0.0, "detections": 20},
+    "segmentation": {"objects": 10},
 }
 _PYRAMID: dict[str, Any] = {
     "backbone": {

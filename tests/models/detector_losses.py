@@ -30,7 +30,7 @@ def bags_for(config: ModelConfig) -> Tensor:
 
 def targets_for(config: ModelConfig, count: int = 3) -> list[dict[str, Tensor]]:
     """With masks only where the model has masks."""
-    wanted = {"boxes", "labels"} | ({"masks"} if config.name == "mask_rcnn" else set())
+    wanted = {"boxes", "labels"} | ({"masks"} if config.architecture.masks else set())
     return [{key: one[key] for key in one.keys() & wanted} for one in targets_of(count)]
 
 

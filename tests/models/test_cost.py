@@ -55,7 +55,7 @@ def test_it_is_near_what_a_step_really_takes(config: ModelConfig) -> None:
             assert cost.memory["none"] < cost.memory["checkpoint"]
 
 
-@pytest.mark.parametrize("name", ["faster_rcnn", "retinanet", "fcos", "rfcn"])
+@pytest.mark.parametrize("name", ["faster_rcnn", "retinanet", "fcos", "rfcn", "unet_2d"])
 def test_operations_are_those_that_are_counted_when_it_runs(name: str) -> None:
     """All proposals of these small detectors reach the head, so the count is exact."""
     config = small_config(name=name, kind="none")

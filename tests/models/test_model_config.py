@@ -34,8 +34,10 @@ def test_what_has_no_part_is_neither_written_nor_taken(name: str) -> None:
     for key in ARCHITECTURES[name].unread:  # type: ignore[index]
         part, _, value = key.partition(".")
         assert (value not in written[part]) if value else (part not in written)
+    segments = ARCHITECTURES[name].segments  # type: ignore[index]
+    assert ("segmentation" in written) == segments
     assert ("dense" in written) == (name in ("retinanet", "fcos"))
-    assert ("regions" in written) == ("proposals" in written) == (name not in ("retinanet", "fcos"))
+    assert ("regions" in written) == ("proposals" in written) == (not segments and "dense" not in written)
 
 
 def test_a_value_goes_before_the_names_own() -> None:

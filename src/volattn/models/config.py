@@ -235,6 +235,21 @@ class DenseConfig(Config):
     detections: int = 100
 
 
+class SegmentationConfig(Config):
+    """How a segmenter learns, and what it makes of its probabilities.
+
+    Attributes:
+        losses: Terms of the loss, weighed one each: "cross_entropy", and "dice", one minus the soft Dice of each class
+            in each target.
+        class_weights: Of the background, then of each class, in the cross-entropy; null weighs all alike.
+        objects: Kept per slice and class, the largest ones.
+    """
+
+    losses: tuple[Literal["cross_entropy", "dice"], ...] = Field(("cross_entropy", "dice"), min_length=1)
+    class_weights: tuple[float, ...] | None = None
+    objects: int = Field(100, ge=1)
+
+
 class ModelConfig(Config):
     """A detector by its catalogue name, and its parts.
 
@@ -260,6 +275,7 @@ class ModelConfig(Config):
     proposals: ProposalConfig = ProposalConfig()
     regions: RegionConfig = RegionConfig()
     dense: DenseConfig = DenseConfig()
+    segmentation: SegmentationConfig = SegmentationConfig()
 
     @property
     def architecture(self) -> Architecture:
@@ -327,6 +343,8 @@ class ModelConfig(Config):
             raise ValueError(
                 f"{self.name} looks at one image: set bag=1, or name=three_dce, found {self.bag}"
             )
+        if facts.segments and backbone.single_map:
+            raise ValueError(f"{self.name} takes a ResNet: set backbone.name=resnet50, found {backbone.name}")
         if facts.single_map and not backbone.single_map:
             raise ValueError(f"{self.name} takes one map: set backbone.name=vgg16, found {backbone.name}")
         if self.regions.pooling == "pool" and not backbone.single_map:

@@ -151,6 +151,8 @@ def _download(config: ModelConfig, source: str) -> Mapping[str, Tensor]:
             f"--weights {source}: needs backbone.width=64, backbone.norm={' or '.join(norms)} and slices=3 or more, "
             f"found {backbone.width}, {backbone.norm} and {config.slices}"
         )
+    if source == "coco" and config.name not in _COCO:
+        raise ValueError(f"--weights coco: published for {', '.join(_COCO)}; the model is {config.name}")
     if source == "coco":
         if backbone.name != "resnet50":
             raise ValueError(f"--weights coco: published for resnet50 only, the model has {backbone.name}")
