@@ -25,7 +25,8 @@ def images_for(config: ModelConfig) -> Tensor:
 
 
 def bags_for(config: ModelConfig) -> Tensor:
-    return BAGS if config.images > 1 else AT[:, None]
+    beside = (BAGS.shape[1] - config.images) // 2
+    return BAGS[:, beside : BAGS.shape[1] - beside] if config.images > 1 else AT[:, None]
 
 
 def targets_for(config: ModelConfig, count: int = 3) -> list[dict[str, Tensor]]:

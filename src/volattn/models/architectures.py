@@ -18,6 +18,10 @@ Name = Literal[
     "data_level_fusion",
     "unet_2d",
     "va_unet",
+    "residual_unet_25d",
+    "cascade",
+    "unet_3d",
+    "h_dense_unet",
 ]
 
 
@@ -35,6 +39,7 @@ class Architecture:
         fuses: Whether it looks at its bag by itself, without volumetric attention.
         single_image: Whether its bag is the target alone.
         masks: Whether it outlines what it finds, and learns from outlines.
+        block: S, if the bag is a block of contiguous slices; else None.
         package: The module of the extra `volattn[segmentation]` that it is made with; None without.
     """
 
@@ -46,6 +51,7 @@ class Architecture:
     fuses: bool = False
     single_image: bool = False
     masks: bool = False
+    block: int | None = None
     package: str | None = None
 
     @property
@@ -73,6 +79,11 @@ _VGG: dict[str, Any] = {
     "proposals": {"anchor_sizes": [[16, 24, 32, 48, 96]]},
 }
 _SEGMENTER = ("proposals", "regions", "dense")
+_HYBRID = "segmentation.hybrid"
+_CRF = ("segmentation.dropout", "segmentation.crf")
+_NETWORK = ("segmentation.width", *_CRF, _HYBRID)
+_TWICE: dict[str, Any] = {"locations": (), "masks": True, "single_image": True}
+_TWICE_DEFAULTS: dict[str, Any] = {"bag": 1, "mean": [0.5], "std": [0.25], "attention": {"kind": "none"}}
 _UNET: dict[str, Any] = {
     "masks": True,
     "package": "segmentation_models_pytorch",
@@ -84,7 +95,10 @@ _UNET_UNREAD = (
     "backbone.pyramid_top",
     "backbone.deformable",
     "attention.shared",
+    *_NETWORK,
 )
+_BLOCK: dict[str, Any] = {"locations": (), "masks": True, "fuses": True}
+_BLOCK_DEFAULTS: dict[str, Any] = {"bag": 5, "mean": [0.5], "std": [0.25], "attention": {"kind": "none"}}
 _PLAIN: dict[str, Any] = {**_VGG, "attention": {"kind": "none"}, "regions": {"box_channels": 2048}}
 
 ARCHITECTURES: dict[Name, Architecture] = {
@@ -171,6 +185,33 @@ ARCHITECTURES: dict[Name, Architecture] = {
         unread=_UNET_UNREAD,
         locations=("rpn",),
         **_UNET,
+    ),
+    "residual_unet_25d": Architecture(
+        "Han: residual blocks in a U-Net, 5 slices; the organ, then lesions in it",
+        defaults={**_TWICE_DEFAULTS, "slices": 5},
+        unread=(*_SEGMENTER, "backbone", _HYBRID, *_CRF),
+        **_TWICE,
+    ),
+    "cascade": Architecture(
+        "Christ et al.: unpadded U-Nets; the organ, then lesions in what is cut out of it",
+        defaults={**_TWICE_DEFAULTS, "slices": 1, "segmentation": {"dropout": 0.5}},
+        unread=(*_SEGMENTER, "backbone", _HYBRID),
+        **_TWICE,
+    ),
+    "unet_3d": Architecture(
+        "a 3D U-Net on the block that a bag makes",
+        defaults={**_BLOCK_DEFAULTS, "segmentation": {"width": 32}},
+        unread=(*_SEGMENTER, "backbone", _HYBRID, *_CRF),
+        block=3,
+        package="monai",
+        **_BLOCK,
+    ),
+    "h_dense_unet": Architecture(
+        "a 2D DenseUNet on every slice of the block, a 3D one on the block, fused",
+        defaults={**_BLOCK_DEFAULTS, "slices": 5},
+        unread=(*_SEGMENTER, "backbone", "segmentation.width", *_CRF),
+        block=5,
+        **_BLOCK,
     ),
 }
 """The facts behind each name of `volattn.models.catalogue`."""

@@ -7,6 +7,9 @@ from functools import partial
 
 from volattn.models.architectures import Name
 from volattn.models.bag_backbone import BagBackbone
+from volattn.models.block import UNet3D
+from volattn.models.comparators.cascade import Cascade, plain_unet, residual_unet
+from volattn.models.comparators.dense_unet import HybridDenseUNet
 from volattn.models.config import ModelConfig
 from volattn.models.one_stage import BagOneStage, fcos, retinanet
 from volattn.models.position_sensitive import ThreeDCE, score_branch
@@ -25,6 +28,10 @@ CATALOGUE: dict[Name, Callable[[ModelConfig, int], BagBackbone]] = {
     "data_level_fusion": ThreeDCE,
     "unet_2d": UNet,
     "va_unet": UNet,
+    "residual_unet_25d": partial(Cascade, network=residual_unet, masked=False),
+    "cascade": partial(Cascade, network=plain_unet, masked=True),
+    "unet_3d": UNet3D,
+    "h_dense_unet": HybridDenseUNet,
 }
 """What builds each name of `volattn.models.architectures`."""
 

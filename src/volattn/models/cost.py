@@ -134,7 +134,7 @@ def _heads(model: BagBackbone, attended: Attended, size: int, regions: int, mask
         masked: Regions that reach the mask head.
     """
     if isinstance(model, BagSegmenter):
-        return [model.logits(attended, (size, size))]
+        return [model.probabilities(attended, (size, size))]
     maps = attended.maps()
     if not isinstance(model, BagRCNN):
         return [cast(Any, model).detector.head(list(maps.values()))]

@@ -21,7 +21,7 @@ class BagSegmenter(BagBackbone):
     Around it nothing differs from a detector with masks: `detect` makes the dense labels that it learns from out of
     the objects' masks, and objects out of its probabilities.
 
-    The module is abstract in `logits`.
+    The module is abstract in `logits`, or in `losses` and `probabilities`.
 
     Args:
         config: The model.
@@ -69,13 +69,27 @@ class BagSegmenter(BagBackbone):
             With targets the losses, "loss_" and the names in `segmentation.losses`. Without, per target what
             `find_objects` makes of the probabilities.
         """
-        logits = self.logits(attended, size)
-        settings = self.config.segmentation
         if targets is not None and self.training:
-            return segmentation_losses(settings, logits, dense_labels(targets, size))
+            return self.losses(attended, size, dense_labels(targets, size))
+        most = self.config.segmentation.objects
+        found = self.probabilities(attended, size)
+        return [cast(dict[str, Tensor], find_objects(one, most)) for one in found]
+
+    def losses(self, attended: Attended, size: tuple[int, int], labels: Tensor) -> dict[str, Tensor]:
+        """The terms of the loss.
+
+        Args:
+            attended: The M targets after attention.
+            size: (H, W) of the input images.
+            labels: (M, H, W) from 0.
+        """
+        return segmentation_losses(self.config.segmentation, self.logits(attended, size), labels)
+
+    def probabilities(self, attended: Attended, size: tuple[int, int]) -> Tensor:
+        """(M, K, H, W) of nested classes; see `logits`."""
+        logits = self.logits(attended, size)
         # Mixed precision ends here: half a probability is an edge.
-        probabilities = nested_probabilities(logits if logits.dtype == torch.float64 else logits.float())
-        return [cast(dict[str, Tensor], find_objects(one, settings.objects)) for one in probabilities]
+        return nested_probabilities(logits if logits.dtype == torch.float64 else logits.float())
 
 
 def segmentation_losses(config: SegmentationConfig, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from volattn.models.backbones import resnet_body
 from volattn.models.config import BackboneConfig, ModelConfig
 from volattn.models.extras import load_extra
-from volattn.models.norms import group_norm
+from volattn.models.norms import batch_to_group_norm
 from volattn.models.pyramid import Attended
 from volattn.models.segmenter import BagSegmenter
 
@@ -61,7 +61,7 @@ class UNet(BagSegmenter):
         self.decoder: nn.Module = decoders.UnetDecoder(
             (config.slices, *encoder.channels.values()), widths, n_blocks=len(widths)
         )
-        _regroup(self.decoder)
+        batch_to_group_norm(self.decoder)
         self.head = nn.Conv2d(finest, classes + 1, 3, padding=1)
 
     def logits(self, attended: Attended, size: tuple[int, int]) -> Tensor:
@@ -70,11 +70,3 @@ class UNet(BagSegmenter):
         # Of the image the decoder reads only the shape.
         image = maps[0].new_zeros(()).expand(len(maps[0]), 1, *size)
         return self.head(cast(Tensor, self.decoder([image, *maps])))
-
-
-def _regroup(decoder: nn.Module) -> None:
-    """Puts GroupNorm where there is batch norm."""
-    for name, module in list(decoder.named_modules()):
-        if isinstance(module, nn.BatchNorm2d):
-            above, _, own = name.rpartition(".")
-            setattr(decoder.get_submodule(above), own, group_norm(module.num_features))

@@ -145,6 +145,8 @@ def _read(config: ModelConfig, source: str | Path) -> Mapping[str, Tensor]:
 
 def _download(config: ModelConfig, source: str) -> Mapping[str, Tensor]:
     backbone = config.backbone
+    if "backbone" in config.architecture.unread:
+        raise ValueError(f"--weights {source}: there are none for {config.name}; give none, a file or a run")
     norms = ("none", "frozen") if backbone.single_map else ("frozen",)
     if backbone.width != 64 or backbone.norm not in norms or config.slices < 3:
         raise ValueError(
