@@ -3,8 +3,8 @@
     python benchmarks/fit_one_phantom.py WORK --model va_unet
 
 The network is that of the model's recipe for phantoms. Nothing is moved, the phantom chooses the threshold, and the
-lesion Dice of the predicted files must reach 0.8. Every step is the command that a user would type. Killed at any moment and
-called again it goes on where it was. The result goes into docs/results/fit.
+lesion Dice of the predicted files must reach 0.8. Every step is the command that a user would type. Killed at any
+moment and called again it goes on where it was. The result goes into docs/results/fit.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def shapes(network: Callable[..., Any], images: Tensor, kind: type[nn.Module]) -
         if isinstance(module, kind):
             module.register_forward_hook(lambda _m, _i, out: found.append(tuple(out.shape[1:])))
     network(images)
-    return found
+    return list(found)
 
 
 def millions(network: nn.Module) -> float:
@@ -109,15 +109,15 @@ def test_christs_network_is_the_unet_of_2015() -> None:
 
 
 def test_the_mirror_puts_a_pixel_where_it_was() -> None:
-    """The output for a translated image is the translated output, away from the edges."""
+    """The output for a moved image is the moved output, as far from the edges as the network sees."""
     torch.manual_seed(0)
     network = PlainUNet(1, 2, 4, 0.0).eval()
-    image = torch.zeros(1, 1, 116, 116)
-    image[..., 40:60, 50:58] = 1
+    image = torch.zeros(1, 1, 404, 404)
+    image[..., 190:206, 180:200] = 1
     with torch.no_grad():
         here = network(image)[0, 1]
         there = network(image.roll((16, 32), (-2, -1)))[0, 1]
-    torch.testing.assert_close(here[20:80, 20:80], there[36:96, 52:112], atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(here[170:230, 160:220], there[186:246, 192:252], atol=1e-4, rtol=1e-3)
 
 
 def reference_crf(config: CrfConfig, shares: np.ndarray, image: np.ndarray) -> np.ndarray:

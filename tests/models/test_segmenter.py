@@ -16,6 +16,7 @@ from volattn.models.catalogue import build_model
 from volattn.models.config import SegmentationConfig
 from volattn.models.instances import dense_labels, find_objects, nested_probabilities
 from volattn.models.segmenter import segmentation_losses
+from volattn.models.weights import load_weights
 from volattn.slabs.slab import component_maps, objects
 
 label_slices = arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 2))
@@ -115,3 +116,17 @@ def test_without_its_package_a_model_says_what_to_install(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "segmentation_models_pytorch.decoders.unet.decoder", None)
     with pytest.raises(ValueError, match=r"^va_unet: is made with segmentation_models_pytorch.*install vol"):
         build_model(small_config(name="va_unet"), CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "message"),
+    [
+        ("unet_3d", "imagenet", "there are none for unet_3d"),
+        ("unet_2d", "coco", "published for mask_rcnn, .*; the model is unet_2d"),
+    ],
+)
+def test_weights_that_nobody_published(name: str, source: str, message: str) -> None:
+    changes = {} if name == "unet_3d" else {"backbone": {"name": "resnet50", "width": 64, "norm": "frozen"}}
+    model = build_model(small_config(name=name, changes=changes), CLASSES)
+    with pytest.raises(ValueError, match=message):
+        load_weights(model, source)

@@ -398,7 +398,9 @@ class ModelConfig(Config):
             )
         if facts.single_image and self.bag != 1:
             raise ValueError(
-                f"{self.name} looks at one image: set bag=1, or name=three_dce, found {self.bag}"
+                f"{self.name} looks at one image: set bag=1"
+                + (", or name=three_dce" if facts.fuses else "")
+                + f", found {self.bag}"
             )
         if facts.segments and "backbone" not in facts.unread and backbone.single_map:
             raise ValueError(f"{self.name} takes a ResNet: set backbone.name=resnet50, found {backbone.name}")
