@@ -32,7 +32,7 @@ def test_every_segmenter_learns_and_predicts(store: Store, tmp_path: Path, name:
         ["schedule.length=24", "validation.every=100", "optimiser.lr=0.01"]
     )
     if recipe.model.architecture.block:
-        recipe = recipe.updated(["step.targets=1", "optimiser.lr=0.003"])
+        recipe = recipe.updated(["step.targets=1", "optimiser.lr=0.003", "schedule.length=16"])
     result = train(recipe, store.path, tmp_path / "run", cpu=True)
     rows = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
     losses = [row["loss"] for row in rows if "loss" in row]
