@@ -134,7 +134,8 @@ def test_mixed_precision_trains_and_detects(config: ModelConfig) -> None:
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         found = model.eval()(images, bags_for(config), AT)
     assert all(torch.isfinite(one["scores"]).all() and len(one["scores"]) for one in found)
-    assert {one[key].dtype for one in found for key in one if key != "labels"} == {torch.float32}
+    values = [value for one in found for key, value in one.items() if key != "labels"]
+    assert {one.dtype for value in values for one in value} == {torch.float32}
 
 
 @every_detector

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.config import ModelConfig, SegmentationConfig
 from volattn.models.instances import dense_labels, find_objects, nested_probabilities
+from volattn.models.precision import full
 from volattn.models.pyramid import Attended
 
 
@@ -72,7 +73,8 @@ class BagSegmenter(BagBackbone):
         if targets is not None and self.training:
             return self.losses(attended, size, dense_labels(targets, size))
         most = self.config.segmentation.objects
-        found = self.probabilities(attended, size)
+        # Mixed precision ends here: half a probability is an edge.
+        found = full(self.probabilities(attended, size))
         return [cast(dict[str, Tensor], find_objects(one, most)) for one in found]
 
     def losses(self, attended: Attended, size: tuple[int, int], labels: Tensor) -> dict[str, Tensor]:
@@ -87,9 +89,7 @@ class BagSegmenter(BagBackbone):
 
     def probabilities(self, attended: Attended, size: tuple[int, int]) -> Tensor:
         """(M, K, H, W) of nested classes; see `logits`."""
-        logits = self.logits(attended, size)
-        # Mixed precision ends here: half a probability is an edge.
-        return nested_probabilities(logits if logits.dtype == torch.float64 else logits.float())
+        return nested_probabilities(full(self.logits(attended, size)))
 
 
 def segmentation_losses(config: SegmentationConfig, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
