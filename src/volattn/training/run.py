@@ -169,7 +169,8 @@ def train(
                 )
                 _log(accelerator, folder, _validation_row(state.step, found))
                 say(f"step {state.step}: {found.text}")
-                if state.best is None or found.ranking > _found(state.best).ranking:
+                # Level scores are mostly those of a network that finds nothing yet: the later weights are better.
+                if state.best is None or found.ranking >= _found(state.best).ranking:
                     state = replace(state, best={"step": state.step, **asdict(found)})
                     if main:
                         described = _describe(recipe, model, store, split, names, state.step, found)
