@@ -54,7 +54,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=420, help="phantoms in all (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=11, help="theirs and the runs' (default: %(default)s)")
     parser.add_argument("--size", type=int, default=256, help="pixels of a side (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=2000, help="of each training (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=1200, help="of each training (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="that train together (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes the recipes")
     parser.add_argument("-o", "--out", type=Path, help="folder for detectors.json and README.md")
