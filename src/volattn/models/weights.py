@@ -143,12 +143,16 @@ def _read(config: ModelConfig, source: str | Path) -> Mapping[str, Tensor]:
 
 def _download(config: ModelConfig, source: str) -> Mapping[str, Tensor]:
     backbone = config.backbone
+    if "backbone" in config.architecture.unread:
+        raise ValueError(f"--weights {source}: there are none for {config.name}; give none, a file or a run")
     norms = ("none", "frozen") if backbone.single_map else ("frozen",)
     if backbone.width != 64 or backbone.norm not in norms or config.slices < 3:
         raise ValueError(
             f"--weights {source}: needs backbone.width=64, backbone.norm={' or '.join(norms)} and slices=3 or more, "
             f"found {backbone.width}, {backbone.norm} and {config.slices}"
         )
+    if source == "coco" and config.name not in _COCO:
+        raise ValueError(f"--weights coco: published for {', '.join(_COCO)}; the model is {config.name}")
     if source == "coco":
         if backbone.name != "resnet50":
             raise ValueError(f"--weights coco: published for resnet50 only, the model has {backbone.name}")

@@ -278,7 +278,7 @@ def begun_model(recipe: Recipe, begun: Recipe | None) -> ModelConfig:
 def _make_model(recipe: Recipe, classes: tuple[str, ...], *, fresh: bool) -> tuple[BagBackbone, str]:
     """The network with its initial weights, and in words where they are from."""
     source = recipe.weights
-    if source == "none" and recipe.model.backbone.norm == "frozen":
+    if source == "none" and recipe.model.needs_weights:
         raise ValueError(
             "a frozen norm needs pretrained weights; give --weights imagenet, coco, a file or a run, or "
             "train from scratch with --set model.backbone.norm=group --set model.backbone.frozen_stages=0"
