@@ -349,6 +349,15 @@ class ModelConfig(Config):
         """The images that a target's bag must hold: N, or 1 where nothing looks at the others."""
         return self.bag if self.uses_context else 1
 
+    def settable(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The values that settings change; those of another `name` are its own, and of ours what it reads."""
+        facts = find_architecture(given.get("name"))
+        if facts is None or given["name"] == self.name:
+            return super().settable(given)
+        theirs = type(self).parse({"name": given["name"]}, given["name"]).model_dump(mode="json")
+        ours = facts.without_unread(self.model_dump(mode="json", exclude_unset=True, exclude={"name"}))
+        return merged(theirs, ours)
+
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, values: Any) -> Any:
