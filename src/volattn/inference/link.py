@@ -15,9 +15,9 @@ from volattn.inference.stream import SliceDetections
 from volattn.structures.boxes import Boxes
 
 LEAST_OVERLAP = 0.5
-"""Two boxes on nearby slices are of one lesion if they share so much of the smaller one. Not of both, as their IoU has it:
-towards its poles a lesion's boxes shrink fast. Of 70 lesions of 12 phantoms, boxed without fault on every slice, an IoU
-of 0.3 broke 42; this breaks none and joins none, also with ends that are off by a tenth of the side."""
+"""Two boxes on nearby slices are of one lesion if they share so much of the smaller one. Not of both, as their IoU has
+it: towards its poles a lesion's boxes shrink fast. Of 70 lesions of 12 phantoms, boxed without fault on every slice, an
+IoU of 0.3 broke 42; this breaks none and joins none, also with ends that are off by a tenth of the side."""
 
 GAP_MM = 5.0
 """How far apart two slices may be whose boxes are linked: a lesion may be missed between them. Neighbours always are
