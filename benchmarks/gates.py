@@ -91,7 +91,8 @@ def gallbladder(phantom: Phantom) -> NDArray[np.bool_]:
     smooth = ndimage.gaussian_filter(phantom.image.astype(np.float32), (0, 2, 2))
     outside = (phantom.labels == 0) & (phantom.numbers == 0)
     near = ndimage.binary_dilation(phantom.labels > 0, iterations=3) & outside
-    bile = (smooth > -10) & (smooth < 40) & outside
+    beside = ndimage.binary_dilation(phantom.labels > 0, np.ones((1, 3, 3)), iterations=12) & outside
+    bile = (smooth > -10) & (smooth < 40) & beside
     bile[:, :, bile.shape[2] // 2 :] = False  # stomach and bowel, mostly
     parts, count = label_components(ndimage.binary_opening(bile, np.ones((1, 5, 5))))
     touching = np.bincount(parts[near], minlength=count + 1)
@@ -111,9 +112,9 @@ def slices_of(phantom: Phantom) -> dict[str, tuple[int, str]]:
             best = max(numbers, key=lambda n: sizes[n])
             z = int((phantom.numbers == best + 1).sum((1, 2)).argmax())
             found[wanted] = (z, phantom.findings[best].kind)
-    bile = gallbladder(phantom).sum((1, 2))
-    if bile.any():
-        found["gallbladder"] = (int(bile.argmax()), "gallbladder")
+    bile = gallbladder(phantom) & ndimage.binary_dilation(phantom.labels > 0, iterations=3)
+    if bile.any():  # where most of it lies against the liver: bowel below it looks the same
+        found["gallbladder"] = (int(bile.sum((1, 2)).argmax()), "gallbladder")
     return found
 
 

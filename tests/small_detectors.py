@@ -19,6 +19,7 @@ _COMMON: dict[str, Any] = {
     "mean": [0.5],
     "std": [0.25],
     "regions": {"samples": 16, "box_channels": 32, "mask_layers": [16], "score": 0.0, "detections": 20},
+    "segmentation": {"objects": 10, "width": 8},
 }
 _PYRAMID: dict[str, Any] = {
     "backbone": {
@@ -44,6 +45,23 @@ _OWN: dict[str, dict[str, Any]] = {
     "fcos": {"backbone": {"pyramid_channels": 32}},
     "improved_rfcn": {"bag": 1},
     "data_level_fusion": {"bag": 1, "slices": 11},
+    "residual_unet_25d": {"bag": 1, "slices": 5},
+    "cascade": {"bag": 1, "slices": 1, "segmentation": {"dropout": 0.0, "width": 4}},
+    "unet_3d": {"bag": 3, "segmentation": {"width": 4}},
+    "h_dense_unet": {
+        "bag": 3,
+        "slices": 5,
+        "segmentation": {
+            "hybrid": {
+                "stem": 8,
+                "growth": [8, 4],
+                "blocks": [1, 1, 1, 1],
+                "volume_blocks": [1, 1, 1, 1],
+                "last": 4,
+                "dropout": 0.0,
+            }
+        },
+    },
 }
 
 

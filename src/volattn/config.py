@@ -61,18 +61,24 @@ class Config(BaseModel):
         Raises:
             ValueError: A setting has no `=`, an unknown key (near names are offered) or a value that does not fit.
         """
-        values = self.model_dump(mode="json")
-        for setting in settings:
-            key, separator, text = setting.partition("=")
-            if not separator:
-                raise ValueError(f"--set {setting}: write it as key=value")
-            *parents, last = key.strip().split(".")
+        given = [_key_and_value(setting) for setting in settings]
+        values = self.settable(dict(given))
+        for setting, (key, value) in zip(settings, given, strict=True):
+            *parents, last = key.split(".")
             place = values
             for name in parents:
                 place = _child(place, name, setting)
             _child(place, last, setting)
-            place[last] = yaml.safe_load(text)
+            place[last] = value
         return type(self).parse(values, "--set " + " ".join(settings))
+
+    def settable(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The plain values that settings change: every key that may be set, as it is before them.
+
+        Args:
+            given: The settings by their dotted keys; one may decide which others there are.
+        """
+        return self.model_dump(mode="json")
 
 
 def read_values(path: Path | str) -> Any:
@@ -106,6 +112,13 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
             value = merged(below, value)
         result[key] = value
     return result
+
+
+def _key_and_value(setting: str) -> tuple[str, Any]:
+    key, separator, text = setting.partition("=")
+    if not separator:
+        raise ValueError(f"--set {setting}: write it as key=value")
+    return key.strip(), yaml.safe_load(text)
 
 
 def _child(place: Any, name: str, setting: str) -> Any:

@@ -7,7 +7,19 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "torchvision", "accelerate", "scipy", "nibabel", "numpy", "blosc2", "matplotlib", "pandas")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "accelerate",
+    "scipy",
+    "nibabel",
+    "numpy",
+    "blosc2",
+    "matplotlib",
+    "pandas",
+    "pyvista",
+    "vtkmodules",
+)
 SCRIPT = f"""
 import sys
 from volattn.cli.main import main
@@ -22,7 +34,7 @@ finally:
     "verb",
     [
         "",
-        *("check", "prepare", "phantom", "train", "predict", "demo", "compare", "info"),
+        *("check", "prepare", "phantom", "train", "predict", "demo", "compare", "render", "info"),
         *("evaluate", "evaluate lits", "evaluate deeplesion", "evaluate detection"),
     ],
 )
@@ -46,5 +58,16 @@ def test_every_verb_is_listed() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "volattn.cli.main", "--help"], capture_output=True, text=True, check=True
     )
-    for verb in ("check", "prepare", "phantom", "train", "predict", "evaluate", "compare", "demo", "info"):
+    for verb in (
+        "check",
+        "prepare",
+        "phantom",
+        "train",
+        "predict",
+        "evaluate",
+        "compare",
+        "render",
+        "demo",
+        "info",
+    ):
         assert f"\n  {verb} " in done.stdout

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from volattn.figures.outlines import COLOURS, draw_outlines
-from volattn.figures.scene import Scene
+from volattn.figures.scene import Scene, choose_slices
 from volattn.structures.components import label_components
 
 SHAPE = (9, 160, 200)
@@ -112,19 +112,19 @@ def test_two_lesions_over_one_reference_are_both_hits() -> None:
 
 def test_slices_of_the_largest_lesions_come_first_and_once() -> None:
     predicted = case(A, C, ((1, 110, 60), 3.0))[1]
-    assert scene(predicted).choose(4) == [4, 7, 1]
-    assert scene(predicted).choose(1) == [4]
+    assert choose_slices([scene(predicted)], 4) == [4, 7, 1]
+    assert choose_slices([scene(predicted)], 1) == [4]
     # B is in the slice of A already: it gets no row of its own. A missed one does.
-    assert scene(case(A, B)[1]).choose(4) == [4]
-    assert scene(case(A)[1], case(A, C)[1]).choose(4) == [4, 7]
+    assert choose_slices([scene(case(A, B)[1])], 4) == [4]
+    assert choose_slices([scene(case(A)[1], case(A, C)[1])], 4) == [4, 7]
 
 
 def test_without_lesions_the_largest_organ_is_shown(tmp_path: Path) -> None:
     labels = np.zeros(SHAPE, np.uint8)
     labels[2, 40:60, 40:60] = 1
     labels[6, 40:80, 40:80] = 1
-    assert scene(labels).choose(4) == [6]
-    assert scene(np.zeros(SHAPE, np.uint8)).choose(4) == [4]
+    assert choose_slices([scene(labels)], 4) == [6]
+    assert choose_slices([scene(np.zeros(SHAPE, np.uint8))], 4) == [4]
     for name, empty in (("organ", labels), ("nothing", np.zeros(SHAPE, np.uint8))):
         picture = drawn(tmp_path / f"{name}.png", np.zeros(SHAPE, np.int16), empty, organ="liver", title="x")
         assert len(coloured(picture, "lesion")) == 0

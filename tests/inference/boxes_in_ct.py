@@ -70,6 +70,8 @@ class BoxDetector(nn.Module):
     Its scores follow the slice's mean brightness, and it leans on the first image of its bag.
     """
 
+    mask_offset = 0.5
+
     def __init__(self, config: ModelConfig, bag: int = 3) -> None:
         super().__init__()
         self.config = config

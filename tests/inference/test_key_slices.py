@@ -106,7 +106,7 @@ def test_bags_are_those_of_the_store_that_training_reads(tmp_path: Path, name: N
         assert len(scores) > 0
         shown = np.clip(wanted.boxes * [48 / 64, 40 / 53, 48 / 64, 40 / 53], 0, [48, 40, 48, 40])
         visible = (shown[:, 2:] - shown[:, :2] >= 1).all(axis=1)  # the input is padded below the image
-        assert 0 < visible.sum()
+        assert visible.sum() > 0
         np.testing.assert_allclose(scores, wanted.scores[visible], atol=1e-6)
         np.testing.assert_allclose(boxes, shown[visible], atol=1e-4)
 

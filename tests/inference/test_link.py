@@ -69,6 +69,15 @@ def test_scores_below_the_threshold_and_other_classes_link_nothing() -> None:
     assert linked({}) == []
 
 
+def test_towards_its_poles_a_lesion_shrinks_fast() -> None:
+    """An IoU of 0.09 from slice to slice, and yet one inside the other."""
+    slices = {
+        z: on_slice([(20 - side, 20 - side, 20 + side, 20 + side)], [0.8])
+        for z, side in enumerate((1.5, 5, 1.5))
+    }
+    assert len(linked(slices)) == 1
+
+
 def test_a_box_that_drifts_is_followed_and_one_that_jumps_is_not() -> None:
     assert len(linked({z: on_slice([(3 * z, 0, 3 * z + 10, 10)], [0.8]) for z in range(5)})) == 1
     assert len(linked({z: on_slice([(6 * z, 0, 6 * z + 10, 10)], [0.8]) for z in range(5)})) == 5

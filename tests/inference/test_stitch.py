@@ -13,6 +13,8 @@ from torchvision.ops import roi_align
 
 from volattn.inference.stitch import ORGAN_SCORE, Stitcher, number_lesions, paste, score_maps
 from volattn.inference.stream import SliceDetections
+from volattn.models.instances import find_objects
+from volattn.models.segmenter import BagSegmenter
 from volattn.preprocessing.resample import ZWeights, z_weights
 from volattn.slabs.images import input_shape, resize
 from volattn.structures.components import label_components
@@ -255,3 +257,34 @@ def test_score_maps_hold_the_highest_covering_score() -> None:
     assert maps[0, 0, 0] == np.float32(0.7)
     assert maps[1, 6].tolist()[4:12] == pytest.approx([0, 0.3, 0.3, 0.6, 0.6, 0.6, 0.6, 0])
     assert maps[1, :, 20:].max() == 0
+
+
+@pytest.mark.parametrize(("size", "least"), [(40, 0.9), (80, 1.0), (160, 0.999), (200, 0.99)])
+def test_a_segmenters_pixels_come_back_where_they_were(size: int, least: float) -> None:
+    """Each mask has a cell for every pixel of its box, and they differ in shape."""
+    shape = (80, 64)
+    organ, lesion = disc(shape, (40.6, 30.5), 20), disc(shape, (36.0, 24.0), 4)
+    moved = resize(torch.from_numpy(np.stack([organ, lesion]).astype(np.float32))[None], size)[0]
+    found = find_objects(moved, most=5)
+    slices = SliceDetections(
+        boxes=found["boxes"].numpy(),
+        labels=found["labels"].numpy(),
+        scores=found["scores"].numpy(),
+        masks=[mask.numpy().astype(np.float16) for mask in found["masks"]],
+        weights={},
+        mask_offset=BagSegmenter.mask_offset,
+    )
+    maps = score_maps(slices, shape, size, classes=2)
+    for mask, back in zip((organ, lesion), maps >= 0.5, strict=True):
+        assert dice(mask, back) >= least
+        if size >= 80:
+            np.testing.assert_allclose(
+                np.argwhere(back).mean(axis=0), np.argwhere(mask).mean(axis=0), atol=0.03
+            )
+    stitcher = Stitcher(
+        (1, *shape), (np.zeros(1, int), np.zeros(1, int), np.zeros(1)), input_shape(*shape, size), 2, 0.5
+    )
+    stitcher.add(0, slices)
+    stitched = stitcher.finish()
+    np.testing.assert_array_equal(stitched.labels[0], np.where(maps[0] >= 0.5, 1 + (maps[1] >= 0.5), 0))
+    assert [one.score for one in stitched.best] == [found["scores"][found["labels"] == 2].item()]

@@ -14,7 +14,7 @@ from small_detectors import made, small_config
 from torch import Tensor
 
 from volattn.inference.stream import SliceDetections, mean_weights, plan_stream, stream, stream_order
-from volattn.models.architectures import Name
+from volattn.models.architectures import ARCHITECTURES, Name
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.catalogue import CATALOGUE
 from volattn.slabs.images import bag_centres, image_slices
@@ -135,7 +135,7 @@ def test_stream_of_some_targets_equals_the_whole(name: Name) -> None:
         np.testing.assert_array_equal(found.labels, whole[z].labels)
         np.testing.assert_allclose(found.scores, whole[z].scores, atol=1e-6)
         np.testing.assert_allclose(found.boxes, whole[z].boxes, atol=1e-4)
-        assert (found.masks is None) == (name != "mask_rcnn")
+        assert (found.masks is None) != ARCHITECTURES[name].masks
 
 
 def test_context_matters_to_the_comparison() -> None:

@@ -25,12 +25,13 @@ def images_for(config: ModelConfig) -> Tensor:
 
 
 def bags_for(config: ModelConfig) -> Tensor:
-    return BAGS if config.images > 1 else AT[:, None]
+    beside = (BAGS.shape[1] - config.images) // 2
+    return BAGS[:, beside : BAGS.shape[1] - beside] if config.images > 1 else AT[:, None]
 
 
 def targets_for(config: ModelConfig, count: int = 3) -> list[dict[str, Tensor]]:
     """With masks only where the model has masks."""
-    wanted = {"boxes", "labels"} | ({"masks"} if config.name == "mask_rcnn" else set())
+    wanted = {"boxes", "labels"} | ({"masks"} if config.architecture.masks else set())
     return [{key: one[key] for key in one.keys() & wanted} for one in targets_of(count)]
 
 

@@ -101,10 +101,12 @@ def test_detections_are_inside_the_image(config: ModelConfig) -> None:
         assert detections["boxes"].max() <= 64
         assert set(detections["labels"].tolist()) <= {1, 2}
         assert ((detections["scores"] >= 0) & (detections["scores"] <= 1)).all()
-        assert ("masks" in detections) == (config.name == "mask_rcnn")
+        assert ("masks" in detections) == config.architecture.masks
         if "masks" in detections:
-            assert detections["masks"].shape == (count, 1, 28, 28)
-            assert ((detections["masks"] >= 0) & (detections["masks"] <= 1)).all()
+            sides = (detections["boxes"][:, 2:] - detections["boxes"][:, :2]).tolist()
+            shapes = [(h, w) for w, h in sides] if config.architecture.segments else [(1, 28, 28)] * count
+            assert [mask.shape for mask in detections["masks"]] == shapes
+            assert all(((mask >= 0) & (mask <= 1)).all() for mask in detections["masks"])
     for name, weights in attended.weights.items():
         assert weights.shape == bags.shape, name
         torch.testing.assert_close(weights.sum(dim=1), torch.ones(3).double())
@@ -132,7 +134,8 @@ def test_mixed_precision_trains_and_detects(config: ModelConfig) -> None:
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         found = model.eval()(images, bags_for(config), AT)
     assert all(torch.isfinite(one["scores"]).all() and len(one["scores"]) for one in found)
-    assert {one[key].dtype for one in found for key in one if key != "labels"} == {torch.float32}
+    values = [value for one in found for key, value in one.items() if key != "labels"]
+    assert {one.dtype for value in values for one in value} == {torch.float32}
 
 
 @every_detector
@@ -151,7 +154,7 @@ def test_one_pixel_boxes_train(config: ModelConfig) -> None:
     masks = torch.zeros(1, 64, 64, dtype=torch.uint8)
     masks[0, 5, 6] = 1
     target = {"boxes": torch.tensor([[6.0, 5, 7, 6]]).double(), "labels": torch.tensor([2]), "masks": masks}
-    if config.name != "mask_rcnn":
+    if not config.architecture.masks:
         del target["masks"]
     loss = total(model(images_for(config), bags_for(config)[:1], AT[:1], [target]))
     loss.backward()
@@ -198,6 +201,7 @@ def test_the_first_losses_are_what_they_were(config: ModelConfig, request: pytes
             ("fcos", {}),
             ("rfcn", {}),
             ("three_dce", {}),
+            ("va_unet", {}),
         )
     ],
     ids=lambda config: f"{config.name}-{config.attention.location}",
@@ -210,7 +214,7 @@ def test_one_image_in_the_bag_looks_at_nothing_else(config: ModelConfig) -> None
     torch.testing.assert_close(alone[0], beside[0])
 
 
-@pytest.mark.parametrize("name", ["mask_rcnn", "retinanet", "three_dce"])
+@pytest.mark.parametrize("name", ["mask_rcnn", "retinanet", "three_dce", "va_unet"])
 @pytest.mark.parametrize("mode", ["checkpoint", "none"])
 def test_context_gradients_change_no_loss(name: str, mode: str) -> None:
     if (name, mode) == ("three_dce", "none"):

@@ -50,12 +50,13 @@ def test_it_is_near_what_a_step_really_takes(config: ModelConfig) -> None:
     if config.images == 1:
         assert len(set(cost.memory.values())) == 1
     else:
-        assert cost.memory["checkpoint"] < 0.8 * cost.memory["full"]
+        # A 3D network's work is in the block, not in its images.
+        assert cost.memory["checkpoint"] < (1.01 if config.architecture.block else 0.8) * cost.memory["full"]
         if "none" in cost.memory:
             assert cost.memory["none"] < cost.memory["checkpoint"]
 
 
-@pytest.mark.parametrize("name", ["faster_rcnn", "retinanet", "fcos", "rfcn"])
+@pytest.mark.parametrize("name", ["faster_rcnn", "retinanet", "fcos", "rfcn", "unet_2d"])
 def test_operations_are_those_that_are_counted_when_it_runs(name: str) -> None:
     """All proposals of these small detectors reach the head, so the count is exact."""
     config = small_config(name=name, kind="none")

@@ -34,8 +34,10 @@ def test_what_has_no_part_is_neither_written_nor_taken(name: str) -> None:
     for key in ARCHITECTURES[name].unread:  # type: ignore[index]
         part, _, value = key.partition(".")
         assert (value not in written[part]) if value else (part not in written)
+    segments = ARCHITECTURES[name].segments  # type: ignore[index]
+    assert ("segmentation" in written) == segments
     assert ("dense" in written) == (name in ("retinanet", "fcos"))
-    assert ("regions" in written) == ("proposals" in written) == (name not in ("retinanet", "fcos"))
+    assert ("regions" in written) == ("proposals" in written) == (not segments and "dense" not in written)
 
 
 def test_a_value_goes_before_the_names_own() -> None:
@@ -123,6 +125,11 @@ def test_the_demo_model_reads_as_before() -> None:
             "each of the 1 pyramid levels",
         ),
         ({"name": "retinanet", "backbone": {"stages": 2}}, "each of the 3 pyramid levels, found 5"),
+        ({"name": "va_unet", "backbone": {"name": "vgg16", "norm": "none"}}, "va_unet takes a ResNet"),
+        ({"name": "va_unet", "attention": {"shared": True}}, "attention.shared has no part in va_unet"),
+        ({"name": "unet_2d", "attention": {"kind": "both"}}, "set attention.kind=none"),
+        ({"name": "unet_3d", "slices": 5}, "unet_3d takes slices=3, found 5"),
+        ({"name": "cascade", "bag": 3}, "cascade looks at one image: set bag=1"),
     ],
 )
 def test_what_makes_no_sense_is_refused(values: dict[str, Any], message: str) -> None:

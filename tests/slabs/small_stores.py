@@ -49,6 +49,10 @@ class SmallCase:
         return self.image.array.shape
 
     @property
+    def known(self) -> range:
+        return range(len(self.image.array))
+
+    @property
     def slices(self) -> SimpleNamespace:
         labels = self.labels.array
         return SimpleNamespace(has_organ=(labels >= 1).any((1, 2)), has_lesion=(labels == 2).any((1, 2)))

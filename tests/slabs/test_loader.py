@@ -224,7 +224,9 @@ class Faulty:
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_dead_worker_says_why(fault, message, timeout):
     case = small_case()
-    case = SimpleNamespace(shape=case.shape, slices=case.slices, image=Faulty(fault), labels=case.labels)
+    case = SimpleNamespace(
+        shape=case.shape, slices=case.slices, known=case.known, image=Faulty(fault), labels=case.labels
+    )
     loader = make_loader(dataset(SmallStore({"a": case})), 1, 1, timeout=timeout)  # type: ignore[dict-item]
     started = time.monotonic()
     with pytest.raises((OSError, RuntimeError), match=message):
@@ -234,7 +236,9 @@ def test_dead_worker_says_why(fault, message, timeout):
 
 def test_fault_without_workers_names_case_and_slices():
     case = small_case()
-    case = SimpleNamespace(shape=case.shape, slices=case.slices, image=Faulty("raises"), labels=case.labels)
+    case = SimpleNamespace(
+        shape=case.shape, slices=case.slices, known=case.known, image=Faulty("raises"), labels=case.labels
+    )
     slabs = dataset(SmallStore({"a": case}))  # type: ignore[dict-item]
     with pytest.raises(OSError, match="damaged") as caught:
         slabs[0]

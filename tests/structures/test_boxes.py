@@ -26,15 +26,16 @@ def paint(row: np.ndarray, margin: int = 4) -> np.ndarray:
 
 @given(box_lists, box_lists)
 @settings(max_examples=80)
-def test_area_and_iou_count_pixels(first: Boxes, second: Boxes) -> None:
+def test_area_and_overlaps_count_pixels(first: Boxes, second: Boxes) -> None:
     assert first.area.tolist() == [paint(row).sum() for row in first.array]
-    overlaps = first.iou(second.convert("xyxy"))
-    assert overlaps.shape == (len(first), len(second))
+    ious, shares = first.iou(second.convert("xyxy")), first.overlap(second.convert("xyxy"))
+    assert ious.shape == shares.shape == (len(first), len(second))
     for i, mine in enumerate(first.array):
         for j, theirs in enumerate(second.array):
             union = (paint(mine) | paint(theirs)).sum()
-            expected = (paint(mine) & paint(theirs)).sum() / union if union else 0
-            assert overlaps[i, j] == pytest.approx(expected)
+            shared, smaller = (paint(mine) & paint(theirs)).sum(), min(paint(mine).sum(), paint(theirs).sum())
+            assert ious[i, j] == pytest.approx(shared / union if union else 0)
+            assert shares[i, j] == pytest.approx(shared / smaller if smaller else 0)
 
 
 @given(box_lists)

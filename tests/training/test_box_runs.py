@@ -65,6 +65,12 @@ def test_it_finds_what_it_was_shown(store: Store, tmp_path: Path) -> None:
     assert sum(case["found"] for case in found.cases.values()) >= 2
 
 
+def test_of_weights_that_score_the_same_the_later_are_kept(store: Store, tmp_path: Path) -> None:
+    settings = ["schedule.length=3", "validation.every=1", "optimiser.lr=1e-30", "optimiser.weight_decay=0"]
+    result = train(box_recipe("retinanet").updated(settings), store.path, tmp_path / "run", cpu=True)
+    assert (result.best_step, load_folder(tmp_path / "run")[1].training.step) == (3, 3)
+
+
 def test_label_maps_serve_too_and_every_slice_is_an_image(tmp_path: Path) -> None:
     store = write_store(tmp_path / "store")
     told: list[tuple[str, int, int]] = []
@@ -114,6 +120,18 @@ def test_two_processes_validate_as_one(store: Store, tmp_path: Path) -> None:
     assert sorted(two["cases"]) == sorted(one.validation.cases)
     for key, value in one.validation.scores.items():
         assert two[key] == pytest.approx(value, abs=1e-6)
+
+
+def test_where_all_is_trained_on_some_of_that_chooses_the_threshold_and_the_run_says_so(
+    store: Store, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    recipe = box_recipe("retinanet").updated(["schedule.length=1", "validation.cases=2"])
+    result = train(
+        recipe, store.path, tmp_path / "run", splits=("train", "val"), cpu=True, announce=said.append
+    )
+    assert list(result.validation.cases) == ["key-0", "key-1"]
+    assert any("no case is left to validate on" in line and "key-0, key-1" in line for line in said)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,8 @@ def test_masks_start_from_a_run_of_boxes(tmp_path: Path, attention: bool) -> Non
             assert same, key
         elif len(value.unique()) > 1:  # initial biases and norms are all alike
             assert not same, key
-    assert any(f"starts from {tmp_path / 'first'}: " in line for line in said)
+    (words,) = [line for line in said if line.startswith(f"starts from {tmp_path / 'first'}: ")]
+    assert words.endswith(" new (roi_heads)" if attention else " new (attention, roi_heads)")
 
 
 def test_the_epsilon_of_the_frozen_norm_goes_along(tmp_path: Path) -> None:

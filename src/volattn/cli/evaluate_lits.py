@@ -9,6 +9,7 @@ import typer
 
 from volattn.cli import exits
 from volattn.cli.options import Debug, ReportFolder
+from volattn.cli.values import organ_label
 
 NAME = "lits"
 
@@ -43,7 +44,7 @@ def command(
         from volattn.reporting.report import check_folder
         from volattn.reporting.reports import write_report
 
-        scheme = lits_scheme(_liver_label(liver, lesion), lesion)
+        scheme = lits_scheme(organ_label("--liver", liver, lesion), lesion)
         check_folder(report)
         check_target(out)
         with shown() as progress:
@@ -68,13 +69,3 @@ def command(
         return exits.report_failures(found.failed, found.total)
 
     raise typer.Exit(exits.run(run, after_stop="nothing was written", debug=debug))
-
-
-def _liver_label(given: str | None, lesion: int) -> int | None:
-    if given is None:
-        return None if lesion == 1 else 1
-    if given in ("none", "0"):
-        return None
-    if not given.isdecimal():
-        raise ValueError(f"--liver {given}: is no label; give a whole number, or none for lesions only")
-    return int(given)

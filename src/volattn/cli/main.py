@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 
 from volattn import __version__
-from volattn.cli import check, compare, demo, evaluate, info, phantom, predict, prepare, study, train
+from volattn.cli import (
+    check,
+    compare,
+    demo,
+    evaluate,
+    info,
+    phantom,
+    predict,
+    prepare,
+    render,
+    study,
+    train,
+)
 from volattn.cli.values import spread
 
 app = typer.Typer(
@@ -19,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (demo, check, prepare, train, predict, compare, phantom, info, study):
+for verb in (demo, check, prepare, train, predict, compare, render, phantom, info, study):
     app.command(verb.NAME)(verb.command)
 app.add_typer(evaluate.app, name=evaluate.NAME)
 
@@ -46,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Of the command line, those of this process by default.
     """
     words = sys.argv[1:] if arguments is None else arguments
-    app(args=spread(words, {"-i", "--input"}), prog_name="volattn")
+    app(args=spread(words, {"-i", "--input", "-l", "--labels", "--name", "--view"}), prog_name="volattn")
 
 
 if __name__ == "__main__":

@@ -63,6 +63,10 @@ def command(
 
         if any(path.is_dir() and has_deeplesion(path) for path in inputs):
             return _predict_key_slices()
+        if splits or keep_noisy or png:
+            raise ValueError(
+                "--splits, --keep-noisy and --png are for a DeepLesion folder; leave them out for CTs"
+            )
         find_inputs(inputs)  # A wrong path is said before the model is read.
         predictor = load(model, device=device, batch=batch, bf16=bf16)
         with shown() as progress:
@@ -94,8 +98,10 @@ def command(
         from volattn.inference.key_slices import predict_key_slices
         from volattn.inference.predict import load
 
-        if len(inputs) > 1:
-            raise ValueError("a DeepLesion folder is predicted alone; give one -i")
+        if len(inputs) > 1 or reference is not None:
+            raise ValueError(
+                "a DeepLesion folder is predicted alone, with its own table as reference; give one -i"
+            )
         dataset = open_dataset(inputs[0], keep_noisy=keep_noisy).only(parted(splits))
         predictor = load(model, device=device, batch=batch, bf16=bf16)
         with shown() as progress:

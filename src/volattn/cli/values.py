@@ -1,4 +1,4 @@
-"""Several values behind one option: `-i a b c` is `-i a -i b -i c`, and `--splits a,b`."""
+"""Values of options: several behind one, as `-i a b c` or `--splits a,b`, and labels."""
 
 from __future__ import annotations
 
@@ -30,3 +30,23 @@ def spread(arguments: Sequence[str], options: Collection[str]) -> list[str]:
 def parted(text: str | None) -> tuple[str, ...]:
     """Values that commas part; none of nothing."""
     return tuple(part for part in (part.strip() for part in (text or "").split(",")) if part)
+
+
+def organ_label(option: str, given: str | None, lesion: int) -> int | None:
+    """The label of an organ, None for masks of lesions only: 1 by default, and none where that is the lesions'.
+
+    Args:
+        option: What it was given with, for the error.
+        given: The label, `none`, or nothing.
+        lesion: The label of lesions.
+
+    Raises:
+        ValueError: It is neither a whole number nor `none`.
+    """
+    if given is None:
+        return None if lesion == 1 else 1
+    if given in ("none", "0"):
+        return None
+    if not given.isdecimal():
+        raise ValueError(f"{option} {given}: is no label; give a whole number, or none for lesions only")
+    return int(given)

@@ -64,7 +64,7 @@ class LabelPair:
         Raises:
             ValueError: The grids disagree by more than 1e-3 mm, or a label is unknown.
         """
-        _check_grids(reference.geometry, prediction.geometry, called)
+        check_grids(reference.geometry, prediction.geometry, called)
         box = _not_empty(foreground_box(reference.array, prediction.array))
         turn = reference.geometry.turn()
         parts = []
@@ -107,7 +107,17 @@ def _not_empty(box: Box) -> Box:
     return z, y, x
 
 
-def _check_grids(reference: Geometry, prediction: Geometry, called: tuple[str, str]) -> None:
+def check_grids(reference: Geometry, prediction: Geometry, called: tuple[str, str]) -> None:
+    """Refuses two grids that are not one.
+
+    Args:
+        reference: A grid.
+        prediction: Another one.
+        called: What errors call each: its file.
+
+    Raises:
+        ValueError: They disagree by more than 1e-3 mm.
+    """
     apart = reference.disagreement(prediction)
     if apart <= GRID_TOLERANCE_MM:
         return

@@ -9,13 +9,13 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib import patheffects
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from volattn.figures.scene import Named, Scene, View
+from volattn.figures.scene import Kind, Named, Scene, View, choose_slices
+from volattn.figures.sheet import DPI, GAP, INK, LEGEND, PAPER, TITLE, Sheet
 from volattn.io.atomic import atomic_path
 
 SOFT_TISSUE = (-160.0, 240.0)
@@ -28,10 +28,8 @@ COLOURS = {
     "false": "#ff9f1c",
     "missed": "#dd9dff",
 }
-_NAMES = {"lesion": "lesion", "hit": "found", "false": "false positive", "missed": "missed"}
-_PAPER, _INK, _DIM = "#0b0c0f", "#e6e8ec", "#9aa0ab"
-_HEIGHT, _GAP, _HEAD, _FOOT = 3.3, 0.08, 0.62, 0.42  # inches
-_DPI = 110
+NAMES: dict[Kind, str] = {"lesion": "lesion", "hit": "found", "false": "false positive", "missed": "missed"}
+_HEIGHT = 3.3  # inches
 _SHADOW = patheffects.withStroke(linewidth=1.6, foreground="black", alpha=0.75)
 
 
@@ -73,49 +71,28 @@ def draw_outlines(
     figure = _figure(scene, organ, title, slices)
     with atomic_path(path) as temporary:
         # Without its version number the same case gives the same bytes.
-        figure.savefig(temporary, format="png", dpi=_DPI, facecolor=_PAPER, metadata={"Software": None})
+        figure.savefig(temporary, format="png", dpi=DPI, facecolor=PAPER, metadata={"Software": None})
 
 
 def _figure(scene: Scene, organ: str | None, title: str, slices: int) -> Figure:
-    views = [scene.view(z) for z in scene.choose(slices)]
+    views = [scene.view(z) for z in choose_slices([scene], slices)]
     aspect = max(view.width_mm(view.body) / view.height_mm(view.body) for view in views)
     widths = [_HEIGHT * min(max(aspect, 0.8), 1.7), _HEIGHT, _HEIGHT]
-    width = sum(widths) + _GAP * (len(widths) + 1)
-    height = _HEAD + _FOOT + len(views) * (_HEIGHT + _GAP)
-    figure = Figure(figsize=(width, height), facecolor=_PAPER)
-    FigureCanvasAgg(figure)
-
+    sheet = Sheet(sum(widths) + GAP * (len(widths) + 1), TITLE + LEGEND + len(views) * (_HEIGHT + GAP))
     for row, view in enumerate(views):
-        bottom = height - _HEAD - (row + 1) * _HEIGHT - row * _GAP
-        left = _GAP
-        for column, inches in enumerate(widths):
-            place = (left / width, bottom / height, inches / width, _HEIGHT / height)
-            axes = figure.add_axes(place, facecolor="black")
-            left += inches + _GAP
-            _panel(axes, view, column, organ is not None)
-
-    figure.text(
-        _GAP / width, 1 - 0.30 / height, title, color=_INK, fontsize=13, weight="bold", va="center", ha="left"
-    )
+        left = GAP
+        for column, width in enumerate(widths):
+            axes = sheet.panel(left, TITLE + row * (_HEIGHT + GAP), width, _HEIGHT)
+            left += width + GAP
+            draw_panel(axes, view, whole=column == 0, organ=organ is not None, outlined=column != 1)
     low, high = SOFT_TISSUE
-    about = f"{_summary(scene)}   ·   window {low:g} to {high:g} HU"
-    figure.text(1 - _GAP / width, 1 - 0.30 / height, about, color=_DIM, fontsize=9, va="center", ha="right")
-    handles = list(_handles(scene, organ))
-    if handles:
-        figure.legend(
-            handles=handles,
-            loc="center",
-            bbox_to_anchor=(0.5, 0.5 * _FOOT / height),
-            ncol=len(handles),
-            frameon=False,
-            labelcolor=_INK,
-            fontsize=9.5,
-            handlelength=2.2,
-        )
-    return figure
+    sheet.title(title, f"{summary(scene)}   ·   window {low:g} to {high:g} HU")
+    sheet.legend(list(legend_handles([scene], organ)))
+    return sheet.figure
 
 
-def _summary(scene: Scene) -> str:
+def summary(scene: Scene) -> str:
+    """How many lesions there are, or how many were found, in words."""
     if scene.truth is None:
         count = len(scene.kinds)
         return f"{count} {'lesion' if count == 1 else 'lesions'}" if count else "no lesion found"
@@ -124,19 +101,35 @@ def _summary(scene: Scene) -> str:
     return f"{len(scene.found)} of {total} reference lesions found, {counts['false']} false"
 
 
-def _handles(scene: Scene, organ: str | None) -> Iterator[Line2D]:
-    """The legend: every colour that can appear, with the number of lesions in the whole volume."""
+def legend_handles(scenes: Sequence[Scene], organ: str | None) -> Iterator[Line2D]:
+    """The legend: every colour that can appear; of a single scene with the number of lesions in the whole volume."""
+    alone, compared = len(scenes) == 1, any(scene.truth is not None for scene in scenes)
     if organ is not None:
-        yield Line2D([], [], color=COLOURS["organ"], lw=1.2, label=f"{organ} (predicted)")
-    for kind, count in scene.counts().items():
-        style = "--" if kind == "missed" else "-"
-        yield Line2D([], [], color=COLOURS[kind], lw=2, ls=style, label=f"{_NAMES[kind]} ({count})")
-    if scene.truth is not None:
+        yield Line2D([], [], color=COLOURS["organ"], lw=1.2, label=f"{organ} (predicted)" if alone else organ)
+    for kind in dict.fromkeys(kind for scene in scenes for kind in scene.counts()):
+        label = f"{NAMES[kind]} ({scenes[0].counts()[kind]})" if alone else kind_label(kind, compared)
+        yield Line2D([], [], color=COLOURS[kind], lw=2, ls="--" if kind == "missed" else "-", label=label)
+    if compared:
         yield Line2D([], [], color=COLOURS["hit"], lw=1.2, ls="--", label="reference of the found")
 
 
-def _panel(axes: Axes, view: View, column: int, organ: bool) -> None:
-    area = view.body if column == 0 else view.zoom
+def kind_label(kind: Kind, compared: bool) -> str:
+    """What a legend calls a kind: beside predictions that were compared, plain lesions are the reference's."""
+    return "lesion of the reference" if compared and kind == "lesion" else NAMES[kind]
+
+
+def draw_panel(axes: Axes, view: View, *, whole: bool, organ: bool = True, outlined: bool = True) -> None:
+    """Draws a slice, or the part of it that is enlarged, in radiological display with a scale.
+
+    Args:
+        axes: Where.
+        view: The slice.
+        whole: The whole slice, with the sides of the patient named; the enlarged part otherwise, its lesions
+            numbered.
+        organ: Whether the organ is outlined too.
+        outlined: Whether there are outlines and numbers at all.
+    """
+    area = view.body if whole else view.zoom
     rows, columns = area
     height, width = view.spacing
     extent = (columns.start * width, columns.stop * width, rows.stop * height, rows.start * height)
@@ -147,7 +140,7 @@ def _panel(axes: Axes, view: View, column: int, organ: bool) -> None:
         vmin=low,
         vmax=high,
         extent=extent,
-        interpolation="antialiased" if column == 0 else "bicubic",
+        interpolation="antialiased" if whole else "bicubic",
     )
     axes.set_xlim(extent[0], extent[1])
     axes.set_ylim(extent[2], extent[3])
@@ -157,23 +150,24 @@ def _panel(axes: Axes, view: View, column: int, organ: bool) -> None:
     for side in axes.spines.values():
         side.set_visible(False)
 
-    if column != 1:
+    if outlined:
         if organ:
             _contour(axes, view, area, view.organ, COLOURS["organ"], 0.8, "-")
         for outline in view.outlines:
             width = 0.9 if outline.reference and outline.kind == "hit" else 1.4
             style = (0, (3, 1.5)) if outline.reference else "-"
-            scale = 0.8 if column == 0 else 1.2
+            scale = 0.8 if whole else 1.2
             _contour(axes, view, area, outline.mask, COLOURS[outline.kind], width * scale, style)
-    if column == 2:
-        for lesion in view.named:
+        for lesion in () if whole else view.named:
             _tag(axes, view, area, lesion)
-    if column == 0:
+    if whole:
         _frame(axes, view)
-        _side(axes, 0.015, 0.5, "R", "left", "center")
-        _side(axes, 0.985, 0.5, "L", "right", "center")
-        _side(axes, 0.015, 0.985, f"slice {view.z} of {view.depth}, from the feet", "left", "top", size=8)
-    _scale_bar(axes, extent, 50 if column == 0 else 20)
+        side_mark(axes, 0.015, 0.5, "R", "left", "center")
+        side_mark(axes, 0.985, 0.5, "L", "right", "center")
+        if view.depth > 1:
+            place = f"slice {view.z} of {view.depth}, from the feet"
+            side_mark(axes, 0.015, 0.985, place, "left", "top", size=8)
+    scale_bar(axes, extent, 50 if whole else 20)
 
 
 def _contour(
@@ -233,14 +227,14 @@ def _frame(axes: Axes, view: View) -> None:
             view.width_mm(view.zoom),
             view.height_mm(view.zoom),
             fill=False,
-            edgecolor=_INK,
+            edgecolor=INK,
             lw=0.8,
             ls=(0, (1, 2)),
         )
     )
 
 
-def _side(
+def side_mark(
     axes: Axes,
     x: float,
     y: float,
@@ -249,19 +243,27 @@ def _side(
     va: Literal["center", "top"],
     size: float = 10,
 ) -> None:
+    """Text on a picture, at a place in parts of its width and height from the lower left."""
     axes.text(
-        x, y, text, color=_INK, fontsize=size, ha=ha, va=va, transform=axes.transAxes,
+        x, y, text, color=INK, fontsize=size, ha=ha, va=va, transform=axes.transAxes,
         path_effects=[_SHADOW],
     )  # fmt: skip
 
 
-def _scale_bar(axes: Axes, extent: tuple[float, float, float, float], length: float) -> None:
+def scale_bar(axes: Axes, extent: tuple[float, float, float, float], length: float) -> None:
+    """A bar of some mm at the lower right, if there is room.
+
+    Args:
+        axes: In mm.
+        extent: Its left, right, bottom and top; the bottom is the larger number.
+        length: mm.
+    """
     left, right, bottom, top = extent
     if length > 0.6 * (right - left):
         return
     x, y = right - 0.04 * (right - left), bottom - 0.05 * (bottom - top)
-    axes.plot([x - length, x], [y, y], color=_INK, lw=2, solid_capstyle="butt")
-    axes.text(
-        x - length / 2, y - 0.012 * (bottom - top), f"{length / 10:g} cm", color=_INK, fontsize=7.5,
-        ha="center", va="bottom", path_effects=[_SHADOW],
+    axes.plot([x - length, x], [y, y], color=INK, lw=2, solid_capstyle="butt")
+    axes.annotate(
+        f"{length / 10:g} cm", (x - length / 2, y), (0, 2.5), textcoords="offset points",
+        color=INK, fontsize=7.5, ha="center", va="bottom", path_effects=[_SHADOW],
     )  # fmt: skip

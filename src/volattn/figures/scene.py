@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import zip_longest
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,30 +147,12 @@ class Scene:
         values = list(self.kinds.values())
         return {"hit": values.count("hit"), "false": values.count("false"), "missed": len(self.missed)}
 
-    def choose(self, most: int) -> list[int]:
-        """The slices to show: where the largest lesions, predicted or missed, have their largest area.
-
-        A lesion that a chosen slice shows well already gets no slice of its own. Without lesions it is the
-        slice with the most organ; without organ the middle one.
-        """
-        areas = {(number, z, False): area for number, z, area in _areas(self.lesions)}
-        if self.truth is not None:
-            found = _areas(self.truth)
-            areas |= {(number, z, True): area for number, z, area in found if number in self.missed}
-        seen: set[tuple[int, bool]] = set()
-        chosen: list[int] = []
-        for (number, z, truth), area in sorted(areas.items(), key=lambda item: (-item[1], item[0])):
-            if (number, truth) in seen:
-                continue
-            seen.add((number, truth))
-            if not any(areas.get((number, other, truth), 0) >= _REPEATED * area for other in chosen):
-                chosen.append(z)
-            if len(chosen) == most:
-                break
-        if chosen:
-            return chosen
-        organ = [int(np.count_nonzero(plane >= ORGAN)) for plane in self.labels]
-        return [int(np.argmax(organ)) if any(organ) else len(organ) // 2]
+    def groups(self) -> Iterator[tuple[Kind, NDArray[np.unsignedinteger], list[int]]]:
+        """Each kind of lesion that there is: where such lesions are numbered, and their numbers."""
+        for kind in dict.fromkeys(self.kinds.values()):
+            yield kind, self.lesions, [number for number, its in self.kinds.items() if its == kind]
+        if self.truth is not None and self.missed:
+            yield "missed", self.truth, sorted(self.missed)
 
     def view(self, z: int) -> View:
         """A slice, ready to draw."""
@@ -190,9 +173,9 @@ class Scene:
                 Outline((self.truth[z] > 0) & ~missed, "hit", True),
                 Outline(missed, "missed", True),
             ]
-        for kind in dict.fromkeys(self.kinds.values()):
-            of_kind = [number for number, its in self.kinds.items() if its == kind]
-            drawn.append(Outline(np.isin(self.lesions[z], of_kind), kind, False))
+        for kind, lesions, numbers in self.groups():
+            if kind != "missed":
+                drawn.append(Outline(np.isin(lesions[z], numbers), kind, False))
         return drawn
 
     def _named(self, z: int) -> list[Named]:
@@ -206,6 +189,54 @@ class Scene:
             ):
                 found.append(Named(self.truth[z] == number, "missed", "missed"))
         return sorted(found, key=lambda one: -np.count_nonzero(one.mask))[:_NAMED]
+
+
+class _Which(NamedTuple):
+    """A lesion: its number, in the reference or in the prediction, of which scene, and whether it is false."""
+
+    number: int
+    truth: bool
+    place: int
+    wrong: bool
+
+
+def choose_slices(scenes: Sequence[Scene], most: int) -> list[int]:
+    """The slices to show of a case, of which there may be several predictions.
+
+    They are those where the largest lesions, predicted or missed, have their largest area; false ones take turns with
+    the others, lest they crowd them out. A lesion that a chosen slice shows well already gets no slice of its own.
+    Without lesions it is the slice with the most organ; without organ the middle one.
+
+    Args:
+        scenes: Of one case.
+        most: Slices at most.
+    """
+    areas: dict[tuple[_Which, int], int] = {}
+    for place, scene in enumerate(scenes):
+        for number, z, area in _areas(scene.lesions):
+            areas[_Which(number, False, place, scene.kinds[number] == "false"), z] = area
+        if scene.truth is not None:
+            for number, z, area in _areas(scene.truth):
+                if number in scene.missed:
+                    areas[_Which(number, True, place, False), z] = area
+    best: dict[_Which, int] = {}
+    for lesion, z in sorted(areas, key=lambda key: (-areas[key], key)):
+        best.setdefault(lesion, z)
+    turns = zip_longest(*([lesion for lesion in best if lesion.wrong == wrong] for wrong in (False, True)))
+    chosen: list[int] = []
+    for lesion in (lesion for turn in turns for lesion in turn if lesion is not None):
+        shown = max((areas.get((lesion, z), 0) for z in chosen), default=0)
+        if shown < _REPEATED * areas[lesion, best[lesion]]:
+            chosen.append(best[lesion])
+        if len(chosen) == most:
+            break
+    if chosen:
+        return chosen
+    organ = [
+        sum(int(np.count_nonzero(scene.labels[z] >= ORGAN)) for scene in scenes)
+        for z in range(len(scenes[0].labels))
+    ]
+    return [int(np.argmax(organ)) if any(organ) else len(organ) // 2]
 
 
 def _areas(numbers: NDArray[np.unsignedinteger]) -> list[tuple[int, int, int]]:

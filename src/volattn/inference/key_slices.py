@@ -23,6 +23,7 @@ from volattn.inference.paint import paint_boxes
 from volattn.inference.predict import Predictor, Progress
 from volattn.inference.reader import SliceReader
 from volattn.io.atomic import write_json
+from volattn.io.lock import sole_writer
 from volattn.provenance import commit, versions
 from volattn.structures.volume import Volume
 
@@ -93,7 +94,20 @@ def predict_key_slices(
         "precision": "bfloat16" if predictor.bf16 else "float32",
         "volattn": version("volattn"),
     }
-    out.mkdir(parents=True, exist_ok=True)
+    with sole_writer(out):
+        return _predict_all(predictor, dataset, out, settings, threshold, pictures, resume, progress)
+
+
+def _predict_all(
+    predictor: Predictor,
+    dataset: Dataset,
+    out: Path,
+    settings: dict[str, Any],
+    threshold: float,
+    pictures: bool,
+    resume: bool,
+    progress: Progress | None,
+) -> KeySlicesPredicted:
     journal = Journal(out / JOURNAL, settings, resume=resume and predictor.fingerprint is not None)
     found: dict[str, list[KeyDetection]] = {}
     failed: dict[str, str] = {

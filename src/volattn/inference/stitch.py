@@ -44,35 +44,41 @@ class Patch(NamedTuple):
 
 
 def paste(
-    mask: NDArray[np.floating], box: NDArray[np.floating], shape: tuple[int, int], filled: tuple[int, int]
+    mask: NDArray[np.floating],
+    box: NDArray[np.floating],
+    shape: tuple[int, int],
+    filled: tuple[int, int],
+    offset: float = 0.5,
 ) -> Patch:
     """Puts a detection's mask on a slice's own grid: the way back through mask head and `to_input`.
 
     Pixel p of the slice lies at ((p + 0.5) * scale) of the input, measured from its edge, scale being
     `filled` over `shape` along each side. Inside the box the mask is read bilinearly at that place, outside
-    it is 0. Cell i of the mask stands for x0 + (i + 0.5) * side / m + 0.5: torchvision draws the reference
-    masks of training with `roi_align(aligned=False)`, which counts from pixel centres, half a pixel further
-    than edges. One continuous step, without a canvas at the input's size and without boxes rounded to pixels.
+    it is 0. Cell i of the m cells along a side of the mask stands for x0 + (i + 0.5) * side / m + offset.
+    torchvision draws the reference masks of training with `roi_align(aligned=False)`, which counts from pixel
+    centres, half a pixel further than edges: its offset is 0.5. A segmenter's cells are pixels: 0. One
+    continuous step, without a canvas at the input's size and without boxes rounded to pixels.
 
     Args:
-        mask: (m, m) probabilities.
+        mask: (m, m') probabilities.
         box: xyxy, input pixels.
         shape: (H, W) of the slice.
         filled: How many rows and columns of the input the slice fills.
+        offset: Of the mask's cells, input pixels.
     """
-    rows, along_y = _sampling(float(box[1]), float(box[3]), shape[0], filled[0], mask.shape[0])
-    columns, along_x = _sampling(float(box[0]), float(box[2]), shape[1], filled[1], mask.shape[1])
+    rows, along_y = _sampling(float(box[1]), float(box[3]), shape[0], filled[0], mask.shape[0], offset)
+    columns, along_x = _sampling(float(box[0]), float(box[2]), shape[1], filled[1], mask.shape[1], offset)
     return Patch(rows, columns, along_y @ mask.astype(np.float32) @ along_x.T)
 
 
 def _sampling(
-    start: float, stop: float, length: int, filled: int, cells: int
+    start: float, stop: float, length: int, filled: int, cells: int, offset: float
 ) -> tuple[slice, NDArray[np.float32]]:
     """The pixels along one side with centres in [start, stop), and the share of each cell in each, (n, m)."""
     scale = filled / length
     first, last = (min(max(0, int(np.ceil(end / scale - 0.5))), length) for end in (start, stop))
     place = (np.arange(first, last) + 0.5) * scale
-    cell = (place - 0.5 - start) / max(stop - start, 1e-6) * cells - 0.5
+    cell = (place - offset - start) / max(stop - start, 1e-6) * cells - 0.5
     cell = np.clip(cell, 0, cells - 1)
     shares = np.clip(1 - np.abs(cell[:, None] - np.arange(cells)), 0, None)
     return slice(first, last), shares.astype(np.float32)
@@ -98,7 +104,7 @@ def score_maps(
     for label, score, mask, box in zip(
         detections.labels, detections.scores, detections.masks, detections.boxes, strict=True
     ):
-        rows, columns, values = paste(mask, box, shape, filled)
+        rows, columns, values = paste(mask, box, shape, filled, detections.mask_offset)
         place = maps[label - 1, rows, columns]
         np.maximum(place, np.where(values >= MASK_PROBABILITY, score, np.float32(0)), out=place)
     return maps
@@ -224,7 +230,8 @@ class Stitcher:
 
     def _paste(self, detections: SliceDetections, row: int) -> Patch:
         assert detections.masks is not None, "boxes are linked, not stitched"
-        return paste(detections.masks[row], detections.boxes[row], self.shape[1:], self.filled)
+        mask, box = detections.masks[row], detections.boxes[row]
+        return paste(mask, box, self.shape[1:], self.filled, detections.mask_offset)
 
     def _speakers(self, lesions: NDArray[np.unsignedinteger], count: int) -> list[Best]:
         """The best detection of each lesion; ties go to the lower slice."""
@@ -293,6 +300,8 @@ def _subset(detections: SliceDetections, chosen: Sequence[int] | NDArray[np.intp
         detections.boxes[chosen],
         detections.labels[chosen],
         detections.scores[chosen],
-        None if detections.masks is None else detections.masks[chosen],
+        # Copies: a view would keep the others in memory.
+        None if detections.masks is None else [detections.masks[row].copy() for row in chosen],
         detections.weights,
+        detections.mask_offset,
     )

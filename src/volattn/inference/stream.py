@@ -28,16 +28,19 @@ class SliceDetections:
         boxes: (n, 4) float32, xyxy in input pixels, half-open.
         labels: (n,) int64 from 1, the lesion last.
         scores: (n,) float32 in [0, 1].
-        masks: (n, m, m) float16, probabilities in the m x m cells of the box; None from a detector of boxes.
+        masks: n maps float16, probabilities in the cells of the box: m x m of them from a mask head, one for each
+            pixel of the box from a segmenter; None from a detector of boxes.
         weights: Softmax weights over the slice's bag, (N,) float32 each, by "channel.LEVEL" and
             "spatial.LEVEL"; empty without attention.
+        mask_offset: Input pixels from the centre of a mask's cell to where it lies in the box (see `paste`).
     """
 
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
     scores: NDArray[np.float32]
-    masks: NDArray[np.float16] | None
+    masks: Sequence[NDArray[np.float16]] | NDArray[np.float16] | None
     weights: dict[str, NDArray[np.float32]]
+    mask_offset: float = 0.5
 
 
 class Step(NamedTuple):
@@ -211,8 +214,9 @@ class _Run:
                 boxes=_numpy(one["boxes"]),
                 labels=one["labels"].cpu().numpy(),
                 scores=_numpy(one["scores"]),
-                masks=_numpy(one["masks"].squeeze(1)).astype(np.float16) if "masks" in one else None,
+                masks=_masks(one["masks"]) if "masks" in one else None,
                 weights={name: rows[row] for name, rows in weights.items()},
+                mask_offset=self.model.mask_offset,
             )
             for row, one in enumerate(found)
         ]
@@ -235,6 +239,12 @@ class _Run:
 def _holds_pyramid(descriptors: ContextDescriptors, pyramid: Pyramid) -> bool:
     """Whether the descriptors are the pyramid itself (attention after RoIAlign): it is then kept once."""
     return all(descriptors.get(level) is maps for level, maps in pyramid.items())
+
+
+def _masks(masks: Tensor | list[Tensor]) -> NDArray[np.float16] | list[NDArray[np.float16]]:
+    if isinstance(masks, list):
+        return [_numpy(mask).astype(np.float16) for mask in masks]
+    return _numpy(masks.squeeze(1)).astype(np.float16)
 
 
 def _numpy(tensor: Tensor) -> NDArray[np.float32]:

@@ -39,11 +39,6 @@ def build_backbone(config: BackboneConfig, slices: int) -> BackboneWithFPN | VGG
     if config.single_map:
         return VGGBackbone(config, slices)
     body, widths = resnet_body(config, slices)
-    if config.deformable is not None:
-        make_deformable(body, config.deformable)
-    frozen = [body.conv1, body.bn1, *(getattr(body, f"layer{i + 1}") for i in range(config.stages))]
-    for module in frozen[: config.frozen_stages + 1] if config.frozen_stages else []:
-        module.requires_grad_(False)
     channels = config.pyramid_channels
     top: ExtraFPNBlock = (
         LastLevelMaxPool() if config.pyramid_top == "pool" else LastLevelP6P7(channels, channels)
@@ -60,7 +55,10 @@ def build_backbone(config: BackboneConfig, slices: int) -> BackboneWithFPN | VGG
 
 
 def resnet_body(config: BackboneConfig, slices: int) -> tuple[nn.Sequential, list[int]]:
-    """The ResNet without its classifier, under torchvision's names, and the channels of each stage."""
+    """The ResNet without its classifier, under torchvision's names, and the channels of each stage.
+
+    Its first stages are frozen, and its convolutions deformable, as the configuration says.
+    """
     block, depths = _BLOCKS[config.name]
     norm = norm_layer(config)
     assert norm is not None
@@ -90,4 +88,9 @@ def resnet_body(config: BackboneConfig, slices: int) -> tuple[nn.Sequential, lis
     for module in body.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    if config.deformable is not None:
+        make_deformable(body, config.deformable)
+    frozen = [body.conv1, body.bn1, *(getattr(body, f"layer{i + 1}") for i in range(config.stages))]
+    for module in frozen[: config.frozen_stages + 1] if config.frozen_stages else []:
+        module.requires_grad_(False)
     return body, widths

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -33,17 +33,15 @@ class PyramidAttention(nn.Module):
 
     Args:
         config: The attention; its kind is not "none".
-        channels: C of every level.
-        levels: The names of the levels, finest first.
+        channels: C of each level, by its name, finest first; a shared module takes one C.
     """
 
-    def __init__(self, config: AttentionConfig, channels: int, levels: Iterable[str]) -> None:
+    def __init__(self, config: AttentionConfig, channels: Mapping[str, int]) -> None:
         super().__init__()
-        names = list(levels)
         self.shared = config.shared
-        self.levels = nn.ModuleDict(
-            {name: build_attention(config, channels) for name in (["all"] if config.shared else names)}
-        )
+        assert not self.shared or len(set(channels.values())) == 1
+        modules = {"all": next(iter(channels.values()))} if config.shared else channels
+        self.levels = nn.ModuleDict({name: build_attention(config, count) for name, count in modules.items()})
 
     def _at(self, level: str) -> VolumetricAttention:
         return cast(VolumetricAttention, self.levels["all" if self.shared else level])
@@ -76,17 +74,24 @@ class BagBackbone(nn.Module):
 
     The module is abstract in `detect`: meta-architectures add their heads.
 
+    Attributes:
+        mask_offset: Input pixels from the centre of a mask's cell to where it lies in its box. 0.5: the masks of
+            torchvision's heads count from pixel centres. 0: the cells are the input's pixels.
+
     Args:
         config: The model.
+        backbone: From (B, S, H, W) to maps by level.
+        channels: C of each of its levels, by name, finest first.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    mask_offset = 0.5
+
+    def __init__(self, config: ModelConfig, backbone: nn.Module, channels: Mapping[str, int]) -> None:
         super().__init__()
         self.config = config
-        self.backbone = build_backbone(config.backbone, config.slices)
-        self.channels: int = self.backbone.out_channels
+        self.backbone = backbone
         self.attention = (
-            PyramidAttention(config.attention, self.channels, config.backbone.levels)
+            PyramidAttention(config.attention, channels)
             if config.attention.kind != "none" and config.attention.location == "rpn"
             else None
         )
@@ -194,3 +199,16 @@ class BagBackbone(nn.Module):
             return checkpoint(lambda x: self.describe(self.encode(x)), images, use_reentrant=False)
         with torch.no_grad():
             return self.describe(self.encode(images))
+
+
+class PyramidDetector(BagBackbone):
+    """What finds boxes on a feature pyramid, or on VGG-16's one map.
+
+    Args:
+        config: The model.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        backbone = build_backbone(config.backbone, config.slices)
+        super().__init__(config, backbone, dict.fromkeys(config.backbone.levels, backbone.out_channels))
+        self.channels: int = backbone.out_channels

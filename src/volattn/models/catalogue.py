@@ -7,10 +7,14 @@ from functools import partial
 
 from volattn.models.architectures import Name
 from volattn.models.bag_backbone import BagBackbone
+from volattn.models.block import UNet3D
+from volattn.models.comparators.cascade import Cascade, plain_unet, residual_unet
+from volattn.models.comparators.dense_unet import HybridDenseUNet
 from volattn.models.config import ModelConfig
 from volattn.models.one_stage import BagOneStage, fcos, retinanet
 from volattn.models.position_sensitive import ThreeDCE, score_branch
 from volattn.models.rcnn import BagRCNN
+from volattn.models.unet import UNet
 
 CATALOGUE: dict[Name, Callable[[ModelConfig, int], BagBackbone]] = {
     "mask_rcnn": partial(BagRCNN, masks=True),
@@ -22,6 +26,12 @@ CATALOGUE: dict[Name, Callable[[ModelConfig, int], BagBackbone]] = {
     "three_dce": ThreeDCE,
     "improved_rfcn": ThreeDCE,
     "data_level_fusion": ThreeDCE,
+    "unet_2d": UNet,
+    "va_unet": UNet,
+    "residual_unet_25d": partial(Cascade, network=residual_unet, masked=False),
+    "cascade": partial(Cascade, network=plain_unet, masked=True),
+    "unet_3d": UNet3D,
+    "h_dense_unet": HybridDenseUNet,
 }
 """What builds each name of `volattn.models.architectures`."""
 
@@ -34,7 +44,7 @@ def build_model(config: ModelConfig, classes: Sequence[str]) -> BagBackbone:
         classes: The names of the object classes; the model's label k is `classes[k - 1]`.
 
     Raises:
-        ValueError: There is no class.
+        ValueError: There is no class, their number does not fit, or a package is missing.
     """
     if not classes:
         raise ValueError("a model needs at least one class, found none")

@@ -14,6 +14,8 @@ Attention = Literal["none", "channel", "spatial", "both"]
 Location = Literal["rpn", "rcnn"]
 Scale = Literal["none", "sqrt", "mean"]
 ContextGrad = Literal["full", "checkpoint", "none"]
+BLOCK_SLICES = 3
+"""Slices that an image of a bag stands for where the bag is a block: neighbouring centres are so far apart."""
 Norm = Literal["group", "frozen", "none"]
 
 
@@ -235,6 +237,71 @@ class DenseConfig(Config):
     detections: int = 100
 
 
+class CrfConfig(Config):
+    """A dense conditional random field that refines a slice's probabilities (Christ et al.).
+
+    Attributes:
+        iterations: Of mean field.
+        radius: Of the window around a pixel, input pixels.
+        position_weight: Of the kernel on position alone.
+        position_std: Its standard deviation, input pixels.
+        image_weight: Of the kernel on position and image.
+        image_position_std: Its standard deviation, input pixels.
+        image_std: Its standard deviation in the image, as a share of the window of HU (0.04 is 20 HU of 500).
+    """
+
+    iterations: int = Field(10, ge=1)
+    radius: int = Field(5, ge=1)
+    position_weight: float = Field(3.0, ge=0)
+    position_std: float = Field(1.5, gt=0)
+    image_weight: float = Field(10.0, ge=0)
+    image_position_std: float = Field(9.0, gt=0)
+    image_std: float = Field(0.04, gt=0)
+
+
+class HybridConfig(Config):
+    """The two networks of H-DenseUNet, at 167 and 65 layers as published.
+
+    Attributes:
+        stem: Channels behind the first convolution of both.
+        growth: Channels that a layer adds, in the 2D and in the 3D network.
+        blocks: Layers of the 2D network's dense blocks.
+        volume_blocks: Layers of the 3D network's.
+        last: Channels of both networks' last maps, which are added.
+        dropout: Share of the last maps that are left out in training.
+    """
+
+    stem: int = Field(96, ge=8, multiple_of=8)
+    growth: tuple[int, int] = (48, 32)
+    blocks: tuple[int, int, int, int] = (6, 12, 36, 24)
+    volume_blocks: tuple[int, int, int, int] = (3, 4, 12, 8)
+    last: int = Field(64, ge=4)
+    dropout: float = Field(0.3, ge=0, lt=1)
+
+
+class SegmentationConfig(Config):
+    """How a segmenter learns, and what it makes of its probabilities.
+
+    Attributes:
+        losses: Terms of the loss, weighed one each: "cross_entropy", and "dice", one minus the soft Dice of each class
+            in each target.
+        class_weights: Of the background, then of each class, in the cross-entropy; null weighs all alike.
+        objects: Kept per slice and class, the largest ones.
+        width: Channels at full resolution, doubled at each coarser level.
+        dropout: Share of the maps that are left out at the two coarsest levels in training.
+        crf: Refines the probabilities in prediction; null leaves them.
+        hybrid: The networks of H-DenseUNet.
+    """
+
+    losses: tuple[Literal["cross_entropy", "dice"], ...] = Field(("cross_entropy", "dice"), min_length=1)
+    class_weights: tuple[float, ...] | None = None
+    objects: int = Field(100, ge=1)
+    width: int = Field(64, ge=4)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    crf: CrfConfig | None = None
+    hybrid: HybridConfig = HybridConfig()
+
+
 class ModelConfig(Config):
     """A detector by its catalogue name, and its parts.
 
@@ -260,6 +327,7 @@ class ModelConfig(Config):
     proposals: ProposalConfig = ProposalConfig()
     regions: RegionConfig = RegionConfig()
     dense: DenseConfig = DenseConfig()
+    segmentation: SegmentationConfig = SegmentationConfig()
 
     @property
     def architecture(self) -> Architecture:
@@ -272,9 +340,23 @@ class ModelConfig(Config):
         return self.architecture.fuses or self.attention.kind != "none"
 
     @property
+    def needs_weights(self) -> bool:
+        """Whether it cannot learn from scratch: its norms are frozen."""
+        return "backbone" not in self.architecture.unread and self.backbone.norm == "frozen"
+
+    @property
     def images(self) -> int:
         """The images that a target's bag must hold: N, or 1 where nothing looks at the others."""
         return self.bag if self.uses_context else 1
+
+    def settable(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The values that settings change; those of another `name` are its own, and of ours what it reads."""
+        facts = find_architecture(given.get("name"))
+        if facts is None or given["name"] == self.name:
+            return super().settable(given)
+        theirs = type(self).parse({"name": given["name"]}, given["name"]).model_dump(mode="json")
+        ours = facts.without_unread(self.model_dump(mode="json", exclude_unset=True, exclude={"name"}))
+        return merged(theirs, ours)
 
     @model_validator(mode="before")
     @classmethod
@@ -325,8 +407,14 @@ class ModelConfig(Config):
             )
         if facts.single_image and self.bag != 1:
             raise ValueError(
-                f"{self.name} looks at one image: set bag=1, or name=three_dce, found {self.bag}"
+                f"{self.name} looks at one image: set bag=1"
+                + (", or name=three_dce" if facts.fuses else "")
+                + f", found {self.bag}"
             )
+        if facts.segments and "backbone" not in facts.unread and backbone.single_map:
+            raise ValueError(f"{self.name} takes a ResNet: set backbone.name=resnet50, found {backbone.name}")
+        if facts.block is not None and self.slices != facts.block:
+            raise ValueError(f"{self.name} takes slices={facts.block}, found {self.slices}")
         if facts.single_map and not backbone.single_map:
             raise ValueError(f"{self.name} takes one map: set backbone.name=vgg16, found {backbone.name}")
         if self.regions.pooling == "pool" and not backbone.single_map:

@@ -17,6 +17,7 @@ from volattn.models.catalogue import build_model
 from volattn.models.config import ContextGrad, ModelConfig
 from volattn.models.pyramid import Attended
 from volattn.models.rcnn import BagRCNN
+from volattn.models.segmenter import BagSegmenter
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,8 @@ def _heads(model: BagBackbone, attended: Attended, size: int, regions: int, mask
         regions: Regions of it that reach the box head.
         masked: Regions that reach the mask head.
     """
+    if isinstance(model, BagSegmenter):
+        return [model.probabilities(attended, (size, size))]
     maps = attended.maps()
     if not isinstance(model, BagRCNN):
         return [cast(Any, model).detector.head(list(maps.values()))]

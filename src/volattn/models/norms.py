@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -19,5 +20,13 @@ def norm_layer(config: BackboneConfig) -> Callable[[int], nn.Module] | None:
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """8 channels a group: one group would tie a small network's channels together, one channel is instance norm."""
-    return nn.GroupNorm(max(1, channels // 8), channels)
+    """8 channels a group where they divide: one group would tie a small network's channels together."""
+    return nn.GroupNorm(math.gcd(channels, max(1, channels // 8)), channels)
+
+
+def batch_to_group_norm(network: nn.Module) -> None:
+    """Puts GroupNorm in the place of every batch norm of a library's network."""
+    for name, module in list(network.named_modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            above, _, own = name.rpartition(".")
+            setattr(network.get_submodule(above), own, group_norm(module.num_features))

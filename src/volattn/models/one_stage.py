@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from volattn.models.bag_backbone import BagBackbone
+from volattn.models.bag_backbone import PyramidDetector
 from volattn.models.config import ModelConfig
 from volattn.models.precision import give_full, make_full_anchors
 from volattn.models.pyramid import Attended
 from volattn.models.rcnn import image_list
 
 
-class BagOneStage(BagBackbone):
+class BagOneStage(PyramidDetector):
     """RetinaNet or FCOS: dense scores and boxes on every level, no regions.
 
     `detector` holds torchvision's with all but a backbone; with `attention.kind` "none" the two are one, key for key.

@@ -10,7 +10,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
-from volattn.models.bag_backbone import BagBackbone
+from volattn.models.bag_backbone import PyramidDetector
 from volattn.models.config import ModelConfig, ProposalConfig
 from volattn.models.precision import give_full, make_full_anchors
 from volattn.models.pyramid import Attended
@@ -18,7 +18,7 @@ from volattn.models.region_heads import BoxHeads, MakeBranch, box_branch, region
 from volattn.models.region_pool import BagRoIAlign
 
 
-class BagRCNN(BagBackbone):
+class BagRCNN(PyramidDetector):
     """Faster or Mask R-CNN with volumetric attention (paper, figure 2), and what shares their two stages.
 
     With `attention.kind` "none", Faster and Mask R-CNN are torchvision's, key for key.

@@ -64,11 +64,11 @@ def fitting(config: ModelConfig, source: str) -> ModelConfig:
 def load_weights(model: BagBackbone, source: str | Path, *, attention: bool = False) -> Loaded:
     """Copies pretrained weights into a model.
 
-    A classifier's file (ImageNet) gives the body; a detector's (COCO) everything but the class-specific predictors;
-    an earlier run's backbone, pyramid and RPN, the heads being new - unless the run is of the same classes and the
-    same network, in which case training goes on from all of it. What a head has that the model does not (masks, for a
-    model of boxes) is left out. An input of more slices than the file's has the file's weights in the middle, and 0
-    beside them.
+    A classifier's file (ImageNet) gives the body; a detector's (COCO, `.pth`) everything but the class-specific
+    predictors; an earlier run (a folder, or `.safetensors`) backbone, pyramid and RPN, the heads being new - unless it
+    is of the same classes and the same network, in which case training goes on from all of it. What a head has that
+    the model does not (masks, for a model of boxes) is left out. An input of more slices than the file's has the
+    file's weights in the middle, and 0 beside them.
 
     Args:
         model: The model.
@@ -93,11 +93,9 @@ def load_weights(model: BagBackbone, source: str | Path, *, attention: bool = Fa
         state = {f"backbone.body.{k}": tensor for k, tensor in state.items() if not k.startswith(classifier)}
     else:
         state = _current_names(state)
-        same = _same_network(state, own)
-        if not same:
-            dropped = _PREDICTORS if attention else f"{_PREDICTORS}|{_ATTENTION}"
-            if any(re.match(_ATTENTION, key) for key in state):
-                dropped = _HEADS if attention else rf"{_HEADS}|{_ATTENTION}"
+        if not _same_network(state, own):
+            heads = _HEADS if _is_run(source) else _PREDICTORS
+            dropped = heads if attention else f"{heads}|{_ATTENTION}"
             state = {key: tensor for key, tensor in state.items() if not re.match(dropped, key)}
     state = {
         key: tensor for key, tensor in state.items() if key in own or not re.match(rf"{_HEADS}|rpn\.", key)
@@ -145,12 +143,16 @@ def _read(config: ModelConfig, source: str | Path) -> Mapping[str, Tensor]:
 
 def _download(config: ModelConfig, source: str) -> Mapping[str, Tensor]:
     backbone = config.backbone
+    if "backbone" in config.architecture.unread:
+        raise ValueError(f"--weights {source}: there are none for {config.name}; give none, a file or a run")
     norms = ("none", "frozen") if backbone.single_map else ("frozen",)
     if backbone.width != 64 or backbone.norm not in norms or config.slices < 3:
         raise ValueError(
             f"--weights {source}: needs backbone.width=64, backbone.norm={' or '.join(norms)} and slices=3 or more, "
             f"found {backbone.width}, {backbone.norm} and {config.slices}"
         )
+    if source == "coco" and config.name not in _COCO:
+        raise ValueError(f"--weights coco: published for {', '.join(_COCO)}; the model is {config.name}")
     if source == "coco":
         if backbone.name != "resnet50":
             raise ValueError(f"--weights coco: published for resnet50 only, the model has {backbone.name}")
@@ -188,6 +190,11 @@ def _current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             key = f"roi_heads.mask_head.{int(found[1]) - 1}.0.{found[2]}"
         renamed[key] = tensor
     return renamed
+
+
+def _is_run(source: str | Path) -> bool:
+    """Whether the weights are of an earlier run: it writes safetensors, and detectors are published as `.pth`."""
+    return Path(source).is_dir() or Path(source).suffix == ".safetensors"
 
 
 def _widened(weight: Tensor, own: Tensor) -> Tensor:

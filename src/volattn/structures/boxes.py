@@ -69,10 +69,20 @@ class Boxes:
 
     def iou(self, other: Boxes) -> np.ndarray:
         """Intersection over union of every box with every other one: (n, m) float64, 0 for empty pairs."""
+        shared = self._shared(other)
+        return _ratio(shared, self.area[:, None] + other.area[None, :] - shared)
+
+    def overlap(self, other: Boxes) -> np.ndarray:
+        """Intersection over the smaller of every box and every other one: (n, m) float64, 0 for empty pairs."""
+        return _ratio(self._shared(other), np.minimum(self.area[:, None], other.area[None, :]))
+
+    def _shared(self, other: Boxes) -> np.ndarray:
         theirs = other.convert(self.format).array.astype(np.float64)
         mine = self.array.astype(np.float64)
         low = np.maximum(mine[:, None, : self.dims], theirs[None, :, : self.dims])
         high = np.minimum(mine[:, None, self.dims :], theirs[None, :, self.dims :])
-        shared = np.prod(np.clip(high - low, 0, None), axis=2)
-        union = self.area[:, None] + other.area[None, :] - shared
-        return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+        return np.prod(np.clip(high - low, 0, None), axis=2)
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Sequence
+from importlib.util import find_spec
 
 from volattn.models.architectures import ARCHITECTURES
 from volattn.models.config import ModelConfig
@@ -70,7 +71,8 @@ def survey(wanted: Sequence[str] = (), progress: Progress | None = None) -> list
         if facts is not None:
             config = ModelConfig.parse({"name": name}, name)
             where = ", ".join(facts.locations) or "-"
-            catalogue.append((name, *_sizes(config, SIZE), where, facts.summary))
+            what = facts.summary + ("" if _measurable(config) else " (install volattn[segmentation])")
+            catalogue.append((name, *_sizes(config, SIZE), where, what))
         else:
             recipe = load_recipe(name)
             recipes.append((name, *_sizes(recipe.model, recipe.plan.size), recipe.model.name, recipe.row))
@@ -91,7 +93,15 @@ def survey(wanted: Sequence[str] = (), progress: Progress | None = None) -> list
     return [table for table in tables if table.rows]
 
 
+def _measurable(config: ModelConfig) -> bool:
+    """Whether what it is made with is installed."""
+    package = config.architecture.package
+    return package is None or find_spec(package) is not None
+
+
 def _sizes(config: ModelConfig, size: int) -> tuple[Cell, ...]:
+    if not _measurable(config):
+        return size, config.images, None, None, None, None, None
     cost: Cost = measure(config, CLASSES, size)
     memory = (
         None if (kept := cost.memory.get(mode)) is None else kept / 2**20

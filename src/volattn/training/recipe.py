@@ -128,6 +128,11 @@ class Recipe(Config):
             organ_share=self.step.organ_share,
         )
 
+    def settable(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The values that settings change; `model.name` decides which those of the model are."""
+        own = {key.removeprefix("model."): value for key, value in given.items() if key.startswith("model.")}
+        return super().settable(given) | {"model": self.model.settable(own)}
+
 
 def shipped() -> tuple[str, ...]:
     """Names of the recipes in the package: those with a file, then the rows of the paper's tables."""

@@ -169,7 +169,8 @@ def train(
                 )
                 _log(accelerator, folder, _validation_row(state.step, found))
                 say(f"step {state.step}: {found.text}")
-                if state.best is None or found.ranking > _found(state.best).ranking:
+                # Level scores are mostly those of a network that finds nothing yet: the later weights are better.
+                if state.best is None or found.ranking >= _found(state.best).ranking:
                     state = replace(state, best={"step": state.step, **asdict(found)})
                     if main:
                         described = _describe(recipe, model, store, split, names, state.step, found)
@@ -277,7 +278,7 @@ def begun_model(recipe: Recipe, begun: Recipe | None) -> ModelConfig:
 def _make_model(recipe: Recipe, classes: tuple[str, ...], *, fresh: bool) -> tuple[BagBackbone, str]:
     """The network with its initial weights, and in words where they are from."""
     source = recipe.weights
-    if source == "none" and recipe.model.backbone.norm == "frozen":
+    if source == "none" and recipe.model.needs_weights:
         raise ValueError(
             "a frozen norm needs pretrained weights; give --weights imagenet, coco, a file or a run, or "
             "train from scratch with --set model.backbone.norm=group --set model.backbone.frozen_stages=0"
@@ -288,7 +289,9 @@ def _make_model(recipe: Recipe, classes: tuple[str, ...], *, fresh: bool) -> tup
         return model, "starts from new weights"
     folder = DEMO if source == "demo" else source
     loaded = load_weights(model, folder, attention=recipe.attention_weights)
-    return model, f"starts from {source}: {len(loaded.copied)} tensors copied, {len(loaded.new)} new"
+    parts = ", ".join(dict.fromkeys(key.split(".")[0] for key in loaded.new))
+    new = f"{len(loaded.new)} new ({parts})" if parts else "none new"
+    return model, f"starts from {source}: {len(loaded.copied)} tensors copied, {new}"
 
 
 def _validated(recipe: Recipe, split: Split) -> tuple[str, ...]:

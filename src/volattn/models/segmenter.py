@@ -1,0 +1,123 @@
+"""Segmenters: detectors whose objects are what hangs together in a map of probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from volattn.models.bag_backbone import BagBackbone
+from volattn.models.config import ModelConfig, SegmentationConfig
+from volattn.models.instances import dense_labels, find_objects, nested_probabilities
+from volattn.models.precision import full
+from volattn.models.pyramid import Attended
+
+
+class BagSegmenter(BagBackbone):
+    """Gives every pixel of a target its class.
+
+    Around it nothing differs from a detector with masks: `detect` makes the dense labels that it learns from out of
+    the objects' masks, and objects out of its probabilities.
+
+    The module is abstract in `logits`, or in `losses` and `probabilities`.
+
+    Args:
+        config: The model.
+        backbone: See `BagBackbone`, as are `channels`.
+        channels: See `backbone`.
+        classes: K, background not counted.
+
+    Raises:
+        ValueError: There are class weights, but not one for each class.
+    """
+
+    mask_offset = 0.0
+
+    def __init__(
+        self, config: ModelConfig, backbone: nn.Module, channels: Mapping[str, int], classes: int
+    ) -> None:
+        super().__init__(config, backbone, channels)
+        weights = config.segmentation.class_weights
+        if weights is not None and len(weights) != classes + 1:
+            raise ValueError(
+                f"segmentation.class_weights must have {classes + 1} values, the background's first, "
+                f"found {len(weights)}"
+            )
+
+    def logits(self, attended: Attended, size: tuple[int, int]) -> Tensor:
+        """(M, K + 1, H, W), the background first.
+
+        Args:
+            attended: The M targets after attention.
+            size: (H, W) of the input images.
+        """
+        raise NotImplementedError("a segmenter defines logits")
+
+    def detect(
+        self, attended: Attended, size: tuple[int, int], targets: list[dict[str, Tensor]] | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """Boxes, labels, scores and masks per target.
+
+        Args:
+            attended: The M targets after attention.
+            size: (H, W) of the input images.
+            targets: For training; see `forward`.
+
+        Returns:
+            With targets the losses, "loss_" and the names in `segmentation.losses`. Without, per target what
+            `find_objects` makes of the probabilities.
+        """
+        if targets is not None and self.training:
+            return self.losses(attended, size, dense_labels(targets, size))
+        most = self.config.segmentation.objects
+        # Mixed precision ends here: half a probability is an edge.
+        found = full(self.probabilities(attended, size))
+        return [cast(dict[str, Tensor], find_objects(one, most)) for one in found]
+
+    def losses(self, attended: Attended, size: tuple[int, int], labels: Tensor) -> dict[str, Tensor]:
+        """The terms of the loss.
+
+        Args:
+            attended: The M targets after attention.
+            size: (H, W) of the input images.
+            labels: (M, H, W) from 0.
+        """
+        return segmentation_losses(self.config.segmentation, self.logits(attended, size), labels)
+
+    def probabilities(self, attended: Attended, size: tuple[int, int]) -> Tensor:
+        """(M, K, H, W) of nested classes; see `logits`."""
+        return nested_probabilities(full(self.logits(attended, size)))
+
+
+def segmentation_losses(config: SegmentationConfig, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """The terms of a segmenter's loss, means over the targets: no target's loss depends on what shares a batch.
+
+    Args:
+        config: Which terms.
+        logits: (M, K + 1, H, W).
+        labels: (M, H, W) from 0.
+    """
+    terms = {"cross_entropy": _cross_entropy, "dice": _dice}
+    return {f"loss_{name}": terms[name](config, logits, labels) for name in config.losses}
+
+
+def _cross_entropy(config: SegmentationConfig, logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over all pixels, each weighed by its class; the weights are not divided out, as they would be by batch."""
+    weights = None if config.class_weights is None else logits.new_tensor(config.class_weights)
+    return F.cross_entropy(logits, labels, weights, reduction="none").mean()
+
+
+def _dice(config: SegmentationConfig, logits: Tensor, labels: Tensor) -> Tensor:
+    """1 - (2 sum p y + 1) / (sum p + sum y + 1), the mean over the nested classes and the targets.
+
+    The 1, a pixel, makes nothing found where there is nothing a loss of 0.
+    """
+    found = nested_probabilities(logits)
+    classes = torch.arange(1, found.shape[1] + 1, device=labels.device)
+    reference = (labels[:, None] >= classes[:, None, None]).to(found.dtype)
+    common = (found * reference).sum(dim=(-2, -1))
+    both = found.sum(dim=(-2, -1)) + reference.sum(dim=(-2, -1))
+    return (1 - (2 * common + 1) / (both + 1)).mean()

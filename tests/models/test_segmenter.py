@@ -1,0 +1,132 @@
+"""Segmenters: dense labels out of objects, objects out of probabilities, and what is learnt between."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from small_detectors import CLASSES, small_config, targets_of
+
+from volattn.models.catalogue import build_model
+from volattn.models.config import SegmentationConfig
+from volattn.models.instances import dense_labels, find_objects, nested_probabilities
+from volattn.models.segmenter import segmentation_losses
+from volattn.models.weights import load_weights
+from volattn.slabs.slab import component_maps, objects
+
+label_slices = arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 2))
+
+
+@given(label_slices)
+def test_dense_labels_are_those_that_the_objects_were_made_of(labels: np.ndarray) -> None:
+    again = dense_labels([objects(component_maps(labels, 2))], labels.shape)
+    np.testing.assert_array_equal(again[0], labels)
+
+
+@given(label_slices)
+def test_certain_probabilities_give_the_objects_of_the_labels(labels: np.ndarray) -> None:
+    """As slabs number them: 4 neighbours, tight boxes."""
+    wanted = objects(component_maps(labels, 2))
+    certain = torch.from_numpy(np.stack([labels >= 1, labels == 2])).float()
+    found = find_objects(certain, most=1000)
+    rows = {
+        (int(label), *map(int, box)): mask
+        for label, box, mask in zip(found["labels"], found["boxes"], found["masks"], strict=True)
+    }
+    assert len(rows) == len(found["scores"]) == len(wanted["labels"])
+    for label, box, mask in zip(wanted["labels"], wanted["boxes"], wanted["masks"], strict=True):
+        x0, y0, x1, y1 = map(int, box)
+        np.testing.assert_array_equal(rows[int(label), x0, y0, x1, y1], mask[y0:y1, x0:x1])
+    assert (found["scores"] == 1).all()
+
+
+def test_an_object_keeps_its_edge_and_not_its_neighbour() -> None:
+    probabilities = torch.tensor([[[0.6, 0.4, 0.7], [0.9, 0.3, 0.4], [0.8, 0.8, 0.2]]], dtype=torch.float64)
+    found = find_objects(probabilities, most=5)
+    assert found["scores"].tolist() == [0.9, 0.7]
+    assert found["boxes"].tolist() == [[0, 0, 2, 3], [2, 0, 3, 1]]
+    assert found["masks"][0].tolist() == [[0.6, 0.4], [0.9, 0.3], [0.8, 0.8]]
+    touching = torch.tensor(
+        [[[0.9, 0.4, 0.7], [0.9, 0.9, 0.9], [0.9, 0.1, 0.1], [0.2, 0.2, 0.6]]], dtype=torch.float64
+    )
+    found = find_objects(touching, most=1)
+    assert found["masks"][0].tolist() == [[0.9, 0.4, 0.7], [0.9, 0.9, 0.9], [0.9, 0.1, 0.1]]
+    ring = torch.tensor([[[0.9, 0.9, 0.9], [0.9, 0.1, 0.1], [0.9, 0.1, 0.6]]], dtype=torch.float64)
+    found = find_objects(ring, most=5)
+    assert found["masks"][0].tolist() == [[0.9, 0.9, 0.9], [0.9, 0.1, 0.1], [0.9, 0.1, 0.0]]
+
+
+def test_classes_are_nested_in_any_logits() -> None:
+    logits = 5 * torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    organ, lesion = nested_probabilities(logits).unbind(1)
+    shares = logits.softmax(dim=1)
+    torch.testing.assert_close(organ, 1 - shares[:, 0])
+    torch.testing.assert_close(lesion, shares[:, 2])
+    assert (lesion <= organ).all()
+
+
+def test_losses_are_by_name_and_near_zero_for_what_is_right() -> None:
+    labels = dense_labels(targets_of(3), (64, 64))
+    right = 40 * torch.nn.functional.one_hot(labels, 3).movedim(-1, 1).double()
+    both = segmentation_losses(SegmentationConfig(), right, labels)
+    assert list(both) == ["loss_cross_entropy", "loss_dice"]
+    assert all(0 <= loss < 1e-6 for loss in both.values())
+    wrong = segmentation_losses(SegmentationConfig(losses=("dice",)), -right, labels)
+    assert list(wrong) == ["loss_dice"]
+    assert wrong["loss_dice"] > 0.9
+    weighed = SegmentationConfig(losses=("cross_entropy",), class_weights=(0.0, 0.0, 2.0))
+    even = segmentation_losses(weighed, torch.zeros_like(right), labels)["loss_cross_entropy"]
+    assert even == pytest.approx(2 * np.log(3) * (labels == 2).double().mean().item())
+
+
+def test_class_weights_are_one_for_each_class() -> None:
+    config = small_config(name="unet_2d", changes={"segmentation": {"class_weights": [1, 2]}})
+    with pytest.raises(ValueError, match="class_weights must have 3 values, the background's first, found 2"):
+        build_model(config, CLASSES)
+
+
+def test_it_is_the_librarys_network() -> None:
+    """Weight for weight: the encoder is torchvision's, as the library's is, and so is the decoder."""
+    library = pytest.importorskip("segmentation_models_pytorch")
+    changes = {"backbone": {"width": 64, "stages": 4}}
+    ours = build_model(small_config(name="unet_2d", changes=changes), CLASSES).eval()
+    theirs = library.Unet("resnet18", encoder_weights=None, in_channels=3, classes=3).eval()
+    for name, module in list(theirs.named_modules()):
+        if isinstance(module, torch.nn.BatchNorm2d):
+            above, _, own = name.rpartition(".")
+            norm = torch.nn.GroupNorm(max(1, module.num_features // 8), module.num_features)
+            setattr(theirs.get_submodule(above), own, norm)
+    renamed = {
+        key.replace("backbone.body.", "encoder.").replace("head.", "segmentation_head.0."): tensor
+        for key, tensor in ours.state_dict().items()
+    }
+    theirs.load_state_dict(renamed)
+    images = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        mine = ours.logits(ours.attend(ours.encode(images), {}, torch.tensor([[0]])), (64, 96))
+        torch.testing.assert_close(mine, theirs((images - 0.5) / 0.25))
+
+
+def test_without_its_package_a_model_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "segmentation_models_pytorch.decoders.unet.decoder", None)
+    with pytest.raises(ValueError, match=r"^va_unet: is made with segmentation_models_pytorch.*install vol"):
+        build_model(small_config(name="va_unet"), CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "message"),
+    [
+        ("unet_3d", "imagenet", "there are none for unet_3d"),
+        ("unet_2d", "coco", "published for mask_rcnn, .*; the model is unet_2d"),
+    ],
+)
+def test_weights_that_nobody_published(name: str, source: str, message: str) -> None:
+    changes = {} if name == "unet_3d" else {"backbone": {"name": "resnet50", "width": 64, "norm": "frozen"}}
+    model = build_model(small_config(name=name, changes=changes), CLASSES)
+    with pytest.raises(ValueError, match=message):
+        load_weights(model, source)

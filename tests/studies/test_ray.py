@@ -1,0 +1,40 @@
+"""Cells as tasks of a local Ray; skipped where Ray is not installed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from small_studies import CASES, mask_recipe, small_study
+from training.small_runs import write_store
+
+from volattn.studies.rows import Options
+from volattn.studies.run import run_study
+from volattn.studies.runners import Share, choose_runner
+
+
+def test_without_ray_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("volattn.studies.runners.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"install volattn\[ray\]"):
+        choose_runner(1, Share(), ray="local")([], lambda cell: None, lambda what, done, total: None)
+
+
+def test_a_local_ray_runs_the_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    torch.set_num_threads(1)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["src", os.environ.get("PYTHONPATH", "")]))
+    write_store(tmp_path / "store", cases=CASES, depth=6)
+    (tmp_path / "recipe.yaml").write_text(mask_recipe().text())
+    outcome = run_study(
+        "small",
+        small_study(),
+        [tmp_path / "store"],
+        tmp_path / "out",
+        choose_runner(2, Share(), ray="local", cpu=True),
+        options=Options(recipe=str(tmp_path / "recipe.yaml")),
+    )
+    assert not outcome.failed
+    assert not outcome.unfinished
+    assert "Unfinished" not in outcome.table.read_text()
