@@ -137,7 +137,12 @@ def test_rows_start_from_the_same_tensors_and_from_none_that_know_the_test(
     whole = load_file(run / "model.safetensors")
     # The plain run is the plain row's very network: it would have taken the predictors too.
     assert any(name.startswith("rpn.") for name in start)
-    assert {name.split(".")[1] for name in whole.keys() - start.keys()} == {"box_predictor", "mask_predictor"}
+    assert {name.split(".")[1] for name in whole.keys() - start.keys()} == {
+        "box_head",
+        "box_predictor",
+        "mask_head",
+        "mask_predictor",
+    }
     assert all(torch.equal(tensor, whole[name]) for name, tensor in start.items())
     with pytest.raises(ValueError, match="which this study scores"):
         run_study(
