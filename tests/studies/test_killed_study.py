@@ -52,9 +52,10 @@ def scores(out: Path) -> list[list[str]]:
 
 
 def text(out: Path, name: str) -> str:
-    """A file of the table without what was measured with a clock."""
+    """A file of the table without what was measured with a clock, and without the commit: the tree may be worked on."""
     found = (out / name).read_text()
     found = re.sub(r'"(train_minutes|test_minutes|peak_mib)": ([\d.]+|null)', "", found)
+    found = re.sub(r'(?s)"commits": \[.*?\]', "", re.sub(r"Commit [\w, -]+\.", "", found))
     return re.sub(r"(?s)## What it took.*?\n\n(.*?)\n\n", "", found)
 
 
