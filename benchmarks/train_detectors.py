@@ -32,7 +32,7 @@ from volattn.inference.predict import load
 from volattn.io.atomic import write_json, write_text
 from volattn.preprocessing.prepare import prepare_dataset
 from volattn.preprocessing.store import Store
-from volattn.provenance import commit, versions
+from volattn.provenance import versions
 from volattn.reporting.tables import Column, Table, span
 from volattn.studies.stages import StageLog
 from volattn.training.recipe import Recipe, load_recipe
@@ -133,7 +133,9 @@ def trained(run: Path) -> dict[str, Any]:
     training: Training = predictor.folder.training
     rows = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     (entropies,) = (row["entropies"] for row in rows if row["step"] == training.step and "entropies" in row)
+    sessions = json.loads((run / "manifest.json").read_text(encoding="utf-8"))["sessions"]
     return {
+        "commits": sorted({one["commit"] or "unknown" for one in sessions}),
         "parameters": sum(one.numel() for one in predictor.model.parameters()),
         "trained_on": len(training.cases),
         "validated_on": len(training.validation),
@@ -188,6 +190,13 @@ def command(options: argparse.Namespace) -> str:
     return f"python benchmarks/train_detectors.py WORK {' '.join(words)}"
 
 
+def trained_at(results: dict[str, Any]) -> str:
+    """The commits that each detector was trained at."""
+    return ", ".join(
+        f"{name} {' '.join(commit[:12] for commit in found['commits'])}" for name, found in results.items()
+    )
+
+
 def report(options: argparse.Namespace, store: Store, results: dict[str, Any]) -> str:
     """The page beside the numbers."""
     one = next(iter(results.values()))
@@ -212,7 +221,7 @@ validations included; the intervals are by bootstrap over patients.
 {f"Missed by {', '.join(missed)}." if missed else "Met by all."}
 
 Machine: {platform.machine()}, {os.cpu_count()} CPU cores, {device}, {options.processes} training processes.
-Commit {commit() or "unknown"}, store `{store.fingerprint[:16]}`, {libraries}.
+Commits of the trainings: {trained_at(results)}; store `{store.fingerprint[:16]}`, {libraries}.
 By size and type of the lesions, and all the rest: [detectors.json](detectors.json).
 """
 

@@ -240,6 +240,39 @@ def test_lesions_are_numbered_as_in_the_whole_volume(seed: int, share: float) ->
     np.testing.assert_array_equal(lesions, wanted)
 
 
+@given(seed=st.integers(0, 10**6), share=st.floats(0, 0.4), least=st.floats(0, 5))
+@settings(max_examples=30)
+def test_specks_are_no_lesions(seed: int, share: float, least: float) -> None:
+    labels = np.where(np.random.default_rng(seed).random((5, 7, 9)) < share, 2, 1).astype(np.uint8)
+    every, count = label_components(labels == 2)
+    kept = [number for number in range(1, count + 1) if np.count_nonzero(every == number) >= least]
+    lesions, found = number_lesions(labels, least, 1)
+    assert found == len(kept)
+    for number, one in enumerate(kept, start=1):
+        np.testing.assert_array_equal(lesions == number, every == one)
+    np.testing.assert_array_equal(labels == 2, lesions > 0)
+    assert set(np.unique(labels)) <= {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("finer", "thinner", "kept"), [(1, 1, True), (2, 1, True), (2, 2, False), (4, 1, False)]
+)
+def test_a_lesion_is_no_smaller_than_a_voxel_that_the_network_saw(
+    finer: int, thinner: int, kept: bool
+) -> None:
+    """A lesion of four pixels in one slice of an input that is finer than what the network saw."""
+    depth = 2 * thinner
+    other = np.minimum(np.arange(depth), 1)
+    back = ZWeights(np.zeros(depth, np.int64), other, other.astype(float))
+    stitcher = whole_stitcher((depth, 20, 40), back=back, filled=(20 // finer, 40 // finer))
+    box = tuple(place / finer for place in (8.0, 8.0, 10.0, 10.0))
+    stitcher.add(0, detections((1, 0.9, (0.0, 0.0, 40 / finer, 20 / finer), FULL), (2, 0.9, box, FULL)))
+    found = stitcher.finish()
+    assert len(found.best) == int(kept)
+    assert np.count_nonzero(found.labels[0] == 2) == 4 * kept
+    assert found.labels[0, 8, 8] == 1 + kept
+
+
 def test_many_lesions_need_more_than_16_bits() -> None:
     labels = np.zeros((3, 400, 400), np.uint8)
     labels[::2, ::2, ::2] = 2
@@ -281,9 +314,7 @@ def test_a_segmenters_pixels_come_back_where_they_were(size: int, least: float) 
             np.testing.assert_allclose(
                 np.argwhere(back).mean(axis=0), np.argwhere(mask).mean(axis=0), atol=0.03
             )
-    stitcher = Stitcher(
-        (1, *shape), (np.zeros(1, int), np.zeros(1, int), np.zeros(1)), input_shape(*shape, size), 2, 0.5
-    )
+    stitcher = whole_stitcher((1, *shape), filled=input_shape(*shape, size))
     stitcher.add(0, slices)
     stitched = stitcher.finish()
     np.testing.assert_array_equal(stitched.labels[0], np.where(maps[0] >= 0.5, 1 + (maps[1] >= 0.5), 0))

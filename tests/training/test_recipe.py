@@ -175,6 +175,7 @@ SAME = {
     ("tiny-boxes", "tiny-retinanet"): [
         "model.backbone.pyramid_from=1",
         "model.backbone.pyramid_top=pool",
+        "model.dense.norm=group",
         f"model.dense.anchor_sizes={[list(row) for row in load_recipe('tiny-retinanet').model.dense.anchor_sizes]}",
     ],
 }

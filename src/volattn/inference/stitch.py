@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from volattn.datasets.case import BACKGROUND, LESION, ORGAN
 from volattn.inference.stream import SliceDetections
 from volattn.preprocessing.resample import ZWeights
 from volattn.slabs.images import input_shape
-from volattn.structures.components import label_components, largest_component
+from volattn.structures.components import component_sizes, label_components, largest_component
 
 ORGAN_SCORE = 0.5
 """Organ detections below this score are dropped. (The lesion's threshold is chosen in validation.)"""
@@ -144,8 +145,9 @@ class Stitcher:
     """Collects the slices' detections into a label map.
 
     A voxel's probability of a class is the highest of the masks that cover it, interpolated linearly between
-    the two prepared slices around it and then cut at 0.5. It takes two bytes a voxel for each class while the
-    stream runs, and the lesion masks of its slices.
+    the two prepared slices around it and then cut at 0.5. A lesion with less volume than one voxel that the network
+    saw is a remnant of that cut, or of the organ's border, and is dropped. It takes two bytes a voxel for each class
+    while the stream runs, and the lesion masks of its slices.
 
     Args:
         shape: (Z, H, W) of the input in canonical axes.
@@ -171,6 +173,8 @@ class Stitcher:
         self.filled = filled
         self.thresholds = (organ_threshold, threshold)[-classes:]
         self.single_organ = single_organ and classes == 2
+        seen = int(back.upper.max(initial=0)) + 1
+        self._least = math.prod(shape) / (math.prod(filled) * seen)
         self._uses: dict[int, list[tuple[int, float]]] = {}
         for z, (lower, upper, weight) in enumerate(zip(*back, strict=True)):
             for source, share in ((lower, 1 - weight), (upper, weight)):
@@ -198,6 +202,7 @@ class Stitcher:
         """Cuts, joins and numbers; the stitcher is used up."""
         labels = np.empty(self.shape, np.uint8)
         *organ, lesion = self._sums
+        organ_known = bool(organ)
         for z in range(self.shape[0]):
             inside = lesion[z] >= _HALF
             if organ:
@@ -211,7 +216,7 @@ class Stitcher:
         del organ, lesion
         if self.single_organ:
             keep_largest(labels)
-        lesions, count = number_lesions(labels)
+        lesions, count = number_lesions(labels, self._least, ORGAN if organ_known else BACKGROUND)
         return Stitched(labels, lesions, self._speakers(lesions, count))
 
     def _highest(self, detections: SliceDetections, chosen: NDArray[np.intp]) -> Patch:
@@ -254,13 +259,28 @@ class Stitcher:
         return [best[number] for number in range(1, count + 1)]
 
 
-def number_lesions(labels: NDArray[np.uint8]) -> tuple[NDArray[np.unsignedinteger], int]:
+def number_lesions(
+    labels: NDArray[np.uint8], least: float = 0, instead: int = BACKGROUND
+) -> tuple[NDArray[np.unsignedinteger], int]:
     """The 3D components (6 neighbours) of the lesion label, numbered from 1, uint16 or more; and their count.
 
     Components are sought in the box around all lesions: the numbering needs five bytes a voxel there.
+
+    Args:
+        labels: (Z, H, W).
+        least: Components of fewer voxels are no lesions; in `labels` they become
+        instead: this label.
     """
     bounds = _bounds(labels, LESION)
-    numbers, count = label_components(labels[bounds] == LESION)
+    inside = labels[bounds]
+    numbers, count = label_components(inside == LESION)
+    small = component_sizes(numbers, count) < least
+    if small.any():
+        renumbered = np.concatenate([[0], np.where(small, 0, np.cumsum(~small))]).astype(np.uint32)
+        for plane, numbered in zip(inside, numbers, strict=True):
+            numbered[:] = renumbered[numbered]
+            plane[(plane == LESION) & (numbered == 0)] = instead
+        count = int(renumbered.max())
     lesions = np.zeros(labels.shape, np.uint16 if count < 2**16 else np.uint32)
     lesions[bounds] = numbers
     return lesions, count

@@ -130,6 +130,7 @@ ARCHITECTURES: dict[Name, Architecture] = {
             "dense.anchor_ratios",
             "dense.positive_iou",
             "dense.negative_iou",
+            "dense.norm",
         ),
         locations=_ONE_STAGE["locations"],
     ),

@@ -8,9 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.retinanet import RetinaNetHead
 
 from volattn.models.bag_backbone import PyramidDetector
 from volattn.models.config import ModelConfig
+from volattn.models.norms import group_norm
 from volattn.models.precision import give_full, make_full_anchors
 from volattn.models.pyramid import Attended
 from volattn.models.rcnn import image_list
@@ -28,7 +30,11 @@ class BagOneStage(PyramidDetector):
     """
 
     def __init__(
-        self, config: ModelConfig, classes: int, *, build: Callable[[ModelConfig, int, nn.Module], nn.Module]
+        self,
+        config: ModelConfig,
+        classes: int,
+        *,
+        build: Callable[[ModelConfig, int, _NoBackbone], nn.Module],
     ) -> None:
         super().__init__(config)
         detector: Any = build(config, classes, _NoBackbone(self.channels))
@@ -70,14 +76,19 @@ class BagOneStage(PyramidDetector):
         return [{**one, "labels": one["labels"] + 1} for one in found]
 
 
-def retinanet(config: ModelConfig, classes: int, backbone: nn.Module) -> nn.Module:
+def retinanet(config: ModelConfig, classes: int, backbone: _NoBackbone) -> nn.Module:
     """torchvision's RetinaNet."""
     dense = config.dense
+    anchors = AnchorGenerator(dense.anchor_sizes, (dense.anchor_ratios,) * len(dense.anchor_sizes))
     return RetinaNet(
         backbone,
         classes,
-        anchor_generator=AnchorGenerator(
-            dense.anchor_sizes, (dense.anchor_ratios,) * len(dense.anchor_sizes)
+        anchor_generator=anchors,
+        head=RetinaNetHead(
+            backbone.out_channels,
+            anchors.num_anchors_per_location()[0],
+            classes,
+            norm_layer=group_norm if dense.norm == "group" else None,
         ),
         score_thresh=dense.score,
         nms_thresh=dense.nms_iou,
@@ -88,7 +99,7 @@ def retinanet(config: ModelConfig, classes: int, backbone: nn.Module) -> nn.Modu
     )
 
 
-def fcos(config: ModelConfig, classes: int, backbone: nn.Module) -> nn.Module:
+def fcos(config: ModelConfig, classes: int, backbone: _NoBackbone) -> nn.Module:
     """torchvision's FCOS: one place per pixel of a map, as large as its stride."""
     dense = config.dense
     sizes = tuple((stride,) for stride in config.backbone.strides)

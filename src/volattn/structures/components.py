@@ -28,6 +28,14 @@ def label_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
     return labels, int(count)
 
 
+def component_sizes(labels: np.ndarray, count: int) -> np.ndarray:
+    """How many pixels or voxels each component of `label_components` has, (count,) int64."""
+    sizes = np.zeros(count + 1, np.int64)
+    for plane in labels:  # numpy counts in 8 bytes a voxel
+        sizes += np.bincount(plane.ravel(), minlength=count + 1)
+    return sizes[1:]
+
+
 def largest_component(mask: np.ndarray) -> np.ndarray:
     """The connected component with the most voxels, the first of several; nothing of an empty mask.
 
@@ -40,7 +48,4 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
     labels, count = label_components(mask)
     if count == 0:
         return np.zeros(mask.shape, dtype=bool)
-    sizes = np.zeros(count + 1, np.int64)
-    for plane in labels:  # numpy counts in 8 bytes a voxel
-        sizes += np.bincount(plane.ravel(), minlength=count + 1)
-    return labels == 1 + int(np.argmax(sizes[1:]))
+    return labels == 1 + int(np.argmax(component_sizes(labels, count)))
