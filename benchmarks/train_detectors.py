@@ -38,7 +38,9 @@ from volattn.studies.stages import StageLog
 from volattn.training.recipe import Recipe, load_recipe
 
 RECIPES = ("tiny-boxes", "tiny-deformable", "tiny-retinanet")
-SETTINGS = ("cases", "seed", "size", "steps", "processes", "set")
+COHORT = ("cases", "seed", "size")
+TRAINING = ("steps", "processes", "set")
+"""Settings of a recipe's training: one that learns slowly may be given more steps than the others."""
 ASKED = 0.5
 """Sensitivity at one false positive an image."""
 ASKED_MINUTES = 30
@@ -63,7 +65,7 @@ def main() -> int:
     log = StageLog.claim(
         options.work / "detectors.json",
         "training of detectors",
-        {key: getattr(options, key) for key in SETTINGS},
+        {key: getattr(options, key) for key in COHORT},
     )
     with log.stage("phantoms"):
         write_phantoms(
@@ -89,12 +91,17 @@ def main() -> int:
             train_together(recipe, store.path, folder, options.processes)
         with log.stage(f"{name} on test"):
             scores = test(folder, dataset)
-        results[name] = {**scores, **trained(folder / "run"), "minutes": log.seconds[name] / 60}
+        results[name] = {
+            **scores,
+            **trained(folder / "run"),
+            **{key: getattr(options, key) for key in TRAINING},
+            "minutes": log.seconds[name] / 60,
+        }
         log.finish({name: results[name] for name in RECIPES if name in results})
     results = log.content["results"]
     say(table(results).text())
     if options.out is not None:
-        content = {"command": command(options), "store": store.fingerprint, **log.content}
+        content = {"commands": commands(options, results), "store": store.fingerprint, **log.content}
         write_json(options.out / "detectors.json", content)
         write_text(options.out / "README.md", report(options, store, results))
     return 0 if all(map(met, results.values())) else 1
@@ -162,6 +169,7 @@ def table(results: dict[str, Any]) -> Table:
             name,
             one["parameters"] / 1e6,
             one["minutes"],
+            one["steps"],
             one["best_step"],
             at_one(one),
             span(at_one(one["intervals"]), ".3f"),
@@ -174,7 +182,8 @@ def table(results: dict[str, Any]) -> Table:
         Column("recipe"),
         Column("weights, M", ".1f"),
         Column("minutes", ".0f"),
-        Column("best step", "d"),
+        Column("steps", "d"),
+        Column("best", "d"),
         Column("sensitivity at 1", ".3f"),
         Column("95 %"),
         Column("mean, 0.5 to 4", ".3f"),
@@ -183,11 +192,15 @@ def table(results: dict[str, Any]) -> Table:
     return Table("Key slices of unseen phantoms; sensitivity at false positives an image", columns, rows)
 
 
-def command(options: argparse.Namespace) -> str:
-    """What gives these numbers again."""
-    words = [f"--{key} {getattr(options, key)}" for key in SETTINGS if key != "set"]
-    words += [f"--set {setting}" for setting in options.set]
-    return f"python benchmarks/train_detectors.py WORK {' '.join(words)}"
+def commands(options: argparse.Namespace, results: dict[str, Any]) -> list[str]:
+    """What gives these numbers again, by training."""
+    cohort = [f"--{key} {getattr(options, key)}" for key in COHORT]
+    found = []
+    for name, one in results.items():
+        words = [*cohort, f"--steps {one['steps']}", f"--processes {one['processes']}"]
+        words += [f"--set {setting}" for setting in one["set"]]
+        found.append(f"python benchmarks/train_detectors.py WORK {' '.join(words)} --only {name}")
+    return found
 
 
 def trained_at(results: dict[str, Any]) -> str:
@@ -205,7 +218,7 @@ def report(options: argparse.Namespace, store: Store, results: dict[str, Any]) -
     libraries = ", ".join(f"{name} {version}" for name, version in versions().items())
     return f"""# Detectors of boxes on key slices of phantoms
 
-    {command(options)} -o docs/results/detectors
+{chr(10).join("    " + line for line in commands(options, results))}
 
 {options.cases} phantoms in DeepLesion's layout (`volattn phantom --kind deeplesion`, seed {options.seed},
 {options.size} px), split by patient: {one["trained_on"]} key slices to train on, {one["validated_on"]} to choose step
@@ -220,7 +233,7 @@ validations included; the intervals are by bootstrap over patients.
 
 {f"Missed by {', '.join(missed)}." if missed else "Met by all."}
 
-Machine: {platform.machine()}, {os.cpu_count()} CPU cores, {device}, {options.processes} training processes.
+Machine: {platform.machine()}, {os.cpu_count()} CPU cores, {device}.
 Commits of the trainings: {trained_at(results)}; store `{store.fingerprint[:16]}`, {libraries}.
 By size and type of the lesions, and all the rest: [detectors.json](detectors.json).
 """
