@@ -39,8 +39,6 @@ from volattn.training.recipe import Recipe, load_recipe
 
 RECIPES = ("tiny-boxes", "tiny-deformable", "tiny-retinanet")
 COHORT = ("cases", "seed", "size")
-TRAINING = ("steps", "processes", "set")
-"""Settings of a recipe's training: one that learns slowly may be given more steps than the others."""
 ASKED = 0.5
 """Sensitivity at one false positive an image."""
 ASKED_MINUTES = 30
@@ -94,7 +92,9 @@ def main() -> int:
         results[name] = {
             **scores,
             **trained(folder / "run"),
-            **{key: getattr(options, key) for key in TRAINING},
+            "steps": options.steps,
+            "processes": options.processes,
+            "set": [setting.replace(str(options.work), "WORK") for setting in options.set],
             "minutes": log.seconds[name] / 60,
         }
         log.finish({name: results[name] for name in RECIPES if name in results})
@@ -223,7 +223,8 @@ def report(options: argparse.Namespace, store: Store, results: dict[str, Any]) -
 {options.cases} phantoms in DeepLesion's layout (`volattn phantom --kind deeplesion`, seed {options.seed},
 {options.size} px), split by patient: {one["trained_on"]} key slices to train on, {one["validated_on"]} to choose step
 and threshold, {one["images"]} to test on, with {one["lesions"]} lesions of {one["patients"]} patients. Every detector
-has volumetric attention over N = 3 and starts from nothing. Asked of each: sensitivity {ASKED} at one false positive an
+has volumetric attention over N = 3 and starts from nothing, or from the run that its command names (its backbone, pyramid
+and attention; the minutes are then beyond that run's). Asked of each: sensitivity {ASKED} at one false positive an
 image, after at most {ASKED_MINUTES} minutes on two cores. The minutes are those of the whole training, start and
 validations included; the intervals are by bootstrap over patients.
 
