@@ -23,6 +23,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -193,11 +194,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     size, depth = options.size, options.depth
     plain = load_recipe(ROWS["faster_rcnn, no attention"]).model
     makers: dict[str, Callable[[], Ours | Torchvisions]] = {
-        BASELINE: lambda: Torchvisions(plain, size, depth)
+        BASELINE: partial(Torchvisions, plain, size, depth)
     }
     for name, recipe in ROWS.items():
         config = load_recipe(recipe).model
-        makers[name] = lambda config=config: Ours(config, options.bag, size, depth)
+        makers[name] = partial(Ours, config, options.bag, size, depth)
     taken: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in makers}
     for repeat in range(options.repeats):
         for name, make in makers.items():

@@ -29,6 +29,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,9 +170,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     for repeat in range(options.repeats):
         for name, (model, way) in ways.items():
             print(f"round {repeat + 1} of {options.repeats}: {name}", file=sys.stderr, flush=True)
-            walks[name].append(
-                walk(model, lambda way=way, model=model: way(model, read, options.depth, options.batch))
-            )
+            walks[name].append(walk(model, partial(way, model, read, options.depth, options.batch)))
     return summarise(walks, options)
 
 

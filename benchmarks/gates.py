@@ -103,7 +103,7 @@ def gallbladder(phantom: Phantom) -> NDArray[np.bool_]:
 def slices_of(phantom: Phantom) -> dict[str, tuple[int, str]]:
     """For each of `FINDINGS` the slice that shows most of the largest one, and what it is."""
     sizes = np.bincount(phantom.numbers.ravel(), minlength=len(phantom.findings) + 1)[1:]
-    found = {}
+    found: dict[str, tuple[int, str]] = {}
     for wanted in ("lesion", "distractor"):
         numbers = [
             n for n, one in enumerate(phantom.findings) if (one.kind == "lesion") == (wanted == "lesion")
