@@ -224,8 +224,8 @@ def report(options: argparse.Namespace, store: Store, results: dict[str, Any]) -
 {options.size} px), split by patient: {one["trained_on"]} key slices to train on, {one["validated_on"]} to choose step
 and threshold, {one["images"]} to test on, with {one["lesions"]} lesions of {one["patients"]} patients. Every detector
 has volumetric attention over N = 3 and starts from nothing, or from the run that its command names (its backbone,
-pyramid and attention; the minutes are then beyond that run's). Asked of each: sensitivity {ASKED} at one false positive an
-image, after at most {ASKED_MINUTES} minutes on two cores. The minutes are those of the whole training, start and
+pyramid and attention; the minutes are then beyond that run's). Asked of each: sensitivity {ASKED} at one false positive
+an image, after at most {ASKED_MINUTES} minutes on two cores. The minutes are those of the whole training, start and
 validations included; the intervals are by bootstrap over patients.
 
 ```
