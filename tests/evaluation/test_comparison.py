@@ -58,6 +58,17 @@ def test_a_gain_in_every_case_stands() -> None:
     assert not compare(masks(), masks(seed=1)).rows[0].stands
 
 
+def test_a_measure_under_two_names_is_tested_once() -> None:
+    first, second = masks(), masks(seed=1)
+    alone = compare(first, second).rows
+    for content in (first, second):
+        for case in content["cases"]:
+            case["lesion"]["dice_per_case"] = case["lesion"]["dice"]
+    dice, assd, alias = compare(first, second).rows
+    assert (dice, assd) == alone
+    assert (alias.metric, alias.p_holm) == ("lesion.dice_per_case", dice.p_holm)
+
+
 def test_intervals_are_of_a_seed() -> None:
     first, second = masks(), masks(seed=1)
     assert compare(first, second, seed=4) == compare(first, second, seed=4)

@@ -31,7 +31,7 @@ class Difference:
         difference: b - a.
         interval: Of the difference, by paired bootstrap over patients; None with fewer than two.
         p: Wilcoxon's signed-rank test over patients; None where no patient differs.
-        p_holm: Corrected for the number of measures that were tested.
+        p_holm: Corrected for the number of measures that were tested; one under two names counts once.
         n: Patients (cases, where no patients are given) that have the measure in both.
     """
 
@@ -119,13 +119,20 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any], *, common: bool = False,
     patients = _patients(cases)
     measures = measures_of(a)
     rows = _by_case(cases, patients, seed) if measures is None else _pooled(cases, measures, seed)
-    corrected = holm([row.p for row in rows])
+    # A measure under two names, as LiTS's scorer has some, is one test.
+    tests = {_test(row): row.p for row in rows}
+    corrected = dict(zip(tests, holm(list(tests.values())), strict=True))
     return Comparison(
-        tuple(Difference(**asdict(row) | {"p_holm": p}) for row, p in zip(rows, corrected, strict=True)),
+        tuple(Difference(**asdict(row) | {"p_holm": corrected[_test(row)]}) for row in rows),
         len(names),
         len(alone),
         seed,
     )
+
+
+def _test(row: Difference) -> tuple[object, ...]:
+    """What is the same for one measure under two names."""
+    return row.a, row.b, row.interval, row.p, row.n
 
 
 _Pairs = Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
