@@ -91,6 +91,7 @@ def test_a_study_killed_twice_gives_the_table_of_an_uninterrupted_one(tmp_path: 
     with start(tmp_path, out) as process:
         _, errors = process.communicate(timeout=250)
     assert process.returncode == 0, errors
+    assert not list(out.glob("cells/*/*/failed.json")), "a cell's process broke down after its result"
     assert scores(out) == scores(tmp_path / "whole")
     assert text(out, "table.md") == text(tmp_path / "whole", "table.md")
     assert text(out, "table.json") == text(tmp_path / "whole", "table.json")

@@ -47,11 +47,13 @@ def run_steps(store: Store, recipe: Recipe, count: int) -> tuple[BagBackbone, li
     return model, taken
 
 
-def test_a_step_is_the_mean_gradient_over_its_targets_scaled_linearly(store: Store) -> None:
+@pytest.mark.parametrize("factor", [1, 5])
+def test_a_step_is_the_mean_gradient_over_its_targets_scaled_linearly(store: Store, factor: int) -> None:
     """By hand: W - lr * targets / reference * mean over targets of the gradient, for plain SGD."""
     recipe = small_recipe().updated(
         ["optimiser.name=sgd", "optimiser.momentum=0", "optimiser.weight_decay=0", "optimiser.clip=null"]
     )
+    recipe = recipe.updated([f"optimiser.attention_lr_factor={factor}"])
     recipe = recipe.updated(
         ["schedule.warmup=0", "schedule.decay=steps", "step.accumulate=3", "augment=null"]
     )
@@ -71,9 +73,10 @@ def test_a_step_is_the_mean_gradient_over_its_targets_scaled_linearly(store: Sto
         targets += len(slab.targets)
     assert step.targets == targets
     assert step.losses["loss"] == pytest.approx(mean / targets, rel=1e-5)
-    for ours, parameter in zip(moved.parameters(), model.parameters(), strict=True):
+    for ours, (name, parameter) in zip(moved.parameters(), model.named_parameters(), strict=True):
         assert parameter.grad is not None
-        expected = parameter.detach() - 0.002 / 2 * parameter.grad
+        rate = 0.002 * (factor if name.startswith("attention.") else 1)
+        expected = parameter.detach() - rate / 2 * parameter.grad
         torch.testing.assert_close(ours.detach(), expected, rtol=1e-4, atol=1e-7)
 
 

@@ -55,7 +55,8 @@ def _say(what: str, done: int, total: int) -> None:
 
 
 def _die_with_the_study() -> None:
-    while sys.stdin.buffer.read(1):
+    # Past Python's buffer: whoever holds its lock when the process ends, as this thread would, brings it down.
+    while os.read(sys.stdin.fileno(), 1):
         pass
     os._exit(1)
 

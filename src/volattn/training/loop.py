@@ -18,11 +18,15 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from volattn.models.rcnn import total
+from volattn.models.volumetric_attention import VolumetricAttention
 from volattn.slabs.loader import SlabDataset, make_loader, steps
 from volattn.slabs.slab import Slab
 from volattn.training.faults import explain_divergence
 from volattn.training.recipe import OptimiserConfig, Recipe
 from volattn.training.schedule import Timetable
+
+_FACTOR = "lr_factor"
+"""What a group's rate is multiplied by."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,21 @@ class Step:
 
 def make_optimiser(config: OptimiserConfig, model: nn.Module) -> Optimizer:
     """The optimiser of all parameters that learn; `train_steps` sets its rate at every step."""
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    attending = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, VolumetricAttention)
+        for parameter in module.parameters()
+    }
+    by_factor: dict[float, list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            factor = config.attention_lr_factor if id(parameter) in attending else 1.0
+            by_factor.setdefault(factor, []).append(parameter)
+    groups = [{"params": parameters, _FACTOR: factor} for factor, parameters in by_factor.items()]
     if config.name == "sgd":
-        return SGD(learning, config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
-    return AdamW(learning, config.lr, betas=(config.momentum, 0.999), weight_decay=config.weight_decay)
+        return SGD(groups, config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    return AdamW(groups, config.lr, betas=(config.momentum, 0.999), weight_decay=config.weight_decay)
 
 
 def make_timetable(recipe: Recipe, dataset: SlabDataset, processes: int = 1) -> Timetable:
@@ -124,7 +139,7 @@ def train_steps(
             parts = list(islice(slabs, step_config.accumulate))
             lr = highest * timetable.rate(number)
             for group in optimiser.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group[_FACTOR]
             model.train()
             optimiser.zero_grad()
             sums = _backward(model, parts, (recipe.seed, number), step_config.nominal_targets(), accelerator)

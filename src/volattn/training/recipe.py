@@ -52,6 +52,8 @@ class OptimiserConfig(Config):
         name: "sgd" (with momentum) or "adamw".
         lr: Learning rate for a step of `reference_targets` targets; it grows linearly with a step's targets.
         reference_targets: See `lr`.
+        attention_lr_factor: Volumetric attention learns at so many times the rate of all else: it is new where the rest
+            comes from pretrained weights.
         momentum: Of SGD; the first beta of AdamW.
         weight_decay: L2 penalty of SGD; decoupled decay of AdamW.
         clip: Largest norm of a step's gradient; null does not clip.
@@ -60,6 +62,7 @@ class OptimiserConfig(Config):
     name: Literal["sgd", "adamw"] = "sgd"
     lr: float = Field(default=0.02, gt=0)
     reference_targets: int = Field(default=16, ge=1)
+    attention_lr_factor: float = Field(default=1.0, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=1e-4, ge=0)
     clip: float | None = Field(default=35.0, gt=0)
