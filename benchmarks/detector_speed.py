@@ -10,8 +10,9 @@ whatever else the machine does meets all of them alike. Medians of:
 - a slice of a volume: the whole stream by its slices, each encoded once (CT).
 
 torchvision's is `FasterRCNN` on its own ResNet-50 with a feature pyramid, one image of three channels, with the
-anchors, samples and frozen layers of the recipe. New weights give as many detections as a network may: a trained one
-is faster, with a mask head in particular.
+anchors, samples and frozen layers of the recipe. All have the same weights where they have the same layers: how many
+proposals the suppression leaves of new ones is chance. New weights give as many detections as a network may: a trained
+one is faster, with a mask head in particular.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,18 @@ BASELINE = "torchvision's Faster R-CNN"
 KINDS = ("training step", "key slice", "slice of a volume")
 
 
+Weights = Mapping[str, Tensor]
+
+
+def take(model: nn.Module, weights: Weights) -> None:
+    """Fills the layers that have these names and shapes."""
+    own = model.state_dict()
+    model.load_state_dict(
+        {name: weights[name] for name in own if name in weights and weights[name].shape == own[name].shape},
+        strict=False,
+    )
+
+
 class Ours:
     """A detector of the catalogue.
 
@@ -70,12 +83,14 @@ class Ours:
         bag: N, where it looks at more than one image.
         size: Of the input, pixels.
         depth: Slices of the volume.
+        weights: That it takes where it has such layers.
     """
 
-    def __init__(self, config: ModelConfig, bag: int, size: int, depth: int) -> None:
+    def __init__(self, config: ModelConfig, bag: int, size: int, depth: int, weights: Weights) -> None:
         torch.manual_seed(0)
         config = config.model_copy(update={"bag": bag if config.bag > 1 else 1})
         self.model: BagBackbone = build_model(config, ("lesion",))
+        take(self.model, weights)
         self.size, self.depth, self.slices = size, depth, config.slices
         self.volume = torch.rand(depth, size, size, generator=torch.Generator().manual_seed(1))
         self.optimiser = optimiser_of(self.model)
@@ -117,9 +132,10 @@ class Torchvisions:
         config: Whose backbone, anchors and samples it has.
         size: Of the input, pixels.
         depth: Slices of the volume.
+        weights: Those of our own.
     """
 
-    def __init__(self, config: ModelConfig, size: int, depth: int) -> None:
+    def __init__(self, config: ModelConfig, size: int, depth: int, weights: Weights) -> None:
         torch.manual_seed(0)
         proposals, regions = config.proposals, config.regions
         anchors = AnchorGenerator(
@@ -144,6 +160,7 @@ class Torchvisions:
             box_score_thresh=regions.score,
             box_detections_per_img=regions.detections,
         )
+        take(self.model, weights)
         self.size, self.depth = size, depth
         self.image = torch.rand(3, size, size, generator=torch.Generator().manual_seed(1))
         self.optimiser = optimiser_of(self.model)
@@ -193,12 +210,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(options.threads)
     size, depth = options.size, options.depth
     plain = load_recipe(ROWS["faster_rcnn, no attention"]).model
+    torch.manual_seed(0)
+    weights = build_model(plain, ("lesion",)).state_dict()
     makers: dict[str, Callable[[], Ours | Torchvisions]] = {
-        BASELINE: partial(Torchvisions, plain, size, depth)
+        BASELINE: partial(Torchvisions, plain, size, depth, weights)
     }
     for name, recipe in ROWS.items():
         config = load_recipe(recipe).model
-        makers[name] = partial(Ours, config, options.bag, size, depth)
+        makers[name] = partial(Ours, config, options.bag, size, depth, weights)
     taken: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in makers}
     for repeat in range(options.repeats):
         for name, make in makers.items():
