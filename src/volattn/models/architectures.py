@@ -80,8 +80,9 @@ _VGG: dict[str, Any] = {
 }
 _SEGMENTER = ("proposals", "regions", "dense")
 _HYBRID = "segmentation.hybrid"
+_STEP = "segmentation.step"
 _CRF = ("segmentation.dropout", "segmentation.crf")
-_NETWORK = ("segmentation.width", *_CRF, _HYBRID)
+_NETWORK = ("segmentation.width", *_CRF, _HYBRID, _STEP)
 _TWICE: dict[str, Any] = {"locations": (), "masks": True, "single_image": True}
 _TWICE_DEFAULTS: dict[str, Any] = {"bag": 1, "mean": [0.5], "std": [0.25], "attention": {"kind": "none"}}
 _UNET: dict[str, Any] = {
@@ -190,13 +191,13 @@ ARCHITECTURES: dict[Name, Architecture] = {
     "residual_unet_25d": Architecture(
         "Han: residual blocks in a U-Net, 5 slices; the organ, then lesions in it",
         defaults={**_TWICE_DEFAULTS, "slices": 5},
-        unread=(*_SEGMENTER, "backbone", _HYBRID, *_CRF),
+        unread=(*_SEGMENTER, "backbone", _HYBRID, _STEP, *_CRF),
         **_TWICE,
     ),
     "cascade": Architecture(
         "Christ et al.: unpadded U-Nets; the organ, then lesions in what is cut out of it",
         defaults={**_TWICE_DEFAULTS, "slices": 1, "segmentation": {"dropout": 0.5}},
-        unread=(*_SEGMENTER, "backbone", _HYBRID),
+        unread=(*_SEGMENTER, "backbone", _HYBRID, _STEP),
         **_TWICE,
     ),
     "unet_3d": Architecture(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,18 @@ from volattn.models.backbones import build_backbone
 from volattn.models.config import AttentionConfig, ModelConfig
 from volattn.models.pyramid import Attended, ContextDescriptors, Pyramid, RegionContext
 from volattn.models.volumetric_attention import Descriptors, VolumetricAttention
+
+
+class Window(NamedTuple):
+    """The slices that a target speaks for when a whole volume is predicted, and how far apart such targets are.
+
+    Attributes:
+        slices: R, odd, the target's own in the middle. 1: every slice is a target.
+        step: Slices from one target to the next.
+    """
+
+    slices: int = 1
+    step: int = 1
 
 
 def build_attention(config: AttentionConfig, channels: int) -> VolumetricAttention:
@@ -104,6 +116,11 @@ class BagBackbone(nn.Module):
         """The images that a target's bag must hold: N, or 1 where nothing looks at the others."""
         return self.config.images
 
+    @property
+    def window(self) -> Window:
+        """What a target speaks for: its own slice, and only that where nothing else is said."""
+        return Window()
+
     def encode(self, images: Tensor) -> Pyramid:
         """The pyramid of each image: once per image, the expensive part.
 
@@ -147,6 +164,23 @@ class BagBackbone(nn.Module):
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """Losses if there are targets, else detections per target."""
         raise NotImplementedError("a meta-architecture defines detect")
+
+    def speak(self, attended: Attended, size: tuple[int, int]) -> Tensor:
+        """Probabilities (M, K, R, H, W) of the slices of the targets' windows: `detect`, where a window is more than 1.
+
+        Args:
+            attended: The M targets after attention.
+            size: (H, W) of the input images.
+        """
+        raise NotImplementedError("a model with windows defines speak")
+
+    def objects(self, probabilities: Tensor) -> list[dict[str, Tensor]]:
+        """Detections per slice, as of `detect`, from what windows say together.
+
+        Args:
+            probabilities: (M, K, H, W).
+        """
+        raise NotImplementedError("a model with windows defines objects")
 
     def forward(
         self,

@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from volattn.models.bag_backbone import Window
 from volattn.models.config import BLOCK_SLICES, ModelConfig
 from volattn.models.extras import load_extra
+from volattn.models.instances import nested_probabilities
+from volattn.models.precision import full
 from volattn.models.pyramid import Attended, Pyramid
 from volattn.models.segmenter import BagSegmenter
 
@@ -40,6 +43,16 @@ class BlockSegmenter(BagSegmenter):
             (M, K + 1, 3 N, H, W), the background first.
         """
         raise NotImplementedError("a 3D segmenter defines volume")
+
+    @property
+    def window(self) -> Window:
+        """The block; the step as a multiple of 3, so that windows share their images."""
+        step = max(1, int(self.config.segmentation.step * self.bag))
+        return Window(BLOCK_SLICES * self.bag, BLOCK_SLICES * step)
+
+    def speak(self, attended: Attended, size: tuple[int, int]) -> Tensor:
+        """(M, K, 3 N, H, W); see `BagBackbone.speak`."""
+        return nested_probabilities(full(self.volume(self.block(attended))))
 
     def logits(self, attended: Attended, size: tuple[int, int]) -> Tensor:
         """(M, K + 1, H, W): the middle slices of the blocks; see `BagSegmenter.logits`."""

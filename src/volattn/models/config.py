@@ -295,6 +295,8 @@ class SegmentationConfig(Config):
         dropout: Share of the maps that are left out at the two coarsest levels in training.
         crf: Refines the probabilities in prediction; null leaves them.
         hybrid: The networks of H-DenseUNet.
+        step: From one window of a 3D network to the next in prediction, as a share of the window; rounded down to a
+            multiple of 3 slices, at least 3.
     """
 
     losses: tuple[Literal["cross_entropy", "dice"], ...] = Field(("cross_entropy", "dice"), min_length=1)
@@ -304,6 +306,7 @@ class SegmentationConfig(Config):
     dropout: float = Field(0.0, ge=0, lt=1)
     crf: CrfConfig | None = None
     hybrid: HybridConfig = HybridConfig()
+    step: float = Field(0.5, gt=0, le=1)
 
 
 class ModelConfig(Config):

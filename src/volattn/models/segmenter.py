@@ -72,10 +72,13 @@ class BagSegmenter(BagBackbone):
         """
         if targets is not None and self.training:
             return self.losses(attended, size, dense_labels(targets, size))
-        most = self.config.segmentation.objects
         # Mixed precision ends here: half a probability is an edge.
-        found = full(self.probabilities(attended, size))
-        return [cast(dict[str, Tensor], find_objects(one, most)) for one in found]
+        return self.objects(full(self.probabilities(attended, size)))
+
+    def objects(self, probabilities: Tensor) -> list[dict[str, Tensor]]:
+        """What `find_objects` makes of probabilities (M, K, H, W)."""
+        most = self.config.segmentation.objects
+        return [cast(dict[str, Tensor], find_objects(one, most)) for one in probabilities]
 
     def losses(self, attended: Attended, size: tuple[int, int], labels: Tensor) -> dict[str, Tensor]:
         """The terms of the loss.
