@@ -16,9 +16,10 @@ from torch import Tensor
 
 from volattn.inference.stream import plan_stream, stream
 from volattn.inference.windows import WindowSums, window_centres, window_shares
-from volattn.models.bag_backbone import BagBackbone, Window
+from volattn.models.architectures import Window
+from volattn.models.bag_backbone import BagBackbone
 from volattn.models.config import ModelConfig
-from volattn.slabs.images import bag_centres, image_slices
+from volattn.slabs.images import bag_centres
 
 BLOCKS = ("unet_3d", "h_dense_unet")
 
@@ -201,7 +202,10 @@ def test_a_single_window_is_what_the_network_says(depth: int, monkeypatch: pytes
 
 
 def test_images_are_encoded_once_and_windows_run_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, volume = made(block_config("h_dense_unet", 2 / 3), dtype=torch.float32).eval(), volume_of(33).float()
+    model, volume = (
+        made(block_config("h_dense_unet", 2 / 3), dtype=torch.float32).eval(),
+        volume_of(33).float(),
+    )
     read, encoded, ran = reader(volume, 5), [], []
     speak = model.speak
 
@@ -232,11 +236,6 @@ class Echo(BagBackbone):
         super().__init__(config, torch.nn.Identity(), {})
         self.weight = torch.nn.Parameter(torch.ones((), dtype=torch.float64))
         self.double()
-
-    @property
-    def window(self) -> Window:
-        bag = self.config.bag
-        return Window(3 * bag, 3 * max(1, int(self.config.segmentation.step * bag)))
 
     def encode(self, images: Tensor) -> dict[str, Tensor]:
         return {"ct": images}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from volattn.models.bag_backbone import Window
+from volattn.models.architectures import Window
 from volattn.slabs.images import STRIDE
 
 Shares = Mapping[int, Mapping[int, float]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Name = Literal[
     "mask_rcnn",
@@ -23,6 +23,22 @@ Name = Literal[
     "unet_3d",
     "h_dense_unet",
 ]
+
+
+BLOCK_SLICES = 3
+"""Slices that an image of a bag stands for where the bag is a block: neighbouring centres are so far apart."""
+
+
+class Window(NamedTuple):
+    """The slices that a target speaks for when a whole volume is predicted, and how far apart such targets are.
+
+    Attributes:
+        slices: R, odd, the target's own in the middle. 1: every slice is a target.
+        step: Slices from one target to the next.
+    """
+
+    slices: int = 1
+    step: int = 1
 
 
 @dataclass(frozen=True)

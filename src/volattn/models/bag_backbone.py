@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from volattn.models.architectures import Window
 from volattn.models.backbones import build_backbone
 from volattn.models.config import AttentionConfig, ModelConfig
 from volattn.models.pyramid import Attended, ContextDescriptors, Pyramid, RegionContext
 from volattn.models.volumetric_attention import Descriptors, VolumetricAttention
-
-
-class Window(NamedTuple):
-    """The slices that a target speaks for when a whole volume is predicted, and how far apart such targets are.
-
-    Attributes:
-        slices: R, odd, the target's own in the middle. 1: every slice is a target.
-        step: Slices from one target to the next.
-    """
-
-    slices: int = 1
-    step: int = 1
 
 
 def build_attention(config: AttentionConfig, channels: int) -> VolumetricAttention:
@@ -118,8 +107,8 @@ class BagBackbone(nn.Module):
 
     @property
     def window(self) -> Window:
-        """What a target speaks for: its own slice, and only that where nothing else is said."""
-        return Window()
+        """The slices that a target speaks for: its own, or the block that its bag makes."""
+        return self.config.window
 
     def encode(self, images: Tensor) -> Pyramid:
         """The pyramid of each image: once per image, the expensive part.

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from volattn.models.architectures import BLOCK_SLICES
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.catalogue import build_model
-from volattn.models.config import BLOCK_SLICES, ContextGrad, ModelConfig
+from volattn.models.config import ContextGrad, ModelConfig
 from volattn.models.pyramid import Attended
 from volattn.models.rcnn import BagRCNN
 from volattn.models.segmenter import BagSegmenter
