@@ -13,6 +13,7 @@ from small_detectors import detectors, images_of, made, targets_of
 from torch import Tensor
 
 from volattn.models.config import ModelConfig
+from volattn.models.instances import dense_labels
 from volattn.models.rcnn import total
 
 GOLDEN = Path(__file__).with_suffix(".json")
@@ -30,9 +31,15 @@ def bags_for(config: ModelConfig) -> Tensor:
 
 
 def targets_for(config: ModelConfig, count: int = 3) -> list[dict[str, Tensor]]:
-    """With masks only where the model has masks."""
+    """With masks only where the model has masks; a block shows the same objects on all its slices."""
     wanted = {"boxes", "labels"} | ({"masks"} if config.architecture.masks else set())
-    return [{key: one[key] for key in one.keys() & wanted} for one in targets_of(count)]
+    targets = [{key: one[key] for key in one.keys() & wanted} for one in targets_of(count)]
+    if config.window.slices > 1:
+        for target in targets:
+            target["window"] = (
+                dense_labels([target], (64, 64)).to(torch.uint8).expand(config.window.slices, -1, -1)
+            )
+    return targets
 
 
 def losses_and_gradients(

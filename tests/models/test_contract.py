@@ -114,6 +114,22 @@ def test_detections_are_inside_the_image(config: ModelConfig) -> None:
 
 
 @every_detector
+def test_what_speaks_for_a_window_says_the_same_of_its_middle(config: ModelConfig) -> None:
+    model, images = made(config).eval(), images_for(config)
+    window = model.window
+    assert window.slices % 2 == 1
+    assert 1 <= window.step <= window.slices
+    assert (window.slices == 1) == (config.architecture.block is None)
+    if window.slices > 1:
+        with torch.no_grad():
+            attended = model.attend_slab(images, bags_for(config), AT)
+            said = model.speak(attended, (64, 64))
+            assert said.shape == (3, len(CLASSES), window.slices, 64, 64)
+            middle = model.objects(said[:, :, window.slices // 2])
+            torch.testing.assert_close(middle, model.detect(attended, (64, 64)))
+
+
+@every_detector
 def test_mixed_precision_trains_and_detects(config: ModelConfig) -> None:
     model = made(config, dtype=torch.float32)
     images = images_for(config).float()
@@ -141,7 +157,10 @@ def test_mixed_precision_trains_and_detects(config: ModelConfig) -> None:
 @every_detector
 def test_slabs_without_any_object_train(config: ModelConfig) -> None:
     model = made(config).train()
-    nothing = [{key: value[:0] for key, value in one.items()} for one in targets_for(config)]
+    nothing = [
+        {key: value * 0 if key == "window" else value[:0] for key, value in one.items()}
+        for one in targets_for(config)
+    ]
     loss = total(model(images_for(config), bags_for(config), AT, nothing))
     loss.backward()
     assert torch.isfinite(loss)
@@ -154,6 +173,8 @@ def test_one_pixel_boxes_train(config: ModelConfig) -> None:
     masks = torch.zeros(1, 64, 64, dtype=torch.uint8)
     masks[0, 5, 6] = 1
     target = {"boxes": torch.tensor([[6.0, 5, 7, 6]]).double(), "labels": torch.tensor([2]), "masks": masks}
+    if config.window.slices > 1:
+        target["window"] = 2 * masks.expand(config.window.slices, -1, -1)
     if not config.architecture.masks:
         del target["masks"]
     loss = total(model(images_for(config), bags_for(config)[:1], AT[:1], [target]))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from detector_losses import targets_for
 from small_detectors import CLASSES, detectors, images_of, small_config
 from torch.utils.flop_counter import FlopCounterMode
 
+from volattn.inference.stream import stream
 from volattn.models.catalogue import CATALOGUE, build_model
 from volattn.models.config import ModelConfig
 from volattn.models.cost import measure
@@ -65,6 +67,18 @@ def test_operations_are_those_that_are_counted_when_it_runs(name: str) -> None:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(images_of(1).float(), at[:, None], at)
     assert measure(config, CLASSES, 64).flops == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+def test_windows_share_images_and_the_cost_of_a_slice() -> None:
+    """Three windows side by side are 27 slices."""
+    config = small_config(name="h_dense_unet", changes={"segmentation": {"step": 1.0}})
+    model, volume = build_model(config, CLASSES).eval(), images_of(29)[:, 0].float()
+    with FlopCounterMode(display=False) as counter:
+        count = sum(1 for _ in stream(model, lambda at: volume[np.add.outer(at, np.arange(5)) % 29], 27))
+    assert count == 27
+    assert measure(config, CLASSES, 64, memory=False).flops == pytest.approx(
+        counter.get_total_flops() / 27, rel=1e-3
+    )
 
 
 def test_a_deformable_convolution_costs_its_plain_one_and_its_offsets() -> None:

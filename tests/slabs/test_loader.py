@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_stores import WINDOW, SmallStore, on_disk, small_case, small_store
 
+from volattn.models.instances import dense_labels
 from volattn.slabs.augment import AugmentConfig
 from volattn.slabs.images import bag_centres, image_slices, to_input
 from volattn.slabs.loader import SlabConfig, SlabDataset, deal, make_loader, steps
@@ -60,6 +61,24 @@ def test_slab_is_what_separate_bags_would_be(bag, slices, stride, include_target
                 plain = objects(component_maps(np.pad(case.labels.array[z], ((0, 0), (0, 4))), 2))
                 assert all(torch.equal(target[key], plain[key]) for key in plain)
     assert sorted(seen) == [("a", z) for z in range(20)] + [("b", z) for z in range(10)]
+
+
+@pytest.mark.parametrize("classes", [("liver", "lesion"), ("lesion",)])
+def test_a_block_comes_with_the_classes_of_the_slices_that_it_shows(classes):
+    """Moved as its images are: the target's own slice is that of its masks."""
+    store = small_store(classes=classes)
+    own = dict(bag=5, window=15, empty_share=1)
+    for augment in (None, AugmentConfig()):
+        slabs = dataset(store, **own, augment=augment)
+        for slab in map(slabs.__getitem__, range(len(slabs))):
+            for (name, z), target in zip(slab.origins, slab.targets, strict=True):
+                assert target["window"].shape == (15, 32, 32)
+                assert torch.equal(target["window"][7].long(), dense_labels([target], (32, 32))[0])
+                labels = store.cases[name].labels.array
+                if augment is None and labels.shape[1:] == (32, 28):
+                    shown = image_slices(bag_centres(z, len(labels), 5), len(labels)).ravel()
+                    wanted = labels[shown] if len(classes) == 2 else labels[shown] == 2
+                    np.testing.assert_array_equal(target["window"][..., :28], wanted)
 
 
 def test_slab_reads_its_slices_once_and_no_others():

@@ -8,6 +8,7 @@ import psutil
 import pytest
 import torch
 from accelerate import Accelerator
+from small_detectors import small_config
 from small_runs import small_recipe, write_store
 
 from volattn.models.catalogue import build_model
@@ -15,6 +16,8 @@ from volattn.slabs.loader import SlabDataset
 from volattn.training.estimate import Estimate, estimate
 from volattn.training.loop import make_timetable
 from volattn.training.recipe import Recipe
+from volattn.training.validate import Workload, examine, workload
+from volattn.training.validate_masks import MaskMeasure
 
 
 def estimated(recipe: Recipe, folder: Path, **options: int) -> Estimate:
@@ -46,6 +49,19 @@ def test_time_grows_with_what_is_left_to_do(tmp_path: Path) -> None:
     late = estimated(small_recipe().updated(["schedule.length=1000"]), tmp_path, start=900)
     assert late.steps == 100
     assert late.seconds < 0.5 * whole.seconds
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn", "unet_3d"])
+def test_a_validation_streams_what_its_workload_says(name: str, tmp_path: Path) -> None:
+    store = write_store(tmp_path / "store", cases=1, depth=17)
+    model = build_model(small_config(3, name), store.classes).eval()
+    encode, attend = model.encode, model.attend
+    images, targets = [], []
+    model.encode = lambda one: images.append(len(one)) or encode(one)
+    model.attend = lambda target, context, bags: targets.append(len(bags)) or attend(target, context, bags)
+    examine(MaskMeasure(), model, store, store.names[0], torch.device("cpu"), batch=2)
+    assert workload(store, store.names, model) == Workload(sum(images), sum(targets))
+    assert sum(targets) == (17 if name == "mask_rcnn" else 4)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from volattn.inference.windows import Shares, WindowSums, window_shares
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.pyramid import ContextDescriptors, Pyramid
 from volattn.slabs.images import STRIDE, bag_centres
@@ -124,6 +125,10 @@ def stream(
 ) -> Iterator[tuple[int, SliceDetections]]:
     """Detects in the slices of a volume; the output is that of building every bag from scratch.
 
+    A model whose targets speak for more than their own slice (`BagBackbone.window`) runs on targets a step apart. What
+    their windows say of a slice is summed, weighed by `window_shares`, and made into objects when the last one has
+    spoken: sums are held for one window of slices at most, for K > 1 of up to K - 1 windows more.
+
     Args:
         model: In evaluation mode, on `device`.
         read_images: Reads images by their centres.
@@ -136,18 +141,21 @@ def stream(
         bf16: Mixed precision on a GPU; without effect on a CPU.
 
     Yields:
-        (z, detections) for every target once, in the order in which their bags become complete.
+        (z, detections) for every target once, in the order in which their bags become complete; of a model with
+        windows, in the order in which the last window that speaks for them does.
     """
     assert not model.training, "a model predicts in evaluation mode"
     weight = next(model.parameters())
     run = _Run(model, torch.device(device) if device is not None else weight.device, weight.dtype, bf16)
-    steps = plan_stream(depth, model.bag, batch, targets)
-    run.reserve(steps)
+    shares = window_shares(depth, model.window, targets)
+    windows = dict.fromkeys(centre for row in shares.values() for centre in row)
+    steps = plan_stream(depth, model.bag, batch, list(windows))
+    run.reserve(steps, shares)
     for step in steps:
         run.encode(step.encode, read_images)
         for start in range(0, len(step.detect), batch):
             ready = step.detect[start : start + batch]
-            yield from zip(ready, run.detect(ready, depth), strict=True)
+            yield from run.detect(ready, depth)
         run.drop(step.drop)
 
 
@@ -166,8 +174,9 @@ class _Run:
         self.targets: set[int] = set()
         self.size = (0, 0)
 
-    def reserve(self, steps: Sequence[Step]) -> None:
+    def reserve(self, steps: Sequence[Step], shares: Shares) -> None:
         """Makes as many places as the stream ever fills."""
+        self.sums = WindowSums(shares)
         self.targets = {z for step in steps for z in step.detect}
         held = most = 0
         for step in steps:
@@ -196,7 +205,8 @@ class _Run:
                     self.waiting[centre] = {level: maps[row : row + 1] for level, maps in pyramid.items()}
 
     @torch.no_grad()
-    def detect(self, targets: Sequence[int], depth: int) -> list[SliceDetections]:
+    def detect(self, targets: Sequence[int], depth: int) -> list[tuple[int, SliceDetections]]:
+        """What is found in the slices that are complete with these targets."""
         bags = torch.tensor(
             [
                 [self.place[z] for z in bag_centres(target, depth, self.model.bag).tolist()]
@@ -207,19 +217,28 @@ class _Run:
         pyramid = self._pyramid(targets)
         with self.autocast:
             attended = self.model.attend(pyramid, self.context, bags)
+            if self.model.window.slices > 1:
+                said = self.model.speak(attended, self.size)
+                complete = [one for row in zip(targets, said, strict=True) for one in self.sums.add(*row)]
+                return [(z, self._found(self.model.objects(one[None])[0])) for z, one in complete]
             found = cast(list[dict[str, Tensor]], self.model.detect(attended, self.size))
         weights = {name: _numpy(rows) for name, rows in attended.weights.items()}
         return [
-            SliceDetections(
-                boxes=_numpy(one["boxes"]),
-                labels=one["labels"].cpu().numpy(),
-                scores=_numpy(one["scores"]),
-                masks=_masks(one["masks"]) if "masks" in one else None,
-                weights={name: rows[row] for name, rows in weights.items()},
-                mask_offset=self.model.mask_offset,
-            )
-            for row, one in enumerate(found)
+            (z, self._found(one, {name: rows[row] for name, rows in weights.items()}))
+            for row, (z, one) in enumerate(zip(targets, found, strict=True))
         ]
+
+    def _found(
+        self, one: dict[str, Tensor], weights: dict[str, NDArray[np.float32]] | None = None
+    ) -> SliceDetections:
+        return SliceDetections(
+            boxes=_numpy(one["boxes"]),
+            labels=one["labels"].cpu().numpy(),
+            scores=_numpy(one["scores"]),
+            masks=_masks(one["masks"]) if "masks" in one else None,
+            weights=weights or {},
+            mask_offset=self.model.mask_offset,
+        )
 
     def _pyramid(self, targets: Sequence[int]) -> Pyramid:
         """The targets' pyramids, together; those that waited are let go. One alone is not copied."""

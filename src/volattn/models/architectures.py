@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Name = Literal[
     "mask_rcnn",
@@ -23,6 +23,22 @@ Name = Literal[
     "unet_3d",
     "h_dense_unet",
 ]
+
+
+BLOCK_SLICES = 3
+"""Slices that an image of a bag stands for where the bag is a block: neighbouring centres are so far apart."""
+
+
+class Window(NamedTuple):
+    """The slices that a target speaks for when a whole volume is predicted, and how far apart such targets are.
+
+    Attributes:
+        slices: R, odd, the target's own in the middle. 1: every slice is a target.
+        step: Slices from one target to the next.
+    """
+
+    slices: int = 1
+    step: int = 1
 
 
 @dataclass(frozen=True)
@@ -80,8 +96,9 @@ _VGG: dict[str, Any] = {
 }
 _SEGMENTER = ("proposals", "regions", "dense")
 _HYBRID = "segmentation.hybrid"
+_STEP = "segmentation.step"
 _CRF = ("segmentation.dropout", "segmentation.crf")
-_NETWORK = ("segmentation.width", *_CRF, _HYBRID)
+_NETWORK = ("segmentation.width", *_CRF, _HYBRID, _STEP)
 _TWICE: dict[str, Any] = {"locations": (), "masks": True, "single_image": True}
 _TWICE_DEFAULTS: dict[str, Any] = {"bag": 1, "mean": [0.5], "std": [0.25], "attention": {"kind": "none"}}
 _UNET: dict[str, Any] = {
@@ -190,13 +207,13 @@ ARCHITECTURES: dict[Name, Architecture] = {
     "residual_unet_25d": Architecture(
         "Han: residual blocks in a U-Net, 5 slices; the organ, then lesions in it",
         defaults={**_TWICE_DEFAULTS, "slices": 5},
-        unread=(*_SEGMENTER, "backbone", _HYBRID, *_CRF),
+        unread=(*_SEGMENTER, "backbone", _HYBRID, _STEP, *_CRF),
         **_TWICE,
     ),
     "cascade": Architecture(
         "Christ et al.: unpadded U-Nets; the organ, then lesions in what is cut out of it",
         defaults={**_TWICE_DEFAULTS, "slices": 1, "segmentation": {"dropout": 0.5}},
-        unread=(*_SEGMENTER, "backbone", _HYBRID),
+        unread=(*_SEGMENTER, "backbone", _HYBRID, _STEP),
         **_TWICE,
     ),
     "unet_3d": Architecture(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from volattn.models.architectures import Window
 from volattn.models.backbones import build_backbone
 from volattn.models.config import AttentionConfig, ModelConfig
 from volattn.models.pyramid import Attended, ContextDescriptors, Pyramid, RegionContext
@@ -104,6 +105,11 @@ class BagBackbone(nn.Module):
         """The images that a target's bag must hold: N, or 1 where nothing looks at the others."""
         return self.config.images
 
+    @property
+    def window(self) -> Window:
+        """The slices that a target speaks for: its own, or the block that its bag makes."""
+        return self.config.window
+
     def encode(self, images: Tensor) -> Pyramid:
         """The pyramid of each image: once per image, the expensive part.
 
@@ -147,6 +153,23 @@ class BagBackbone(nn.Module):
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """Losses if there are targets, else detections per target."""
         raise NotImplementedError("a meta-architecture defines detect")
+
+    def speak(self, attended: Attended, size: tuple[int, int]) -> Tensor:
+        """Probabilities (M, K, R, H, W) of the slices of the targets' windows: `detect`, where a window is more than 1.
+
+        Args:
+            attended: The M targets after attention.
+            size: (H, W) of the input images.
+        """
+        raise NotImplementedError("a model with windows defines speak")
+
+    def objects(self, probabilities: Tensor) -> list[dict[str, Tensor]]:
+        """Detections per slice, as of `detect`, from what windows say together.
+
+        Args:
+            probabilities: (M, K, H, W).
+        """
+        raise NotImplementedError("a model with windows defines objects")
 
     def forward(
         self,

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from volattn.models.config import BLOCK_SLICES, ModelConfig
+from volattn.models.architectures import BLOCK_SLICES
+from volattn.models.config import ModelConfig
 from volattn.models.extras import load_extra
+from volattn.models.instances import nested_probabilities
+from volattn.models.precision import full
 from volattn.models.pyramid import Attended, Pyramid
-from volattn.models.segmenter import BagSegmenter
+from volattn.models.segmenter import BagSegmenter, segmentation_losses
 
 
 class BlockSegmenter(BagSegmenter):
     """A 3D network on the block that a bag makes: bag centres are 3 apart, and 3 slices stand for each of N images.
 
-    encode does what is done slice by slice, attend hands on the bag, detect puts the block together and takes the
-    target's slice of what the network says. Where a bag is clamped at the end of the volume, slices are repeated.
+    encode does what is done slice by slice, attend hands on the bag, detect puts the block together. The network learns
+    from all its slices, and speaks for all of them when a volume is predicted; of a target alone, detect takes its own.
+    Where a bag is clamped at the end of the volume, slices are repeated.
 
     The module is abstract in `volume`.
 
@@ -40,6 +45,25 @@ class BlockSegmenter(BagSegmenter):
             (M, K + 1, 3 N, H, W), the background first.
         """
         raise NotImplementedError("a 3D segmenter defines volume")
+
+    def reference(self, targets: Sequence[dict[str, Tensor]], size: tuple[int, int]) -> Tensor:
+        """(M, 3 N, H, W): the classes of every slice of the blocks."""
+        return torch.stack([target["window"] for target in targets]).long()
+
+    def losses(self, attended: Attended, size: tuple[int, int], labels: Tensor) -> dict[str, Tensor]:
+        """Means over the slices of the blocks; see `BagSegmenter.losses`.
+
+        Args:
+            attended: The M targets after attention.
+            size: (H, W) of the input images.
+            labels: (M, 3 N, H, W) from 0.
+        """
+        scores = self.volume(self.block(attended)).movedim(2, 1)
+        return segmentation_losses(self.config.segmentation, scores.flatten(0, 1), labels.flatten(0, 1))
+
+    def speak(self, attended: Attended, size: tuple[int, int]) -> Tensor:
+        """(M, K, 3 N, H, W); see `BagBackbone.speak`."""
+        return nested_probabilities(full(self.volume(self.block(attended))))
 
     def logits(self, attended: Attended, size: tuple[int, int]) -> Tensor:
         """(M, K + 1, H, W): the middle slices of the blocks; see `BagSegmenter.logits`."""

@@ -8,14 +8,19 @@ from typing import Any, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from volattn.config import Config, merged
-from volattn.models.architectures import ARCHITECTURES, Architecture, Name, find_architecture
+from volattn.models.architectures import (
+    ARCHITECTURES,
+    BLOCK_SLICES,
+    Architecture,
+    Name,
+    Window,
+    find_architecture,
+)
 
 Attention = Literal["none", "channel", "spatial", "both"]
 Location = Literal["rpn", "rcnn"]
 Scale = Literal["none", "sqrt", "mean"]
 ContextGrad = Literal["full", "checkpoint", "none"]
-BLOCK_SLICES = 3
-"""Slices that an image of a bag stands for where the bag is a block: neighbouring centres are so far apart."""
 Norm = Literal["group", "frozen", "none"]
 
 
@@ -295,6 +300,8 @@ class SegmentationConfig(Config):
         dropout: Share of the maps that are left out at the two coarsest levels in training.
         crf: Refines the probabilities in prediction; null leaves them.
         hybrid: The networks of H-DenseUNet.
+        step: From one window of a 3D network to the next in prediction, as a share of the window; rounded down to a
+            multiple of 3 slices, at least 3.
     """
 
     losses: tuple[Literal["cross_entropy", "dice"], ...] = Field(("cross_entropy", "dice"), min_length=1)
@@ -304,6 +311,7 @@ class SegmentationConfig(Config):
     dropout: float = Field(0.0, ge=0, lt=1)
     crf: CrfConfig | None = None
     hybrid: HybridConfig = HybridConfig()
+    step: float = Field(0.5, gt=0, le=1)
 
 
 class ModelConfig(Config):
@@ -352,6 +360,14 @@ class ModelConfig(Config):
     def images(self) -> int:
         """The images that a target's bag must hold: N, or 1 where nothing looks at the others."""
         return self.bag if self.uses_context else 1
+
+    @property
+    def window(self) -> Window:
+        """The slices that a target speaks for; the step as a multiple of 3, so that windows share their images."""
+        if self.architecture.block is None:
+            return Window()
+        step = max(1, int(self.segmentation.step * self.bag))
+        return Window(BLOCK_SLICES * self.bag, BLOCK_SLICES * step)
 
     def settable(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The values that settings change; those of another `name` are its own, and of ours what it reads."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from volattn.models.architectures import BLOCK_SLICES
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.catalogue import build_model
 from volattn.models.config import ContextGrad, ModelConfig
@@ -27,8 +28,8 @@ class Cost:
     Attributes:
         parameters: Numbers that are learnt or frozen; buffers are not counted.
         flops: Floating point operations for one slice of a streamed volume: an image is encoded once, attended to its
-            bag and detected in, with as many regions as prediction keeps at most. A multiplication and an addition are
-            two.
+            bag and detected in, with as many regions as prediction keeps at most; with windows its share of them. A
+            multiplication and an addition are two.
         memory: Bytes that the backward pass keeps for one target with its bag, in float32, by
             `attention.context_grad`, as far as the model can be trained so; weights, gradients and the optimiser's
             state are not in it.
@@ -66,14 +67,16 @@ def _flops(model: BagBackbone, size: int) -> int:
     )
     with counter:
         pyramid = model.encode(images)
-        context = {
-            name: tensor.expand(model.bag, *tensor.shape[1:])
-            for name, tensor in model.describe(pyramid).items()
-        }
+        described = model.describe(pyramid)
+    encoding = counter.get_total_flops()
+    context = {name: tensor.expand(model.bag, *tensor.shape[1:]) for name, tensor in described.items()}
+    with counter:
         attended = model.attend(pyramid, context, bags)
         proposals, regions = model.config.proposals, model.config.regions
         _heads(model, attended, size, proposals.after_nms[1], regions.detections)
-    return counter.get_total_flops()
+    # Targets a multiple of the distance of images apart share them: then not every slice is the centre of one.
+    step = model.window.step
+    return encoding // math.gcd(step, BLOCK_SLICES) + counter.get_total_flops() // step
 
 
 def _memory_by_mode(config: ModelConfig, classes: Sequence[str], size: int) -> dict[ContextGrad, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
@@ -71,11 +71,18 @@ class BagSegmenter(BagBackbone):
             `find_objects` makes of the probabilities.
         """
         if targets is not None and self.training:
-            return self.losses(attended, size, dense_labels(targets, size))
-        most = self.config.segmentation.objects
+            return self.losses(attended, size, self.reference(targets, size))
         # Mixed precision ends here: half a probability is an edge.
-        found = full(self.probabilities(attended, size))
-        return [cast(dict[str, Tensor], find_objects(one, most)) for one in found]
+        return self.objects(full(self.probabilities(attended, size)))
+
+    def objects(self, probabilities: Tensor) -> list[dict[str, Tensor]]:
+        """What `find_objects` makes of probabilities (M, K, H, W)."""
+        most = self.config.segmentation.objects
+        return [cast(dict[str, Tensor], find_objects(one, most)) for one in probabilities]
+
+    def reference(self, targets: Sequence[dict[str, Tensor]], size: tuple[int, int]) -> Tensor:
+        """What is learnt: the classes (M, H, W) of the targets' own pixels; see `dense_labels`."""
+        return dense_labels(targets, size)
 
     def losses(self, attended: Attended, size: tuple[int, int], labels: Tensor) -> dict[str, Tensor]:
         """The terms of the loss.

@@ -11,13 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from volattn.config import Config
+from volattn.datasets.case import LESION
 from volattn.preprocessing.store import BoxedCase
 from volattn.slabs.augment import Augmentation, AugmentConfig, move_boxes, move_images, move_maps
 from volattn.slabs.epoch import EMPTY, ORGAN_ONLY, UNKNOWN, WITH_LESION, Group, plan_epoch
-from volattn.slabs.images import STRIDE, image_slices, slab_table
+from volattn.slabs.images import STRIDE, bag_centres, image_slices, slab_table
 from volattn.slabs.slab import Slab, Target, boxed_objects, component_maps, objects
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ class SlabConfig(Config):
         slices: S, the adjacent slices that make one 2.5D image; odd.
         stride: Slices between neighbouring centres of a bag, and between neighbouring targets of a slab.
         include_target: Whether a target is in its own bag.
+        window: R, the slices whose classes a target comes with: 1, its own objects alone, or those of the block that
+            its bag makes.
         targets: M, the targets of a slab at most.
         empty_share: Share of an epoch's target slices without any object, at most.
         organ_share: Share of slices without a lesion among those with an object, at most.
@@ -44,6 +48,7 @@ class SlabConfig(Config):
     slices: int = Field(default=3, ge=1)
     stride: int = Field(default=STRIDE, ge=1)
     include_target: bool = True
+    window: int = Field(default=1, ge=1)
     targets: int = Field(default=4, ge=1)
     empty_share: float = Field(default=0.25, ge=0, le=1)
     organ_share: float = Field(default=1.0, ge=0, le=1)
@@ -162,7 +167,21 @@ class SlabDataset(Dataset[Slab]):
         # All maps of the slab move in one call, as its images do.
         maps = [component_maps(np.asarray(case.labels[z]), self.classes) for z in group.targets]
         moved = move_maps(np.concatenate(maps), augmentation, self.size)
-        return [objects(of_target) for of_target in np.split(moved, len(maps))]
+        targets = [objects(of_target) for of_target in np.split(moved, len(maps))]
+        if self.config.window > 1:
+            for target, z in zip(targets, group.targets, strict=True):
+                target["window"] = self._block(case, z, augmentation)
+        return targets
+
+    def _block(self, case: StoredCase, z: int, augmentation: Augmentation) -> Tensor:
+        """The classes of the slices that a target's block shows, (R, H, W); clamped images show theirs again."""
+        depth, bag = case.shape[0], self.config.bag
+        shown = image_slices(bag_centres(z, depth, bag), depth, self.config.window // bag).ravel()
+        first = int(shown.min())
+        labels = np.asarray(case.labels[first : int(shown.max()) + 1])
+        classes = labels if self.classes > 1 else labels == LESION
+        moved = move_maps(classes.astype(np.int32), augmentation, self.size)
+        return torch.from_numpy(moved.astype(np.uint8))[shown - first]
 
 
 def _shown(case: StoredCase) -> NDArray[np.uint8]:

@@ -18,7 +18,7 @@ from volattn.structures.components import label_components
 Target = dict[str, Tensor]
 """The n objects of one target slice, in input pixels: "boxes" float32 (n, 4) xyxy, half-open (x1 is the last
 column plus 1); "labels" int64 (n,) from 1, the lesion last; "masks" uint8 (n, H, W), 0 or 1, which are not there where
-only boxes are known."""
+only boxes are known. Where the bag is a block, "window" uint8 (R, H, W), the classes of the slices that it shows."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -126,6 +126,7 @@ class Recipe(Config):
             bag=self.model.images,
             slices=self.model.slices,
             stride=STRIDE,
+            window=self.model.window.slices,
             targets=self.step.targets,
             empty_share=self.step.empty_share,
             organ_share=self.step.organ_share,

@@ -133,7 +133,7 @@ def train(
         if not split.validation:
             say(f"no case is left to validate on: the threshold is chosen on training case {_some(names)}")
         if state.step < timetable.total:
-            streamed = workload(store, names[:: accelerator.num_processes], model.bag)
+            streamed = workload(store, names[:: accelerator.num_processes], model)
             say(
                 estimate(
                     model, dataset, recipe, timetable, accelerator, start=state.step, validated=streamed

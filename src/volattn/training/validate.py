@@ -14,6 +14,7 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
 from volattn.inference.stream import SliceDetections, stream
+from volattn.inference.windows import window_shares
 from volattn.models.bag_backbone import BagBackbone
 from volattn.preprocessing.store import Store, StoredCase
 from volattn.slabs.images import bag_centres, image_slices, to_input
@@ -116,7 +117,7 @@ class Workload:
 
     Attributes:
         images: Encoded.
-        targets: Detected in.
+        targets: Detected in; of a model with windows, one for each.
     """
 
     images: int
@@ -130,19 +131,21 @@ def follows(config: ValidationConfig, timetable: Timetable, step: int) -> bool:
     return (step + 1) % config.every == 0
 
 
-def workload(store: Store, names: Sequence[str], bag: int) -> Workload:
+def workload(store: Store, names: Sequence[str], model: BagBackbone) -> Workload:
     """What validating on these cases takes.
 
     Args:
         store: Where they are.
         names: Of one process.
-        bag: N.
+        model: Which is validated.
     """
     images = targets = 0
     for case in map(store.case, names):
-        bags = [bag_centres(z, case.shape[0], bag) for z in case.known]
-        images += len(np.unique(np.concatenate(bags)))
-        targets += len(bags)
+        depth = case.shape[0]
+        shares = window_shares(depth, model.window, case.known)
+        spoken = {centre for row in shares.values() for centre in row}
+        images += len({z for centre in spoken for z in bag_centres(centre, depth, model.bag).tolist()})
+        targets += len(spoken)
     return Workload(images, targets)
 
 

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import DenseNet
 
+from volattn.models.architectures import BLOCK_SLICES
 from volattn.models.block import BlockSegmenter, cropped_to, padded_to
-from volattn.models.config import BLOCK_SLICES, HybridConfig, ModelConfig
+from volattn.models.config import HybridConfig, ModelConfig
 from volattn.models.norms import batch_to_group_norm, group_norm
 
 _BOTTLENECK = 4
