@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from volattn.checkpoints import ModelFolder, Training
 from volattn.inference.predict import Predictor
-from volattn.models.architectures import Name
+from volattn.models.architectures import Name, Window
 from volattn.models.config import ModelConfig
 from volattn.models.pyramid import Attended
 from volattn.preprocessing.plan import Plan
@@ -71,6 +71,7 @@ class BoxDetector(nn.Module):
     """
 
     mask_offset = 0.5
+    window = Window()
 
     def __init__(self, config: ModelConfig, bag: int = 3) -> None:
         super().__init__()
