@@ -18,7 +18,9 @@ from pathlib import Path
 
 import torch
 
+from volattn.datasets.case import LESION
 from volattn.datasets.open import open_dataset
+from volattn.datasets.phantom import make_phantom
 from volattn.evaluation.folders import score_folder
 from volattn.evaluation.summary import summarise
 from volattn.io.atomic import write_json, write_text
@@ -51,6 +53,10 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes the recipe")
     parser.add_argument("-o", "--out", type=Path, default=Path("docs/results/fit"))
     options = parser.parse_args()
+    if not (make_phantom(options.seed, 0, options.size).labels == LESION).any():
+        parser.error(
+            f"the phantom of seed {options.seed} at {options.size} px has no lesion to learn; give another"
+        )
     settings = {key: getattr(options, key) for key in ("model", "steps", "seed", "size", "set")}
     work = options.work
     log = StageLog.claim(work / "fit.json", "fit of one phantom", settings)
