@@ -15,7 +15,8 @@ from volattn.models.comparators.crf import refine
 from volattn.models.comparators.dense_unet import DenseUNet, DenseUNet3D
 from volattn.models.comparators.plain_unet import PlainUNet
 from volattn.models.comparators.residual_unet import ResidualUNet
-from volattn.models.config import CrfConfig, HybridConfig, ModelConfig
+from volattn.models.config import ModelConfig
+from volattn.models.segmentation_config import CrfConfig, HybridConfig
 
 CLASSES = ("liver", "lesion")
 

@@ -16,6 +16,7 @@ from volattn.models.architectures import (
     Window,
     find_architecture,
 )
+from volattn.models.segmentation_config import SegmentationConfig
 
 Attention = Literal["none", "channel", "spatial", "both"]
 Location = Literal["rpn", "rcnn"]
@@ -244,74 +245,6 @@ class DenseConfig(Config):
     score: float = 0.05
     nms_iou: float = 0.5
     detections: int = 100
-
-
-class CrfConfig(Config):
-    """A dense conditional random field that refines a slice's probabilities (Christ et al.).
-
-    Attributes:
-        iterations: Of mean field.
-        radius: Of the window around a pixel, input pixels.
-        position_weight: Of the kernel on position alone.
-        position_std: Its standard deviation, input pixels.
-        image_weight: Of the kernel on position and image.
-        image_position_std: Its standard deviation, input pixels.
-        image_std: Its standard deviation in the image, as a share of the window of HU (0.04 is 20 HU of 500).
-    """
-
-    iterations: int = Field(10, ge=1)
-    radius: int = Field(5, ge=1)
-    position_weight: float = Field(3.0, ge=0)
-    position_std: float = Field(1.5, gt=0)
-    image_weight: float = Field(10.0, ge=0)
-    image_position_std: float = Field(9.0, gt=0)
-    image_std: float = Field(0.04, gt=0)
-
-
-class HybridConfig(Config):
-    """The two networks of H-DenseUNet, at 167 and 65 layers as published.
-
-    Attributes:
-        stem: Channels behind the first convolution of both.
-        growth: Channels that a layer adds, in the 2D and in the 3D network.
-        blocks: Layers of the 2D network's dense blocks.
-        volume_blocks: Layers of the 3D network's.
-        last: Channels of both networks' last maps, which are added.
-        dropout: Share of the last maps that are left out in training.
-    """
-
-    stem: int = Field(96, ge=8, multiple_of=8)
-    growth: tuple[int, int] = (48, 32)
-    blocks: tuple[int, int, int, int] = (6, 12, 36, 24)
-    volume_blocks: tuple[int, int, int, int] = (3, 4, 12, 8)
-    last: int = Field(64, ge=4)
-    dropout: float = Field(0.3, ge=0, lt=1)
-
-
-class SegmentationConfig(Config):
-    """How a segmenter learns, and what it makes of its probabilities.
-
-    Attributes:
-        losses: Terms of the loss, weighed one each: "cross_entropy", and "dice", one minus the soft Dice of each class
-            in each target.
-        class_weights: Of the background, then of each class, in the cross-entropy; null weighs all alike.
-        objects: Kept per slice and class, the largest ones.
-        width: Channels at full resolution, doubled at each coarser level.
-        dropout: Share of the maps that are left out at the two coarsest levels in training.
-        crf: Refines the probabilities in prediction; null leaves them.
-        hybrid: The networks of H-DenseUNet.
-        step: From one window of a 3D network to the next in prediction, as a share of the window; rounded down to a
-            multiple of 3 slices, at least 3.
-    """
-
-    losses: tuple[Literal["cross_entropy", "dice"], ...] = Field(("cross_entropy", "dice"), min_length=1)
-    class_weights: tuple[float, ...] | None = None
-    objects: int = Field(100, ge=1)
-    width: int = Field(64, ge=4)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    crf: CrfConfig | None = None
-    hybrid: HybridConfig = HybridConfig()
-    step: float = Field(0.5, gt=0, le=1)
 
 
 class ModelConfig(Config):

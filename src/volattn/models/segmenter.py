@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from volattn.models.bag_backbone import BagBackbone
-from volattn.models.config import ModelConfig, SegmentationConfig
+from volattn.models.config import ModelConfig
 from volattn.models.instances import dense_labels, find_objects, nested_probabilities
 from volattn.models.precision import full
 from volattn.models.pyramid import Attended
+from volattn.models.segmentation_config import SegmentationConfig
 
 
 class BagSegmenter(BagBackbone):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from volattn.models.config import CrfConfig
+from volattn.models.segmentation_config import CrfConfig
 
 
 @torch.no_grad()

@@ -16,8 +16,9 @@ from torchvision.models import DenseNet
 
 from volattn.models.architectures import BLOCK_SLICES
 from volattn.models.block import BlockSegmenter, cropped_to, padded_to
-from volattn.models.config import HybridConfig, ModelConfig
+from volattn.models.config import ModelConfig
 from volattn.models.norms import batch_to_group_norm, group_norm
+from volattn.models.segmentation_config import HybridConfig
 
 _BOTTLENECK = 4
 _GRID = 32
