@@ -31,6 +31,8 @@ def test_settings_reach_nested_keys_and_keep_their_types() -> None:
         ("atention.kind=both", r"unknown key 'atention'; did you mean attention\?"),
         ("bag.size=3", r"unknown key 'size'"),
         ("bag", r"write it as key=value"),
+        ("bag=[", r"--set bag=\[: the value is not valid yaml"),
+        ("bag=2001-99-99", r"the value is not valid yaml"),
         ("bag=four", r"bag: .*\(found 'four'\)"),
         ("attention.kind=triple", r"attention.kind: "),
     ],
@@ -55,6 +57,8 @@ def test_a_wrong_file_is_named(tmp_path: Path) -> None:
         ("attention: {kinds: both}\n", r"unknown key 'attention.kinds'; did you mean kind\?"),
         ("- 1\n", r"config.yaml: expected a mapping"),
         ("a: [\n", r"config.yaml: is not valid yaml"),
+        ("a: " + 5000 * "[", r"config.yaml: is not valid yaml"),
+        ("a: 2001-99-99\n", r"config.yaml: is not valid yaml"),
     ):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):

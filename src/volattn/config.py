@@ -11,6 +11,9 @@ from typing import Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+_UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
+"""What YAML and JSON raise: errors of their own, ValueError for dates that are none, RecursionError for deep nesting."""
+
 
 class Config(BaseModel):
     """A frozen set of values that rejects unknown keys.
@@ -61,7 +64,7 @@ class Config(BaseModel):
         Raises:
             ValueError: A setting has no `=`, an unknown key (near names are offered) or a value that does not fit.
         """
-        given = [_key_and_value(setting) for setting in settings]
+        given = [parse_setting(setting) for setting in settings]
         values = self.settable(dict(given))
         for setting, (key, value) in zip(settings, given, strict=True):
             *parents, last = key.split(".")
@@ -94,7 +97,7 @@ def read_values(path: Path | str) -> Any:
         raise ValueError(f"{path}: cannot be read ({error})") from None
     try:
         return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
+    except _UNREADABLE as error:
         raise ValueError(f"{path}: is not valid {path.suffix[1:]} ({error})") from None
 
 
@@ -114,11 +117,24 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     return result
 
 
-def _key_and_value(setting: str) -> tuple[str, Any]:
+def parse_setting(setting: str, form: str = "key=value") -> tuple[str, Any]:
+    """Key and value of `--set KEY=VALUE`, the value as YAML.
+
+    Args:
+        setting: What the user typed.
+        form: How it should look.
+
+    Raises:
+        ValueError: There is no "=", or the value is not YAML.
+    """
     key, separator, text = setting.partition("=")
     if not separator:
-        raise ValueError(f"--set {setting}: write it as key=value")
-    return key.strip(), yaml.safe_load(text)
+        raise ValueError(f"--set {setting}: write it as {form}")
+    try:
+        return key.strip(), yaml.safe_load(text)
+    except _UNREADABLE as error:
+        problem = " ".join(str(getattr(error, "problem", error)).split())
+        raise ValueError(f"--set {setting[:80]}: the value is not valid yaml ({problem})") from None
 
 
 def _child(place: Any, name: str, setting: str) -> Any:

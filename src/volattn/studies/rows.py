@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
-from volattn.config import Config
+from volattn.config import Config, parse_setting
 from volattn.models.architectures import find_architecture
 from volattn.studies.definition import Row, Study
 from volattn.training.recipe import Recipe, load_recipe
@@ -173,11 +171,8 @@ def _sorted_settings(
     common: dict[str, Any] = {}
     keys = [row.key for row in study.runnable]
     for setting in settings:
-        where, separator, text = setting.partition("=")
-        if not separator:
-            raise ValueError(f"--set {setting}: write it as KEY=VALUE, or ROW:KEY=VALUE")
+        where, value = parse_setting(setting, "KEY=VALUE, or ROW:KEY=VALUE")
         row, colon, key = (part.strip() for part in where.partition(":"))
-        value = yaml.safe_load(text)
         if not colon:
             common[row] = value
         elif row in keys:
