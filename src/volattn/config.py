@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 _UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
-"""What YAML and JSON raise: errors of their own, ValueError for dates that are none, RecursionError for deep nesting."""
+"""What YAML and JSON raise: their own errors, ValueError for dates that are none, RecursionError for deep nesting."""
 
 
 class Config(BaseModel):

@@ -199,8 +199,9 @@ def test_unusable_descriptions(
     assert str(caught.value).startswith(str(root))
 
 
-def test_broken_json(tmp_path: Path) -> None:
-    (tmp_path / "dataset.json").write_text("{")
+@pytest.mark.parametrize("text", ["{", 200_000 * "["])
+def test_broken_json(tmp_path: Path, text: str) -> None:
+    (tmp_path / "dataset.json").write_text(text)
     with pytest.raises(ValueError, match="not valid JSON"):
         open_dataset(tmp_path)
 

@@ -20,7 +20,7 @@ def read_description(path: Path) -> dict[str, Any]:
         description = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot be read ({error})") from None
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: is not valid JSON ({error}); correct it") from None
     labels = description.get("labels") if isinstance(description, dict) else None
     if not (isinstance(labels, dict) and labels):

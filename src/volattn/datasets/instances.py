@@ -228,7 +228,7 @@ def _check_shape(path: Path, shape: Any, geometry: Geometry) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ValueError(f"{path}: is no JSON ({error}); write it again") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds no object; write it again")

@@ -54,7 +54,7 @@ def read_scores(path: Path | str) -> dict[str, Any]:
         raise ValueError(f"{path}: is not a file; give the scores.json of an evaluation")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: is no JSON ({error}); give the scores.json of an evaluation") from None
     cases = content.get("cases") if isinstance(content, dict) else None
     if not isinstance(cases, list) or not all(isinstance(case, dict) and "name" in case for case in cases):

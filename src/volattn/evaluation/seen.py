@@ -24,7 +24,7 @@ def trained_on(prediction: Path) -> bool:
         seen = json.loads(path.read_text(encoding="utf-8")).get("seen_in_training")
         # Where cases are numbered, the same name on another file says nothing.
         return seen is not None and seen["split"] == "training" and seen["known_by"] != "name, not content"
-    except (ValueError, AttributeError, TypeError, KeyError):
+    except (ValueError, AttributeError, TypeError, KeyError, RecursionError):
         raise ValueError(
             f"{path}: is not what `volattn predict` writes beside {prediction.name}; move it elsewhere"
         ) from None

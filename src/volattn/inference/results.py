@@ -330,7 +330,7 @@ def _finished(files: Files, fingerprint: str) -> dict[str, Any] | None:
         return None
     try:
         content = json.loads(files.json.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(content, dict) or content.get("fingerprint") != fingerprint:
         return None
