@@ -47,7 +47,7 @@ def main() -> int:
     )
     parser.add_argument("work", type=Path, help="folder for phantom, store, run and prediction; one a model")
     parser.add_argument("--model", choices=RECIPES, required=True)
-    parser.add_argument("--steps", type=int, default=600, help="of training (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=800, help="of training (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=5, help="the phantom's (default: %(default)s)")
     parser.add_argument("--size", type=int, default=256, help="pixels of its side (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes the recipe")

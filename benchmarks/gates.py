@@ -2,7 +2,8 @@
 
 For a few phantoms, the slices through the largest lesion, the largest distractor and the gallbladder: the spatial gate
 of every level over the slice, what of the bag spoke, and how the channel gates are spread. Over all of these slices,
-the mean spatial gate on lesions, distractors, gallbladder, liver and elsewhere; gates start at sigmoid(3) = 0.953.
+the mean spatial gate on lesions, distractors, gallbladder, liver and elsewhere (gates start at sigmoid(3) = 0.953),
+and how much of what the gates read of the bag is above 0, that is, not switched off by a relu.
 
     python benchmarks/gates.py RUN --cases 4 --seed 1001 -o out
 """
@@ -49,6 +50,7 @@ class Look:
         gates: Spatial gates by level, (h, w) each on the slice's pixels.
         channel_gates: By level, (C,).
         entropies: Of the weights over the bag, by "kind.level", 1 uniform, 0 one-hot.
+        alive: Share of the bag's embedded values above 0, by "kind.level": where it is 0, a rectifier hands nothing on.
     """
 
     title: str
@@ -57,6 +59,7 @@ class Look:
     gates: dict[str, NDArray[np.float32]]
     channel_gates: dict[str, NDArray[np.float32]]
     entropies: dict[str, float]
+    alive: dict[str, float]
 
 
 @contextmanager
@@ -69,6 +72,7 @@ def recorded(model: torch.nn.Module) -> Iterator[dict[str, torch.Tensor]]:
             gate, weights = outputs
             found[f"{kind}.{level}"] = gate[-1].detach().float().cpu()
             found[f"weights.{kind}.{level}"] = weights[-1].detach().float().cpu()
+            found[f"alive.{kind}.{level}"] = (inputs[1][-1] > 0).float().mean().cpu()
 
         return hook
 
@@ -161,6 +165,11 @@ def look(predictor: Predictor, phantom: Phantom, z: int, title: str) -> Look:
             for key, weights in found.items()
             if key.startswith("weights.")
         },
+        {
+            key.removeprefix("alive."): float(share)
+            for key, share in found.items()
+            if key.startswith("alive.")
+        },
     )
 
 
@@ -189,12 +198,14 @@ def numbers(looks: list[Look]) -> dict[str, Any]:
         for level in first.channel_gates
     }
     entropies = {key: float(np.mean([one.entropies[key] for one in looks])) for key in first.entropies}
+    alive = {key: float(np.mean([one.alive[key] for one in looks])) for key in first.alive}
     return {
         "slices": len(looks),
         "start": START,
         "spatial": spatial,
         "channel": channel,
         "bag_entropy": entropies,
+        "share_above_0": alive,
     }
 
 

@@ -56,23 +56,25 @@ class Asked:
     score: float
 
 
+def best_slices(phantom: Phantom, reader: SliceReader) -> dict[int, int]:
+    """The prepared slice that shows most of each finding, by its number; without those that no such slice shows."""
+    drawn = (phantom.numbers[reader.nearest(z)] for z in range(reader.depth))
+    pixels = np.stack([np.bincount(one.ravel(), minlength=len(phantom.findings) + 1)[1:] for one in drawn])
+    return {number: int(column.argmax()) for number, column in enumerate(pixels.T) if column.any()}
+
+
 def ask(predictor: Predictor, phantom: Phantom, case: int) -> list[Asked]:
     """What a model says of each finding that a prepared slice shows."""
     volume = Volume(phantom.image, Geometry.aligned(phantom.image.shape, phantom.spacing), f"phantom {case}")
     reader = SliceReader(volume, predictor.folder.plan)
-    sources = [reader.nearest(z) for z in range(reader.depth)]
-    pixels = np.stack(
-        [np.bincount(phantom.numbers[z].ravel(), minlength=len(phantom.findings) + 1)[1:] for z in sources]
-    )
-    best = pixels.argmax(axis=0)
-    shown = [number for number in range(len(best)) if pixels[best[number], number] > 0]
+    best = best_slices(phantom, reader)
     classes = len(predictor.folder.classes)
     found = []
-    for z, detections in predictor.detect(reader, sorted({int(best[number]) for number in shown})):
+    for z, detections in predictor.detect(reader, sorted(set(best.values()))):
         lesion = score_maps(detections, phantom.image.shape[1:], predictor.folder.plan.size, classes)[-1]
-        for number in shown:
-            if best[number] == z:
-                own = phantom.numbers[sources[z]] == number + 1
+        for number, place in best.items():
+            if place == z:
+                own = phantom.numbers[reader.nearest(z)] == number + 1
                 finding = phantom.findings[number]
                 found.append(Asked(case, finding.kind, finding.diameter, float(lesion[own].mean())))
     return found

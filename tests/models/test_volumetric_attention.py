@@ -41,8 +41,14 @@ def softmax(x: np.ndarray) -> np.ndarray:
     return e / e.sum()
 
 
-def written_out(va: VolumetricAttention, target: np.ndarray, context: np.ndarray, scale: str) -> np.ndarray:
+def written_out(
+    va: VolumetricAttention, target: np.ndarray, context: np.ndarray, scale: str, slope: float = 0.0
+) -> np.ndarray:
     """Eqs. 2 and 3 for one target (C, H, W) and its bag (N, C, H, W), with no tensor library."""
+
+    def rectify(x: np.ndarray) -> np.ndarray:
+        return np.where(x > 0, x, slope * x)
+
     weight = {name: tensor.detach().numpy() for name, tensor in va.named_parameters()}
     if va.channel is not None:
         w1, w2 = weight["channel.reduce.weight"], weight["channel.expand.weight"]
@@ -52,7 +58,7 @@ def written_out(va: VolumetricAttention, target: np.ndarray, context: np.ndarray
 
         bag = np.stack([g(x) for x in context])
         value = softmax(bag @ g(target)) @ bag
-        gate = sigmoid(weight["channel.gate.weight"] @ np.maximum(value, 0) + weight["channel.gate.bias"])
+        gate = sigmoid(weight["channel.gate.weight"] @ rectify(value) + weight["channel.gate.bias"])
         target = target * gate[:, None, None]
     if va.spatial is not None:
         kernel = weight["spatial.embed.weight"][0]
@@ -64,7 +70,7 @@ def written_out(va: VolumetricAttention, target: np.ndarray, context: np.ndarray
         maps = np.stack([e(x) for x in context])
         factor = {"none": 1.0, "sqrt": maps[0].size ** -0.5, "mean": 1 / maps[0].size}[scale]
         attention = softmax((maps * e(target)).sum(axis=(1, 2)) * factor)
-        value = np.maximum(np.tensordot(attention, maps, axes=1), 0)
+        value = rectify(np.tensordot(attention, maps, axes=1))
         gate = (
             correlate(value, weight["spatial.gate.weight"][0, 0], mode="constant")
             + weight["spatial.gate.bias"][0]
@@ -75,12 +81,16 @@ def written_out(va: VolumetricAttention, target: np.ndarray, context: np.ndarray
 
 @pytest.mark.parametrize("scale", ["none", "sqrt", "mean"])
 @pytest.mark.parametrize(("channel", "spatial"), [(True, True), (True, False), (False, True)])
-@pytest.mark.parametrize("gate_kernel", [1, 7])
-def test_equals_the_equations(scale: str, channel: bool, spatial: bool, gate_kernel: int) -> None:
-    va = module(channel=channel, spatial=spatial, scale=scale, gate_kernel=gate_kernel)
+@pytest.mark.parametrize(
+    ("gate_kernel", "rectifier", "slope"), [(1, "relu", 0.0), (7, "relu", 0.0), (1, "leaky", 0.1)]
+)
+def test_equals_the_equations(
+    scale: str, channel: bool, spatial: bool, gate_kernel: int, rectifier: str, slope: float
+) -> None:
+    va = module(channel=channel, spatial=spatial, scale=scale, gate_kernel=gate_kernel, rectifier=rectifier)
     target, context = torch.randn(2, 12, 9, 10).double(), torch.randn(2, 5, 12, 9, 10).double()
     expected = np.stack(
-        [written_out(va, t, c, scale) for t, c in zip(target.numpy(), context.numpy(), strict=True)]
+        [written_out(va, t, c, scale, slope) for t, c in zip(target.numpy(), context.numpy(), strict=True)]
     )
     np.testing.assert_allclose(va(target, context).detach().numpy(), expected, rtol=1e-10, atol=1e-12)
 
@@ -134,12 +144,27 @@ def test_every_parameter_moves_within_ten_steps() -> None:
         assert not torch.equal(parameter, before[name]), name
 
 
+@pytest.mark.parametrize(("rectifier", "learns"), [("relu", False), ("leaky", True)])
+def test_an_embedding_that_is_negative_everywhere_learns_with_a_leak_only(
+    rectifier: str, learns: bool
+) -> None:
+    va = module(channel=False, rectifier=rectifier)
+    assert va.spatial is not None
+    with torch.no_grad():
+        va.spatial.embed.weight.copy_(-va.spatial.embed.weight.abs())
+    target, context = torch.rand(1, 12, 6, 6).double(), torch.rand(1, 5, 12, 6, 6).double()
+    va(target, context).square().sum().backward()
+    assert va.spatial.embed.weight.grad is not None
+    assert bool(va.spatial.embed.weight.grad.any()) is learns
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"kernel_size": 4}, "kernel_size must be odd"),
         ({"gate_kernel": 0}, "gate_kernel must be odd"),
         ({"scale": "half"}, "scale must be"),
+        ({"rectifier": "elu"}, "rectifier must be"),
         ({"reduction": 0}, "must be positive"),
     ],
 )

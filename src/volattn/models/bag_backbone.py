@@ -26,6 +26,7 @@ def build_attention(config: AttentionConfig, channels: int) -> VolumetricAttenti
         spatial=config.kind in ("spatial", "both"),
         scale=config.scale,
         gate_kernel=config.gate_kernel,
+        rectifier=config.rectifier,
     )
 
 

@@ -21,6 +21,7 @@ from volattn.models.segmentation_config import SegmentationConfig
 Attention = Literal["none", "channel", "spatial", "both"]
 Location = Literal["rpn", "rcnn"]
 Scale = Literal["none", "sqrt", "mean"]
+Rectifier = Literal["relu", "leaky"]
 ContextGrad = Literal["full", "checkpoint", "none"]
 Norm = Literal["group", "frozen", "none"]
 
@@ -35,6 +36,7 @@ class AttentionConfig(Config):
         kernel_size: Odd side of the spatial embedding's convolution (eq. 3), in feature pixels.
         gate_kernel: Odd side of the convolution that makes the spatial gate; 1 is the counterpart of the channel gate.
         scale: Factor on the spatial dot products: 1, 1/sqrt(HW) or 1/HW.
+        rectifier: In front of the gates: "relu" (the paper's letter), or "leaky", which no training can switch off.
         shared: Whether all pyramid levels share one module.
         context_grad: Whether the context is trained through: "full"; "checkpoint" (recomputed in the backward pass,
             for memory); "none" (the context is a constant).
@@ -46,6 +48,7 @@ class AttentionConfig(Config):
     kernel_size: int = Field(7, ge=1)
     gate_kernel: int = Field(1, ge=1)
     scale: Scale = "mean"
+    rectifier: Rectifier = "relu"
     shared: bool = False
     context_grad: ContextGrad = "full"
 

@@ -56,7 +56,7 @@ class SegmentationConfig(Config):
 
     Attributes:
         losses: Terms of the loss, weighed one each: "cross_entropy", and "dice", one minus the soft Dice of each class
-            in each target.
+            in each target that shows it.
         class_weights: Of the background, then of each class, in the cross-entropy; null weighs all alike.
         objects: Kept per slice and class, the largest ones.
         width: Channels at full resolution, doubled at each coarser level.

@@ -119,13 +119,15 @@ def _cross_entropy(config: SegmentationConfig, logits: Tensor, labels: Tensor) -
 
 
 def _dice(config: SegmentationConfig, logits: Tensor, labels: Tensor) -> Tensor:
-    """1 - (2 sum p y + 1) / (sum p + sum y + 1), the mean over the nested classes and the targets.
+    """1 - (2 sum p y + 1) / (sum p + sum y + 1) of the nested classes that a target shows, else 0; mean of all.
 
-    The 1, a pixel, makes nothing found where there is nothing a loss of 0.
+    Of a class that is not there the cross-entropy speaks. Overlap would be at its worst with any probability at all,
+    and most slices show no lesion: it would teach a network to find none anywhere.
     """
     found = nested_probabilities(logits)
     classes = torch.arange(1, found.shape[1] + 1, device=labels.device)
     reference = (labels[:, None] >= classes[:, None, None]).to(found.dtype)
     common = (found * reference).sum(dim=(-2, -1))
-    both = found.sum(dim=(-2, -1)) + reference.sum(dim=(-2, -1))
-    return (1 - (2 * common + 1) / (both + 1)).mean()
+    shown = reference.sum(dim=(-2, -1))
+    both = found.sum(dim=(-2, -1)) + shown
+    return ((1 - (2 * common + 1) / (both + 1)) * (shown > 0)).mean()

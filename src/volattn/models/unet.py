@@ -55,8 +55,9 @@ class UNet(BagSegmenter):
         encoder = ResNetEncoder(config.backbone, config.slices)
         super().__init__(config, encoder, encoder.channels, classes)
         decoders = load_extra(config.name, "segmentation_models_pytorch.decoders.unet.decoder")
-        # At width 64 and four stages the library's own: 256, 128, 64, 32, 16.
-        finest = max(8, config.backbone.width // 4)
+        # At width 64 and four stages the library's own: 256, 128, 64, 32, 16. Narrower networks keep the last: on 8
+        # channels a decoder hardly learns what is faint.
+        finest = max(16, config.backbone.width // 4)
         widths = [finest * 2**level for level in reversed(range(len(encoder.channels)))]
         self.decoder: nn.Module = decoders.UnetDecoder(
             (config.slices, *encoder.channels.values()), widths, n_blocks=len(widths)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -12,6 +13,14 @@ from torch import Tensor, nn
 
 GATE_BIAS = 3.0
 """Gates start at sigmoid(3) = 0.95, so that a pretrained network is hardly scaled at first."""
+
+Rectifier = Literal["relu", "leaky"]
+"""What a gate reads of its bag: relu, or x where x > 0 and x / 10 elsewhere."""
+
+_RECTIFIERS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "leaky": partial(F.leaky_relu, negative_slope=0.1),
+}
 
 
 class Descriptors(NamedTuple):
@@ -43,8 +52,9 @@ class Refined(NamedTuple):
 class ChannelAttention(nn.Module):
     """Volumetric channel attention (section 2.2, eq. 2)."""
 
-    def __init__(self, channels: int, reduction: int) -> None:
+    def __init__(self, channels: int, reduction: int, rectifier: Rectifier) -> None:
         super().__init__()
+        self.rectify = _RECTIFIERS[rectifier]
         reduced = max(1, channels // reduction)
         self.reduce = nn.Linear(channels, reduced, bias=False)
         self.expand = nn.Linear(reduced, channels, bias=False)
@@ -64,14 +74,17 @@ class ChannelAttention(nn.Module):
         """The gate S_c (M, C, 1, 1) and the weights (M, N), from g of the target (M, C) and of its bag (M, N, C)."""
         weights = torch.einsum("mc,mnc->mn", target, bag).softmax(dim=-1)
         value = torch.einsum("mn,mnc->mc", weights, bag)
-        return torch.sigmoid(self.gate(F.relu(value)))[:, :, None, None], weights
+        return torch.sigmoid(self.gate(self.rectify(value)))[:, :, None, None], weights
 
 
 class SpatialAttention(nn.Module):
     """Volumetric spatial attention (section 2.3, eq. 3)."""
 
-    def __init__(self, kernel_size: int, gate_kernel: int, scale: Literal["none", "sqrt", "mean"]) -> None:
+    def __init__(
+        self, kernel_size: int, gate_kernel: int, scale: Literal["none", "sqrt", "mean"], rectifier: Rectifier
+    ) -> None:
         super().__init__()
+        self.rectify = _RECTIFIERS[rectifier]
         self.scale = scale
         self.embed = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
         self.gate = nn.Conv2d(1, 1, gate_kernel, padding=gate_kernel // 2)
@@ -90,7 +103,7 @@ class SpatialAttention(nn.Module):
         factor = {"none": 1.0, "sqrt": 1.0 / math.sqrt(positions), "mean": 1.0 / positions}[self.scale]
         weights = (torch.einsum("mhw,mnhw->mn", target, bag) * factor).softmax(dim=-1)
         value = torch.einsum("mn,mnhw->mhw", weights, bag)
-        return torch.sigmoid(self.gate(F.relu(value)[:, None])), weights
+        return torch.sigmoid(self.gate(self.rectify(value)[:, None])), weights
 
 
 class VolumetricAttention(nn.Module):
@@ -108,9 +121,10 @@ class VolumetricAttention(nn.Module):
         spatial: Whether there is spatial attention.
         scale: Factor on the spatial dot products: "none" (the paper's letter), "sqrt" (1/sqrt(HW)) or "mean" (1/HW).
         gate_kernel: Odd side of the convolution that makes the spatial gate.
+        rectifier: In front of both gates: "relu" (the paper's letter), or "leaky", which no training can switch off.
 
     Raises:
-        ValueError: A size is not positive, a kernel is even, or the scale is unknown.
+        ValueError: A size is not positive, a kernel is even, or scale or rectifier is unknown.
     """
 
     def __init__(
@@ -123,6 +137,7 @@ class VolumetricAttention(nn.Module):
         spatial: bool = True,
         scale: Literal["none", "sqrt", "mean"] = "mean",
         gate_kernel: int = 1,
+        rectifier: Rectifier = "relu",
     ) -> None:
         super().__init__()
         if channels < 1 or reduction < 1:
@@ -132,8 +147,10 @@ class VolumetricAttention(nn.Module):
                 raise ValueError(f"{name} must be odd and positive, found {size}")
         if scale not in ("none", "sqrt", "mean"):
             raise ValueError(f"scale must be none, sqrt or mean, found {scale!r}")
-        self.channel = ChannelAttention(channels, reduction) if channel else None
-        self.spatial = SpatialAttention(kernel_size, gate_kernel, scale) if spatial else None
+        if rectifier not in _RECTIFIERS:
+            raise ValueError(f"rectifier must be relu or leaky, found {rectifier!r}")
+        self.channel = ChannelAttention(channels, reduction, rectifier) if channel else None
+        self.spatial = SpatialAttention(kernel_size, gate_kernel, scale, rectifier) if spatial else None
 
     def forward(self, target: Tensor, context: Tensor) -> Tensor:
         """Attends over exactly the images given.
@@ -209,4 +226,4 @@ def entropy(weights: Tensor) -> Tensor:
     return torch.special.entr(weights).sum(dim=-1) / math.log(images)
 
 
-__all__: Sequence[str] = ("Descriptors", "Refined", "VolumetricAttention", "entropy")
+__all__: Sequence[str] = ("Descriptors", "Rectifier", "Refined", "VolumetricAttention", "entropy")
