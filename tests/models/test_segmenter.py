@@ -79,7 +79,7 @@ def test_losses_are_by_name_and_near_zero_for_what_is_right() -> None:
     wrong = segmentation_losses(SegmentationConfig(losses=("dice",)), -right, labels)
     assert list(wrong) == ["loss_dice"]
     shown = np.mean([[bool((one >= label).any()) for label in (1, 2)] for one in labels])
-    assert 0.9 * shown < wrong["loss_dice"] <= shown
+    assert 0.8 * shown < wrong["loss_dice"] <= shown
     weighed = SegmentationConfig(losses=("cross_entropy",), class_weights=(0.0, 0.0, 2.0))
     even = segmentation_losses(weighed, torch.zeros_like(right), labels)["loss_cross_entropy"]
     assert even == pytest.approx(2 * np.log(3) * (labels == 2).double().mean().item())
