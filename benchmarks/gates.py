@@ -146,7 +146,9 @@ def look(predictor: Predictor, phantom: Phantom, z: int, title: str) -> Look:
     for key, gate in found.items():
         if key.startswith("spatial."):
             h, w = gate.shape[-2:]
-            part = gate.reshape(1, 1, h, w)[..., : max(round(h * rows), 1), : max(round(w * columns), 1)]
+            part = gate.reshape(1, -1, h, w).mean(1, keepdim=True)[
+                ..., : max(round(h * rows), 1), : max(round(w * columns), 1)
+            ]
             gates[key.partition(".")[2]] = torch.nn.functional.interpolate(part, shape, mode="nearest")[
                 0, 0
             ].numpy()

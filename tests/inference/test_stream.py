@@ -93,6 +93,7 @@ def test_order_is_three_passes_the_second_from_the_end() -> None:
     [
         (5, 14, 1, {}),
         (5, 13, 3, {"scale": "none", "gate_kernel": 7}),
+        (3, 10, 2, {"maps": 4, "rectifier": "leaky"}),
         (9, 11, 2, {"kind": "spatial"}),
         (3, 2, 1, {"kind": "channel", "shared": True}),
         (5, 9, 1, {"location": "rcnn"}),

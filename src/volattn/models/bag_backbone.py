@@ -27,6 +27,7 @@ def build_attention(config: AttentionConfig, channels: int) -> VolumetricAttenti
         scale=config.scale,
         gate_kernel=config.gate_kernel,
         rectifier=config.rectifier,
+        maps=config.maps,
     )
 
 
@@ -49,7 +50,7 @@ class PyramidAttention(nn.Module):
         return cast(VolumetricAttention, self.levels["all" if self.shared else level])
 
     def describe(self, pyramid: Pyramid) -> dict[str, Tensor]:
-        """The descriptors of every level, flat: "channel.LEVEL" (B, C) and "spatial.LEVEL" (B, h, w)."""
+        """The descriptors of every level, flat: "channel.LEVEL" (B, C) and "spatial.LEVEL" (B, K, h, w)."""
         found: dict[str, Tensor] = {}
         for level, features in pyramid.items():
             for kind, tensor in self._at(level).describe(features)._asdict().items():

@@ -37,6 +37,8 @@ class AttentionConfig(Config):
         gate_kernel: Odd side of the convolution that makes the spatial gate; 1 is the counterpart of the channel gate.
         scale: Factor on the spatial dot products: 1, 1/sqrt(HW) or 1/HW.
         rectifier: In front of the gates: "relu" (the paper's letter), or "leaky", which no training can switch off.
+        maps: What an image of the bag says of a place: 0 is eq. 3, one number from maximum and mean over the channels,
+            and one gate for all channels; K > 0 is K numbers from all channels, and a gate for each channel.
         shared: Whether all pyramid levels share one module.
         context_grad: Whether the context is trained through: "full"; "checkpoint" (recomputed in the backward pass,
             for memory); "none" (the context is a constant).
@@ -49,6 +51,7 @@ class AttentionConfig(Config):
     gate_kernel: int = Field(1, ge=1)
     scale: Scale = "mean"
     rectifier: Rectifier = "relu"
+    maps: int = Field(0, ge=0)
     shared: bool = False
     context_grad: ContextGrad = "full"
 
