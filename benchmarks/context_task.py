@@ -325,7 +325,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=lambda text: [int(one) for one in text.split(",")], default=[0])
     parser.add_argument("--steps", type=int, default=800, help="of training (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=32, help="findings (default: %(default)s)")
-    parser.add_argument("--rate", type=float, default=2e-3, help="learning rate (default: %(default)s)")
+    parser.add_argument("--rate", type=float, default=5e-4, help="learning rate (default: %(default)s)")
     parser.add_argument(
         "--window",
         type=float,

@@ -136,7 +136,9 @@ def test_a_detector_of_boxes_gives_its_backbone_to_others(name: str, tmp_path: P
     assert {key.split(".")[0] for key in loaded.copied} >= {"backbone", "attention"}
 
 
-@pytest.mark.parametrize("name", ["fcos", "three_dce", "rfcn"])
+@pytest.mark.parametrize(
+    "name", ["fcos", "three_dce", "rfcn", "va_unet", "unet_3d", "h_dense_unet", "cascade"]
+)
 def test_a_run_of_the_same_make_gives_everything(name: str, tmp_path: Path) -> None:
     earlier = made(small_config(name=name), dtype=torch.float32)
     save_file(earlier.state_dict(), tmp_path / "model.safetensors")
@@ -156,6 +158,18 @@ def test_a_run_of_other_classes_gives_backbone_pyramid_and_rpn(kind: str, tmp_pa
         prefixes = {"backbone", "rpn", *(["attention"] if attention and kind == "both" else [])}
         assert {key.split(".")[0] for key in loaded.copied} == prefixes
         assert {key.split(".")[0] for key in loaded.new} == {"roi_heads", "attention"} - prefixes
+
+
+@pytest.mark.parametrize("name", ["unet_2d", "va_unet", "unet_3d"])
+def test_a_u_nets_run_of_other_classes_gives_all_but_its_last_layer(name: str, tmp_path: Path) -> None:
+    earlier = build_model(small_config(name=name), ("lesion",))
+    save_file(earlier.state_dict(), tmp_path / "model.safetensors")
+    model = build_model(small_config(name=name), CLASSES)
+    loaded = load_weights(model, tmp_path, attention=True)
+    theirs = earlier.state_dict()
+    other = {key for key, tensor in model.state_dict().items() if tensor.shape != theirs[key].shape}
+    assert other
+    assert set(loaded.new) == other
 
 
 def test_a_run_of_the_same_network_gives_everything(tmp_path: Path) -> None:

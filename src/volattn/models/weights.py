@@ -26,7 +26,7 @@ from volattn.models.config import ModelConfig
 
 _IMAGENET_EPS = 1e-5
 _COCO_EPS = 0.0
-_HEADS = r"(roi_heads|detector|position_maps)\."
+_HEADS = r"(roi_heads|detector|position_maps|head|network\.output_block)\."
 _PREDICTORS = r"(roi_heads\.(box_predictor|mask_predictor)|detector\.head\.classification_head\.cls_logits)\."
 _ATTENTION = r"(attention\.|roi_heads\.\w+_roi_pool\.attention\.)"
 _FIRST = ("backbone.body.conv1.weight", "backbone.body.features.0.weight")
@@ -181,7 +181,7 @@ def _current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key, tensor in state.items():
         for pattern, replacement in rules:
             key = re.sub(pattern, replacement, key)
-        key = re.sub(r"^head\.", "detector.head.", key)
+        key = re.sub(r"^head\.(?=classification_head|regression_head)", "detector.head.", key)
         tower = re.match(r"^(detector\.head\.\w+\.conv)\.(\d+)\.(weight|bias)$", key)
         if tower and not mixed:
             key = f"{tower[1]}.{int(tower[2]) // 2}.0.{tower[3]}"
