@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Literal
 
@@ -19,7 +20,7 @@ INK = "#1c2530"
 DPI = 120
 WIDTH = 7.6  # inches
 FONT, SMALL = 10.5, 9.5
-_LONGEST_NAME = 34
+_LONGEST_NAME = 34  # characters of a line
 
 
 def new_figure(height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
@@ -111,9 +112,9 @@ def rows_height(rows: int) -> float:
     return 1.2 + 0.24 * max(rows, 2)
 
 
-def name_rows(axes: Axes, names: Sequence[str]) -> None:
-    """Names rows from top to bottom; long names lose their middle."""
-    axes.set_yticks(range(len(names)), [_short(name) for name in names])
+def name_rows(axes: Axes, names: Sequence[str], lines: int = 1) -> None:
+    """Names rows from top to bottom, in so many lines at most; longer names lose their middle."""
+    axes.set_yticks(range(len(names)), [_short(name, lines) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
@@ -130,9 +131,10 @@ def aside(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return moved
 
 
-def _short(name: str) -> str:
-    half = (_LONGEST_NAME - 3) // 2
-    return name if len(name) <= _LONGEST_NAME else f"{name[:half]}...{name[-half:]}"
+def _short(name: str, lines: int) -> str:
+    half = (lines * _LONGEST_NAME - 3) // 2
+    whole = len(name) <= lines * _LONGEST_NAME
+    return textwrap.fill(name if whole else f"{name[:half]}...{name[-half:]}", _LONGEST_NAME)
 
 
 def plain(value: float, _: int | None = None) -> str:

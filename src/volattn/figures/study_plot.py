@@ -47,12 +47,12 @@ def draw_study(names: Sequence[str], panels: dict[str, Sequence[Mark]]) -> bytes
         names: Of the rows.
         panels: For each measure a mark for each row.
     """
-    figure, row = new_figure(rows_height(len(names)) + 0.5, len(panels))
+    figure, row = new_figure(1.7 * rows_height(len(names)) - 0.3, len(panels))
     for place, (axes, (title, marks)) in enumerate(zip(row, panels.items(), strict=True)):
         for height, mark in enumerate(marks):
             _draw(axes, height, mark)
         _scale(axes, marks)
-        name_rows(axes, names if place == 0 else [""] * len(names))
+        name_rows(axes, names if place == 0 else [""] * len(names), lines=2)
         axes.set_title(title, fontsize=FONT)
     handles = [
         Line2D([], [], color=BLUE, marker="o", linewidth=2, label="here: mean of seeds, 95 % interval"),
