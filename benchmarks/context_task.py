@@ -12,9 +12,12 @@ Only the attention changes:
 * N = 1: the gates of both attentions, without context;
 * channel, spatial, both: the bag of five images;
 * both, leaky: with rectifiers that leak;
-* 8 maps; 8 maps, leaky: eight numbers for each place and image, drawn from all channels, and a gate for each channel;
-* rcnn: both attentions, on the regions after RoIAlign; rcnn, leaky;
-* slices: no attention, all 15 slices as channels. What a 2D network can make of the same slices.
+* both, half open, fast: as before, but gates start at 0.5 with PyTorch's own weights, and attention learns ten times faster;
+* rcnn, leaky: both attentions, on the regions after RoIAlign;
+* stacked: no attention, `StackedContext` in its place: eight maps of each image, side by side, added;
+* regions: no attention, the regions of all five images side by side before the box head;
+* regions, mean: the target's region, and the mean over the bag;
+* slices: no attention, all 15 slices as channels.
 
 The score is the area under the ROC curve on phantoms that were not trained on; its interval is by bootstrap over them,
 on the mean over the seeds. Findings are cut out once and kept in WORK; finished trainings, too.
@@ -28,7 +31,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +39,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
+from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
 from volattn.config import merged
 from volattn.datasets.open import open_dataset
@@ -46,6 +50,7 @@ from volattn.io.nifti import read_volume
 from volattn.models.catalogue import build_model
 from volattn.models.config import ModelConfig
 from volattn.models.rcnn import BagRCNN
+from volattn.models.volumetric_attention import ChannelAttention, SpatialAttention
 from volattn.preprocessing.plan import Plan
 from volattn.provenance import commit, versions
 from volattn.reporting.tables import Column, Table, span
@@ -63,10 +68,16 @@ ARMS: dict[str, dict[str, Any]] = {
     "spatial": {"attention": {"kind": "spatial"}},
     "both": {"attention": {"kind": "both"}},
     "both, leaky": {"attention": {"kind": "both", "rectifier": "leaky"}},
-    "8 maps": {"attention": {"kind": "both", "maps": 8}},
-    "8 maps, leaky": {"attention": {"kind": "both", "maps": 8, "rectifier": "leaky"}},
+    "both, half open, fast": {
+        "attention": {"kind": "both", "rectifier": "leaky"},
+        "start": "half",
+        "rate": 10.0,
+    },
     "rcnn": {"attention": {"kind": "both", "location": "rcnn"}},
     "rcnn, leaky": {"attention": {"kind": "both", "location": "rcnn", "rectifier": "leaky"}},
+    "stacked": {"attention": {"kind": "stacked"}},
+    "regions": {"attention": {"kind": "none"}, "fusion": "all"},
+    "regions, mean": {"attention": {"kind": "none"}, "fusion": "mean"},
     "slices": {"attention": {"kind": "none"}, "bag": 1, "slices": SPAN},
 }
 
@@ -148,13 +159,20 @@ class Question(torch.nn.Module):
 
     Args:
         config: Of a Faster R-CNN.
+        fusion: Whether the box head is given the regions of all images, side by side, or the target's and the mean over
+            the bag; None for the target's alone.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, fusion: Literal["all", "mean"] | None = None) -> None:
         super().__init__()
+        self.fusion = fusion
         model = build_model(config, ("lesion",))
         assert isinstance(model, BagRCNN)
         self.model = model
+        if fusion is not None:
+            regions = config.bag if fusion == "all" else 2
+            size = regions * model.channels * config.regions.box_pool**2
+            model.roi_heads.box_head = TwoMLPHead(size, config.regions.box_channels)
 
     def forward(self, slices: Tensor, boxes: Tensor) -> Tensor:
         """Scores (F, 2), the look-alike's first.
@@ -165,14 +183,22 @@ class Question(torch.nn.Module):
         """
         config = self.model.config
         count = len(slices)
-        around = config.images * config.slices
+        bag = config.images if self.fusion is None else config.bag
+        around = bag * config.slices
         first = (slices.shape[1] - around) // 2
-        images = slices[:, first : first + around].unflatten(1, (config.images, config.slices)).flatten(0, 1)
-        bags = torch.arange(len(images)).view(count, config.images)
-        attended = self.model.attend_slab(images, bags, bags[:, config.images // 2])
-        heads = self.model.roi_heads
+        images = slices[:, first : first + around].unflatten(1, (bag, config.slices)).flatten(0, 1)
+        bags = torch.arange(len(images)).view(count, bag)
+        heads: Any = self.model.roi_heads
         size = (int(slices.shape[-2]), int(slices.shape[-1]))
-        regions = heads.box_roi_pool(attended.maps(), [box[None] for box in boxes], [size] * count)
+        if self.fusion is None:
+            attended = self.model.attend_slab(images, bags, bags[:, bag // 2])
+            regions = heads.box_roi_pool(attended.maps(), [box[None] for box in boxes], [size] * count)
+        else:
+            everywhere = boxes.repeat_interleave(bag, 0)[:, None].unbind()
+            of_all = heads.box_roi_pool(self.model.encode(images), list(everywhere), [size] * len(images))
+            of_all = of_all.unflatten(0, (count, bag))
+            means = torch.stack((of_all[:, bag // 2], of_all.mean(1)), 1)
+            regions = (of_all if self.fusion == "all" else means).flatten(1, 2)
         return heads.box_predictor(heads.box_head(regions))[0]
 
 
@@ -204,13 +230,24 @@ def turned(images: Tensor, boxes: Tensor, way: int) -> tuple[Tensor, Tensor]:
 def answer(found: Findings, arm: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Trains an arm, and asks it about the held-out findings."""
     torch.manual_seed(seed)
-    model = Question(ModelConfig.parse(merged(NETWORK, ARMS[arm]), arm))
+    given = dict(ARMS[arm])
+    started, factor = given.pop("start", "open"), given.pop("rate", 1.0)
+    fusion = given.pop("fusion", None)
+    model = Question(ModelConfig.parse(merged(NETWORK, given), arm), fusion)
+    gates = [one.gate for one in model.modules() if isinstance(one, (ChannelAttention, SpatialAttention))]
+    for gate in gates if started == "half" else ():
+        gate.reset_parameters()
+        assert gate.bias is not None
+        torch.nn.init.zeros_(gate.bias)
     held_out = found.case >= (1 - HELD_OUT) * (found.case.max() + 1)
     images, boxes = torch.from_numpy(found.images), torch.from_numpy(found.boxes)
     truth = torch.from_numpy(found.lesion.astype(np.int64))
     train = np.flatnonzero(~held_out)
-    optimiser = torch.optim.AdamW(model.parameters(), options.rate, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, options.rate, options.steps, pct_start=0.1)
+    fast = [one for name, one in model.named_parameters() if "attention" in name]
+    others = [one for name, one in model.named_parameters() if "attention" not in name]
+    rates = [options.rate, options.rate * factor]
+    optimiser = torch.optim.AdamW([{"params": others}, {"params": fast}], options.rate, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, options.steps, pct_start=0.1)
     began, losses = time.monotonic(), []
     ways = np.random.default_rng(seed).integers(0, 8, options.steps)
     for step, batch in enumerate(batches(len(train), options.batch, options.steps, seed)):

@@ -95,7 +95,7 @@ def small_config(
 def detectors() -> dict[str, ModelConfig]:
     """Every name of the catalogue, and every kind and location of attention somewhere."""
     found = {name: small_config(name=name) for name in CATALOGUE}
-    for kind in ("none", "channel", "spatial"):
+    for kind in ("none", "channel", "spatial", "stacked"):
         found[f"mask_rcnn-{kind}"] = small_config(kind=kind)
     for name in ("mask_rcnn", "faster_rcnn"):
         found[f"{name}-regions"] = small_config(name=name, location="rcnn")
@@ -114,11 +114,11 @@ def detectors() -> dict[str, ModelConfig]:
 
 
 def randomise(model: nn.Module, seed: int = 0) -> None:
-    """Gates start all but open: tests of the context need them to let it through."""
+    """Gates start all but open, stacked context at nothing: tests of the context need them to let it through."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "attention." in name and ".gate." in name:
+            if "attention." in name and (".gate." in name or ".mix." in name):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
 
 

@@ -93,7 +93,7 @@ def test_order_is_three_passes_the_second_from_the_end() -> None:
     [
         (5, 14, 1, {}),
         (5, 13, 3, {"scale": "none", "gate_kernel": 7}),
-        (3, 10, 2, {"maps": 4, "rectifier": "leaky"}),
+        (3, 10, 2, {"kind": "stacked", "maps": 4}),
         (9, 11, 2, {"kind": "spatial"}),
         (3, 2, 1, {"kind": "channel", "shared": True}),
         (5, 9, 1, {"location": "rcnn"}),
@@ -119,7 +119,7 @@ def test_stream_equals_bags_from_scratch(
         assert masks is not None
         np.testing.assert_allclose(masks, wanted["masks"][:, 0], atol=1e-3)
         assert all(row.shape == (bag,) for row in found[z].weights.values())
-        assert bool(found[z].weights) == (attention.get("kind") != "none")
+        assert bool(found[z].weights) == (attention.get("kind") not in ("none", "stacked"))
 
 
 @pytest.mark.parametrize("name", sorted(CATALOGUE))

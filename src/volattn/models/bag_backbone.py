@@ -13,11 +13,14 @@ from volattn.models.architectures import Window
 from volattn.models.backbones import build_backbone
 from volattn.models.config import AttentionConfig, ModelConfig
 from volattn.models.pyramid import Attended, ContextDescriptors, Pyramid, RegionContext
+from volattn.models.stacked_context import StackedContext
 from volattn.models.volumetric_attention import Descriptors, VolumetricAttention
 
 
-def build_attention(config: AttentionConfig, channels: int) -> VolumetricAttention:
-    """The module that a configuration describes, for maps of so many channels."""
+def build_attention(config: AttentionConfig, channels: int, bag: int) -> VolumetricAttention | StackedContext:
+    """The module that a configuration describes, for maps of so many channels and bags of so many images."""
+    if config.kind == "stacked":
+        return StackedContext(channels, bag, config.maps)
     return VolumetricAttention(
         channels,
         reduction=config.reduction,
@@ -27,7 +30,6 @@ def build_attention(config: AttentionConfig, channels: int) -> VolumetricAttenti
         scale=config.scale,
         gate_kernel=config.gate_kernel,
         rectifier=config.rectifier,
-        maps=config.maps,
     )
 
 
@@ -37,20 +39,23 @@ class PyramidAttention(nn.Module):
     Args:
         config: The attention; its kind is not "none".
         channels: C of each level, by its name, finest first; a shared module takes one C.
+        bag: N.
     """
 
-    def __init__(self, config: AttentionConfig, channels: Mapping[str, int]) -> None:
+    def __init__(self, config: AttentionConfig, channels: Mapping[str, int], bag: int) -> None:
         super().__init__()
         self.shared = config.shared
         assert not self.shared or len(set(channels.values())) == 1
         modules = {"all": next(iter(channels.values()))} if config.shared else channels
-        self.levels = nn.ModuleDict({name: build_attention(config, count) for name, count in modules.items()})
+        self.levels = nn.ModuleDict(
+            {name: build_attention(config, count, bag) for name, count in modules.items()}
+        )
 
-    def _at(self, level: str) -> VolumetricAttention:
-        return cast(VolumetricAttention, self.levels["all" if self.shared else level])
+    def _at(self, level: str) -> VolumetricAttention | StackedContext:
+        return cast("VolumetricAttention | StackedContext", self.levels["all" if self.shared else level])
 
     def describe(self, pyramid: Pyramid) -> dict[str, Tensor]:
-        """The descriptors of every level, flat: "channel.LEVEL" (B, C) and "spatial.LEVEL" (B, K, h, w)."""
+        """The descriptors of every level, flat: "channel.LEVEL" (B, C), "spatial.LEVEL" (B, h, w) or (B, K, h, w)."""
         found: dict[str, Tensor] = {}
         for level, features in pyramid.items():
             for kind, tensor in self._at(level).describe(features)._asdict().items():
@@ -94,7 +99,7 @@ class BagBackbone(nn.Module):
         self.config = config
         self.backbone = backbone
         self.attention = (
-            PyramidAttention(config.attention, channels)
+            PyramidAttention(config.attention, channels, config.bag)
             if config.attention.kind != "none" and config.attention.location == "rpn"
             else None
         )

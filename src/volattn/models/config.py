@@ -18,7 +18,7 @@ from volattn.models.architectures import (
 )
 from volattn.models.segmentation_config import SegmentationConfig
 
-Attention = Literal["none", "channel", "spatial", "both"]
+Attention = Literal["none", "channel", "spatial", "both", "stacked"]
 Location = Literal["rpn", "rcnn"]
 Scale = Literal["none", "sqrt", "mean"]
 Rectifier = Literal["relu", "leaky"]
@@ -30,15 +30,15 @@ class AttentionConfig(Config):
     """Volumetric attention (paper, section 2; the open points as in `docs/explanation`).
 
     Attributes:
-        kind: Which of the two attentions are there. "none" is the plain 2D detector.
+        kind: Which of the two attentions are there. "none" is the plain 2D detector. "stacked" is no attention: what
+            the bag says, side by side (`volattn.models.stacked_context`; not in the paper).
         location: "rpn" refines the pyramid before the proposals, "rcnn" the pooled regions after RoIAlign (table 2e).
         reduction: r of eq. 2: the channel embedding narrows C to max(1, C // r).
         kernel_size: Odd side of the spatial embedding's convolution (eq. 3), in feature pixels.
         gate_kernel: Odd side of the convolution that makes the spatial gate; 1 is the counterpart of the channel gate.
         scale: Factor on the spatial dot products: 1, 1/sqrt(HW) or 1/HW.
         rectifier: In front of the gates: "relu" (the paper's letter), or "leaky", which no training can switch off.
-        maps: What an image of the bag says of a place: 0 is eq. 3, one number from maximum and mean over the channels,
-            and one gate for all channels; K > 0 is K numbers from all channels, and a gate for each channel.
+        maps: K, what an image of the bag says of each place ("stacked").
         shared: Whether all pyramid levels share one module.
         context_grad: Whether the context is trained through: "full"; "checkpoint" (recomputed in the backward pass,
             for memory); "none" (the context is a constant).
@@ -51,7 +51,7 @@ class AttentionConfig(Config):
     gate_kernel: int = Field(1, ge=1)
     scale: Scale = "mean"
     rectifier: Rectifier = "relu"
-    maps: int = Field(0, ge=0)
+    maps: int = Field(8, ge=1)
     shared: bool = False
     context_grad: ContextGrad = "full"
 

@@ -69,7 +69,7 @@ class BagRCNN(PyramidDetector):
                 setattr(
                     self.roi_heads,
                     f"{name}_roi_pool",
-                    BagRoIAlign(pool, config.attention, self.channels, name),
+                    BagRoIAlign(pool, config.attention, self.channels, config.bag, name),
                 )
 
     def detect(

@@ -22,13 +22,14 @@ class BagRoIAlign(nn.Module):
         pool: The pooling.
         config: The attention.
         channels: C of the maps.
+        bag: N.
         name: Of the branch ("box", "mask"), under which the weights are reported.
     """
 
-    def __init__(self, pool: nn.Module, config: AttentionConfig, channels: int, name: str) -> None:
+    def __init__(self, pool: nn.Module, config: AttentionConfig, channels: int, bag: int, name: str) -> None:
         super().__init__()
         self.pool = pool
-        self.attention = build_attention(config, channels)
+        self.attention = build_attention(config, channels, bag)
         self.name = name
 
     @property

@@ -24,11 +24,11 @@ _RECTIFIERS: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 class Descriptors(NamedTuple):
-    """All that context needs to keep of an image: C numbers and one map, or K.
+    """All that context needs to keep of an image: C numbers and one map, or a few maps.
 
     Attributes:
         channel: g(X) of eq. 2, shape (B, C), or None without channel attention.
-        spatial: e(X) of eq. 3, shape (B, K, H, W), K = 1 by the paper's letter, or None without spatial attention.
+        spatial: e(X) of eq. 3, shape (B, H, W), or the maps of `StackedContext`, (B, K, H, W); None without either.
     """
 
     channel: Tensor | None
@@ -78,46 +78,32 @@ class ChannelAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Volumetric spatial attention (section 2.3, eq. 3), or its wider form with K maps."""
+    """Volumetric spatial attention (section 2.3, eq. 3)."""
 
     def __init__(
-        self,
-        channels: int,
-        kernel_size: int,
-        gate_kernel: int,
-        scale: Literal["none", "sqrt", "mean"],
-        rectifier: Rectifier,
-        maps: int,
+        self, kernel_size: int, gate_kernel: int, scale: Literal["none", "sqrt", "mean"], rectifier: Rectifier
     ) -> None:
         super().__init__()
-        self.scale = scale
         self.rectify = _RECTIFIERS[rectifier]
-        self.pooled = maps == 0
-        read, kept, gated = (2, 1, 1) if self.pooled else (channels, maps, channels)
-        self.embed = nn.Conv2d(read, kept, kernel_size, padding=kernel_size // 2, bias=False)
-        self.gate = nn.Conv2d(kept, gated, gate_kernel, padding=gate_kernel // 2)
-        if self.pooled:
-            # The gate reads relu(m): an embedding that is negative everywhere would give it nothing, and get no
-            # gradient. Of K maps some are positive.
-            nn.init.uniform_(self.embed.weight, 0.0, 2.0 / self.embed.weight.numel())
+        self.scale = scale
+        self.embed = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
+        self.gate = nn.Conv2d(1, 1, gate_kernel, padding=gate_kernel // 2)
+        # The gate reads relu(m): an embedding that is negative everywhere would give it nothing and get no gradient.
+        nn.init.uniform_(self.embed.weight, 0.0, 2.0 / self.embed.weight.numel())
         _open(self.gate)
 
     def describe(self, features: Tensor) -> Tensor:
-        """e(X) = W [max_c X ; mean_c X], or W X for K maps: (B, C, H, W) -> (B, K, H, W)."""
-        if self.pooled:
-            features = torch.stack((features.amax(dim=1), features.mean(dim=1)), dim=1)
-        return self.embed(features)
+        """e(X) = W [max_c X ; mean_c X]: (B, C, H, W) -> (B, H, W)."""
+        pooled = torch.stack((features.amax(dim=1), features.mean(dim=1)), dim=1)
+        return self.embed(pooled).squeeze(1)
 
     def forward(self, target: Tensor, bag: Tensor) -> tuple[Tensor, Tensor]:
-        """The gate and the weights (M, N), from e of the target (M, K, H, W) and of its bag (M, N, K, H, W).
-
-        The gate S_s is (M, 1, H, W), of K maps (M, C, H, W).
-        """
-        values = target[0].numel()
-        factor = {"none": 1.0, "sqrt": 1.0 / math.sqrt(values), "mean": 1.0 / values}[self.scale]
-        weights = (torch.einsum("mkhw,mnkhw->mn", target, bag) * factor).softmax(dim=-1)
-        value = torch.einsum("mn,mnkhw->mkhw", weights, bag)
-        return torch.sigmoid(self.gate(self.rectify(value))), weights
+        """The gate S_s (M, 1, H, W) and the weights (M, N), from e of the target (M, H, W) and the bag (M, N, H, W)."""
+        positions = target.shape[-2] * target.shape[-1]
+        factor = {"none": 1.0, "sqrt": 1.0 / math.sqrt(positions), "mean": 1.0 / positions}[self.scale]
+        weights = (torch.einsum("mhw,mnhw->mn", target, bag) * factor).softmax(dim=-1)
+        value = torch.einsum("mn,mnhw->mhw", weights, bag)
+        return torch.sigmoid(self.gate(self.rectify(value)[:, None])), weights
 
 
 class VolumetricAttention(nn.Module):
@@ -136,9 +122,6 @@ class VolumetricAttention(nn.Module):
         scale: Factor on the spatial dot products: "none" (the paper's letter), "sqrt" (1/sqrt(HW)) or "mean" (1/HW).
         gate_kernel: Odd side of the convolution that makes the spatial gate.
         rectifier: In front of both gates: "relu" (the paper's letter), or "leaky", which no training can switch off.
-        maps: 0 for eq. 3: an image says one number for each place, drawn from maximum and mean over its channels, and
-            the gate is the same for all channels. K > 0 is wider: K numbers for each place, drawn from all channels,
-            and a gate for each channel.
 
     Raises:
         ValueError: A size is not positive, a kernel is even, or scale or rectifier is unknown.
@@ -155,11 +138,8 @@ class VolumetricAttention(nn.Module):
         scale: Literal["none", "sqrt", "mean"] = "mean",
         gate_kernel: int = 1,
         rectifier: Rectifier = "relu",
-        maps: int = 0,
     ) -> None:
         super().__init__()
-        if maps < 0:
-            raise ValueError(f"maps must not be negative, found {maps}")
         if channels < 1 or reduction < 1:
             raise ValueError(f"channels and reduction must be positive, found {channels} and {reduction}")
         for name, size in (("kernel_size", kernel_size), ("gate_kernel", gate_kernel)):
@@ -170,9 +150,7 @@ class VolumetricAttention(nn.Module):
         if rectifier not in _RECTIFIERS:
             raise ValueError(f"rectifier must be relu or leaky, found {rectifier!r}")
         self.channel = ChannelAttention(channels, reduction, rectifier) if channel else None
-        self.spatial = (
-            SpatialAttention(channels, kernel_size, gate_kernel, scale, rectifier, maps) if spatial else None
-        )
+        self.spatial = SpatialAttention(kernel_size, gate_kernel, scale, rectifier) if spatial else None
 
     def forward(self, target: Tensor, context: Tensor) -> Tensor:
         """Attends over exactly the images given.
