@@ -12,7 +12,7 @@ Only the attention changes:
 * N = 1: the gates of both attentions, without context;
 * channel, spatial, both: the bag of five images;
 * both, leaky: with rectifiers that leak;
-* both, half open, fast: as before, but gates start at 0.5 with PyTorch's own weights, and attention learns ten times faster;
+* both, half open, fast: and gates that start at 0.5 with PyTorch's own weights, attention at ten times the rate;
 * rcnn, leaky: both attentions, on the regions after RoIAlign;
 * stacked: no attention, `StackedContext` in its place: eight maps of each image, side by side, added;
 * regions: no attention, the regions of all five images side by side before the box head;
