@@ -15,9 +15,9 @@ class StackedContext(nn.Module):
         X'   = X_tgt + V relu([e(X_1), ..., e(X_N)]) + b    1 x 1, N K -> C
 
     Volumetric attention gates with what the bag says, and a gate can only turn down what the target shows itself
-    (`docs/explanation/claim.md`). Here it is added, and slices keep their order. As with attention an image is described
-    once, whatever number of targets use it, and leaves K maps behind. V and b start at 0: a pretrained network is what
-    it was.
+    (`docs/explanation/claim.md`). Here it is added, and slices keep their order. As with attention an image is
+    described once, whatever number of targets use it, and leaves K maps behind. V and b start at 0: a pretrained
+    network is what it was.
 
     It stands where `VolumetricAttention` does, but for a fixed N.
 
