@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from volattn.io.lock import sole_writer
 
 HOLD = """
 import sys
+import threading
 from pathlib import Path
 from volattn.io.lock import sole_writer
 with sole_writer(Path(sys.argv[1])):
@@ -61,3 +63,12 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "store").touch()
     with pytest.raises(ValueError, match="store: is a file"), sole_writer(tmp_path / "store"):
         pass
+
+
+def test_the_patient_get_it_when_it_is_free(tmp_path: Path) -> None:
+    other = hold(tmp_path / "store")
+    ending = threading.Timer(0.3, other.kill)
+    ending.start()
+    with sole_writer(tmp_path / "store", patience=60):
+        assert other.wait(60) != 0
+    other.communicate()

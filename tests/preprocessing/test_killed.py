@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -85,6 +86,55 @@ def test_a_kill_changes_no_byte(
     assert not (store / STORE).exists()
     prepare_dataset(open_dataset(dataset), PLAN, store)
     assert contents(store) == whole
+
+
+ORPHAN = """
+import sys, time
+from pathlib import Path
+from volattn.io.lock import sole_writer
+folder = Path(sys.argv[1])
+with sole_writer(folder):
+    print("held", flush=True)
+    sys.stdin.readline()
+    time.sleep(0.3)
+    (folder / ".part-0123-image.b2nd").write_bytes(b"half")
+    print("written", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_worker_that_outlives_its_run_is_waited_for(
+    dataset: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    """What it still writes is swept."""
+    orphan = subprocess.Popen(
+        [sys.executable, "-c", ORPHAN, str(tmp_path / "cases" / "volume-1")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert orphan.stdin is not None and orphan.stdout is not None
+    assert orphan.stdout.readline() == "held\n"
+
+    def end() -> None:
+        assert orphan.stdout is not None
+        orphan.stdout.readline()
+        orphan.kill()
+
+    ending = threading.Thread(target=end)
+
+    def progress(what: str, done: int, total: int) -> None:
+        if done == 1:  # volume-0 is ready, volume-1 comes next
+            assert orphan.stdin is not None
+            orphan.stdin.write("\n")
+            orphan.stdin.flush()
+            ending.start()
+
+    (tmp_path / "job.json").write_bytes(whole["job.json"])
+    prepare_dataset(open_dataset(dataset), PLAN, tmp_path, progress=progress)
+    ending.join()
+    orphan.communicate()
+    assert contents(tmp_path) == whole
 
 
 def test_a_half_written_file_in_a_case_that_stands_is_swept(

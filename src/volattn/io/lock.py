@@ -14,11 +14,12 @@ however that one ends."""
 
 
 @contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
+def sole_writer(folder: Path, *, patience: float = 0) -> Iterator[None]:
     """Keeps a folder to this process for a while; it is made if there is none, and goes again if it stays empty.
 
     Args:
         folder: What is written to.
+        patience: Seconds to wait for another process that holds it.
 
     Raises:
         ValueError: Another process holds it, or it is a file.
@@ -27,7 +28,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
         raise ValueError(f"{folder}: is a file; give a folder")
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK, blocking=False)
+    lock = FileLock(folder / LOCK, timeout=patience)
     try:
         lock.acquire()
     except Timeout:

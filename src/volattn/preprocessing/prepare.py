@@ -39,6 +39,7 @@ FINGERPRINT = "fingerprint.json"
 PLAN = "plan.yaml"
 _SECONDS_PER_VOXEL = 1.6e-7  # two-core laptop class; reading, hashing, averaging and compressing together
 _COMPRESSED = 0.5  # of int16 HU with noise
+_ORPHANS = 60.0  # seconds for a killed run's workers to end: at once, unless they are deep in a large volume
 
 Progress = Callable[[str, int, int], None]
 
@@ -200,8 +201,7 @@ def _claim(out: Path, job: Job) -> None:
         raise ValueError(f"{out}: is not empty and not a store; give an empty folder")
     else:
         write_text(out / JOB, job.text("json"))
-    for folder in (out, *out.glob("cases/*")):
-        _sweep(folder)
+    _sweep(out)
 
 
 def _sweep(folder: Path) -> None:
@@ -223,7 +223,10 @@ class _Task:
 def _attempt(task: _Task) -> bool | str:
     """True if the case was prepared, False if it stood already, a reason if it cannot be."""
     try:
-        return _prepare_case(task.case, task.scheme, task.plan, task.folder)
+        # A killed run's workers outlive it by a moment, and by its lock: a case has one of its own.
+        with sole_writer(task.folder, patience=_ORPHANS):
+            _sweep(task.folder)
+            return _prepare_case(task.case, task.scheme, task.plan, task.folder)
     except MemoryError:
         return f"{task.case.image}: needs more memory than there is; give fewer workers, or crop it"
     except (ValueError, OSError) as error:
@@ -235,7 +238,6 @@ def _prepare_case(case: Case, scheme: LabelScheme, plan: Plan, folder: Path) -> 
     if _stands(folder, sources):
         return False
     prepared = prepare_source(case, scheme, plan)
-    folder.mkdir(parents=True, exist_ok=True)
     image, resampled = prepared.image, prepared.image.resampled
     shape = (len(image), *resampled.shape)
     files = {}
