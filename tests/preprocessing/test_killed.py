@@ -113,7 +113,8 @@ def test_a_worker_that_outlives_its_run_is_waited_for(
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert orphan.stdin is not None and orphan.stdout is not None
+    assert orphan.stdin is not None
+    assert orphan.stdout is not None
     assert orphan.stdout.readline() == "held\n"
 
     def end() -> None:
