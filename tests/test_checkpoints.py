@@ -10,20 +10,26 @@ import torch
 from small_detectors import CLASSES, images_of, made, small_config
 
 from volattn.checkpoints import ModelFolder, Training, fingerprint, load_folder, read_folder, save_folder
+from volattn.models.config import ModelConfig
+from volattn.models.segmentation_config import CrfConfig
 from volattn.preprocessing.plan import Plan
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def saved(folder: Path, config: ModelConfig) -> Path:
     described = ModelFolder(
-        model=small_config(),
+        model=config,
         plan=Plan(size=64),
         classes=CLASSES,
         threshold=0.4,
         training=Training(recipe="tiny", dataset="phantom", fingerprint="0" * 64, cases=("volume-1",)),
     )
-    save_folder(tmp_path / "run", made(small_config(), dtype=torch.float32), described)
-    return tmp_path / "run"
+    save_folder(folder, made(config, dtype=torch.float32), described)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return saved(tmp_path / "run", small_config())
 
 
 def test_a_model_survives_its_folder(folder: Path) -> None:
@@ -35,6 +41,27 @@ def test_a_model_survives_its_folder(folder: Path) -> None:
     images, bags, at = images_of(5).float(), torch.arange(5)[None], torch.tensor([2])
     with torch.no_grad():
         torch.testing.assert_close(model(images, bags, at), original(images, bags, at), rtol=0, atol=0)
+
+
+def test_a_cascade_is_refined_as_it_is_asked_for(tmp_path: Path) -> None:
+    of_two = CrfConfig(radius=2)
+    configs = {
+        None: small_config(name="cascade"),
+        of_two: small_config(name="cascade", changes={"segmentation": {"crf": {"radius": 2}}}),
+    }
+    for trained, config in configs.items():
+        path = saved(tmp_path / f"cascade-{trained is None}", config)
+        for asked, expected in ((None, trained), ("none", None), ("crf", trained or CrfConfig())):
+            model, described = load_folder(path, asked)
+            assert described.model.segmentation.crf == expected
+            assert isinstance(model.config, ModelConfig)
+            assert model.config.segmentation.crf == expected
+
+
+def test_a_detector_knows_no_refinement(folder: Path) -> None:
+    for asked in ("none", "crf"):
+        with pytest.raises(ValueError, match="mask_rcnn knows no refinement; leave out --refine"):
+            load_folder(folder, asked)
 
 
 def test_the_fingerprint_knows_weights_and_configuration(folder: Path) -> None:

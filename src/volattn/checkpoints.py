@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Self
 
 from pydantic import Field
 from safetensors import SafetensorError
@@ -14,6 +15,7 @@ from volattn.io.atomic import atomic_path, write_text
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.catalogue import build_model
 from volattn.models.config import ModelConfig
+from volattn.models.segmentation_config import CrfConfig, Refinement
 from volattn.preprocessing.plan import Plan
 
 CONFIG = "config.json"
@@ -67,6 +69,24 @@ class ModelFolder(Config):
     threshold: float = Field(ge=0, le=1)
     single_organ: bool = False
     training: Training
+
+    def refined(self, refinement: Refinement) -> Self:
+        """The same model, but for how its probabilities are refined in prediction.
+
+        Args:
+            refinement: "crf" has the values that it was trained with, if there are any.
+
+        Raises:
+            ValueError: It cannot be: the network has no place for it.
+        """
+        segmentation = self.model.segmentation
+        if "crf" not in self.model.model_dump().get("segmentation", {}):
+            raise ValueError(
+                f"{self.model.name} knows no refinement; leave out --refine, which is for cascade"
+            )
+        crf = None if refinement == "none" else segmentation.crf or CrfConfig()
+        model = self.model.model_copy(update={"segmentation": segmentation.model_copy(update={"crf": crf})})
+        return self.model_copy(update={"model": model})
 
 
 def save_folder(path: Path | str, model: BagBackbone, folder: ModelFolder) -> None:
@@ -136,17 +156,20 @@ def read_folder(source: Path | str) -> ModelFolder:
     return ModelFolder.read(resolve(source) / CONFIG)
 
 
-def load_folder(source: Path | str) -> tuple[BagBackbone, ModelFolder]:
+def load_folder(source: Path | str, refinement: Refinement | None = None) -> tuple[BagBackbone, ModelFolder]:
     """The model, on the CPU in evaluation mode, and its configuration.
 
     Args:
         source: A model folder, or "demo".
+        refinement: See `ModelFolder.refined`; None leaves what the model has.
 
     Raises:
-        ValueError: It is not a model folder, or a file in it cannot be read.
+        ValueError: It is not a model folder, a file in it cannot be read, or it cannot be refined.
     """
     path = resolve(source)
     folder = ModelFolder.read(path / CONFIG)
+    if refinement is not None:
+        folder = folder.refined(refinement)
     model = build_model(folder.model, folder.classes)
     load_weights_file(path / WEIGHTS, model)
     return model.eval(), folder

@@ -105,7 +105,7 @@ class BoxDetector(nn.Module):
                 boxes.append([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
                 labels.append(label)
         scores = [0.9 if label == 1 else 0.6 + float(image.mean()) for label in labels]
-        masks = {"masks": torch.ones(len(boxes), 1, 28, 28)} if self.config.name == "mask_rcnn" else {}
+        masks = {"masks": torch.ones(len(boxes), 1, 28, 28)} if self.config.architecture.masks else {}
         return {
             "boxes": torch.tensor(np.array(boxes, np.float32).reshape(-1, 4)),
             "labels": torch.tensor(labels, dtype=torch.int64),

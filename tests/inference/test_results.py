@@ -18,6 +18,7 @@ from volattn.inference.known import known_case
 from volattn.inference.predict import Predictor
 from volattn.inference.results import Files, predict_files
 from volattn.io.nifti import read_labels, read_volume, write_labels, write_volume
+from volattn.models.segmentation_config import CrfConfig
 
 ORGAN_AND_LESION = ("liver", "lesion")
 
@@ -162,6 +163,15 @@ class TestResume:
         write_volume(one, ct())
         assert self.run(one, other) == "predicted"
         assert self.run(one, other) == "skipped"
+
+    def test_not_with_another_refinement(self, one: Path) -> None:
+        plain, refined = box_predictor(1, name="cascade"), box_predictor(1, name="cascade")
+        refined.folder = refined.folder.refined("crf")
+        assert self.run(one, plain) == "predicted"
+        assert self.run(one, refined) == "predicted"
+        assert self.run(one, refined) == "skipped"
+        content = read_json(Files.of(one.parents[1] / "out", "case-7", masks=True).json)
+        assert content["settings"]["refinement"]["radius"] == CrfConfig().radius
 
     @pytest.mark.parametrize("place", range(4))
     def test_not_if_a_file_is_gone(self, one: Path, place: int) -> None:

@@ -16,7 +16,9 @@ from torchvision.ops import box_iou
 
 from volattn.models.region_sampler import LikeliestNegatives
 
-LABELS = st.lists(st.lists(st.integers(-1, 2), max_size=40).map(lambda row: torch.tensor(row).long()), max_size=3)
+LABELS = st.lists(
+    st.lists(st.integers(-1, 2), max_size=40).map(lambda row: torch.tensor(row).long()), max_size=3
+)
 
 
 @given(LABELS, st.integers(2, 30), st.floats(0.05, 1))

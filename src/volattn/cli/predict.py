@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -15,9 +16,16 @@ if TYPE_CHECKING:
     from volattn.datasets.case import Dataset
     from volattn.evaluation.deeplesion import Split
     from volattn.inference.key_slices import KeySlicesPredicted
+    from volattn.inference.predict import Predictor
     from volattn.inference.results import Outcome
+    from volattn.models.segmentation_config import Refinement
 
 NAME = "predict"
+
+
+class _Refinement(StrEnum):
+    CRF = "crf"
+    NONE = "none"
 
 
 def command(
@@ -35,6 +43,10 @@ def command(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for masks, measurements and pictures.")],
     threshold: Annotated[
         float | None, typer.Option(help="Least score of a lesion; the model's own by default.")
+    ] = None,
+    refine: Annotated[
+        _Refinement | None,
+        typer.Option(help="Of a cascade's probabilities, by a dense CRF or not; as trained by default."),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="2.5D images encoded at a time.")] = 1,
     reference: Annotated[
@@ -58,7 +70,6 @@ def command(
         from volattn.cli.progress import shown
         from volattn.datasets.deeplesion import has_deeplesion
         from volattn.inference.inputs import find_inputs
-        from volattn.inference.predict import load
         from volattn.inference.results import predict_files
 
         if any(path.is_dir() and has_deeplesion(path) for path in inputs):
@@ -68,7 +79,7 @@ def command(
                 "--splits, --keep-noisy and --png are for a DeepLesion folder; leave them out for CTs"
             )
         find_inputs(inputs)  # A wrong path is said before the model is read.
-        predictor = load(model, device=device, batch=batch, bf16=bf16)
+        predictor = _loaded()
         with shown() as progress:
             outcomes = predict_files(
                 predictor,
@@ -91,19 +102,24 @@ def command(
         failed = {outcome.name: outcome.message for outcome in outcomes if outcome.status == "failed"}
         return exits.report_failures(failed, len(outcomes))
 
+    def _loaded() -> Predictor:
+        from volattn.inference.predict import load
+
+        asked: Refinement | None = None if refine is None else refine.value
+        return load(model, refinement=asked, device=device, batch=batch, bf16=bf16)
+
     def _predict_key_slices() -> int:
         from volattn.cli.progress import shown
         from volattn.cli.values import parted
         from volattn.datasets.open import open_dataset
         from volattn.inference.key_slices import predict_key_slices
-        from volattn.inference.predict import load
 
         if len(inputs) > 1 or reference is not None:
             raise ValueError(
                 "a DeepLesion folder is predicted alone, with its own table as reference; give one -i"
             )
         dataset = open_dataset(inputs[0], keep_noisy=keep_noisy).only(parted(splits))
-        predictor = load(model, device=device, batch=batch, bf16=bf16)
+        predictor = _loaded()
         with shown() as progress:
             found = predict_key_slices(
                 predictor, dataset, out, threshold=threshold, pictures=png, resume=resume, progress=progress

@@ -22,6 +22,7 @@ from volattn.inference.stream import SliceDetections, stream
 from volattn.io.nifti import count_not_finite, read_volume
 from volattn.models.architectures import ARCHITECTURES
 from volattn.models.bag_backbone import BagBackbone
+from volattn.models.segmentation_config import Refinement
 from volattn.structures.volume import Volume
 
 Progress = Callable[[str, int, int], None]
@@ -237,17 +238,25 @@ def _told(
         tell(done)
 
 
-def load(source: Path | str, *, device: str = "auto", batch: int = 1, bf16: bool = False) -> Predictor:
+def load(
+    source: Path | str,
+    *,
+    refinement: Refinement | None = None,
+    device: str = "auto",
+    batch: int = 1,
+    bf16: bool = False,
+) -> Predictor:
     """A predictor from a model folder.
 
     Args:
         source: A run folder of `volattn train`, or "demo" for the weights shipped with the package.
+        refinement: "crf" refines a cascade's probabilities, "none" does not; None leaves what the model has.
         device: See `Predictor`, as are `batch` and `bf16`.
 
     Raises:
-        ValueError: It is not a model folder, or see `Predictor`.
+        ValueError: It is not a model folder, it cannot be refined, or see `Predictor`.
     """
-    model, folder = checkpoints.load_folder(source)
+    model, folder = checkpoints.load_folder(source, refinement)
     return Predictor(
         model,
         folder,

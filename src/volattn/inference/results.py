@@ -186,6 +186,7 @@ def _predict_one(job: Job, image: Path, progress: Progress | None) -> Outcome:
     read_header(image)  # Sizes are judged before anything is read.
     source = _sha256(image)
     reference = _find_reference(job.references, image, notes)
+    crf = job.predictor.folder.model.segmentation.crf
     settings = {
         "format": FORMAT,
         "input": source,
@@ -193,6 +194,7 @@ def _predict_one(job: Job, image: Path, progress: Progress | None) -> Outcome:
         "threshold": job.threshold,
         "organ_threshold": ORGAN_SCORE,
         "mask_probability": MASK_PROBABILITY,
+        "refinement": None if crf is None else crf.model_dump(),
         "precision": "bfloat16" if job.predictor.bf16 else "float32",
         "reference": None if reference is None else _sha256(reference),
         "volattn": version("volattn"),

@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 class LikeliestNegatives:
-    """Positive regions at random, as torchvision draws them, and of the negative ones those that look most like objects.
+    """Positive regions at random, as torchvision draws them, and of the negative ones what looks most like objects.
 
     Most negatives are easy, and of a few dozen that are drawn at random hardly one is a finding that only looks like a
     lesion. Proposals come in the order of their objectness, so that the first negatives are the hardest that can be
-    known without running the head on all of them, which online hard example mining does (Shrivastava et al., CVPR 2016).
+    known without running the head on all of them, as online hard example mining does (Shrivastava et al., CVPR 2016).
 
     Args:
         samples: Regions per target.

@@ -8,6 +8,9 @@ from pydantic import Field
 
 from volattn.config import Config
 
+Refinement = Literal["none", "crf"]
+"""Of a segmenter's probabilities, in prediction."""
+
 
 class CrfConfig(Config):
     """A dense conditional random field that refines a slice's probabilities (Christ et al.).
