@@ -96,12 +96,61 @@ def test_more_patients_and_more_agreement_make_intervals_narrower() -> None:
     assert width(0.1, 3, 48) > 2 * width(0.0, 3, 48)
 
 
+def simulated(seed: int, trainings: int, patients: int) -> tuple[dict[int, Sample], dict[int, Sample]]:
+    """Two rows without a difference, but for what trainings and patients scatter."""
+    noise = np.random.default_rng(seed)
+    hardness = noise.normal(0.5, 0.1, patients)
+
+    def row() -> dict[int, Sample]:
+        found = {}
+        for training in range(trainings):
+            dice = hardness + noise.normal(0, 0.03) + noise.normal(0, 0.03, patients)
+            cases = [
+                {
+                    "name": str(patient),
+                    "patient": str(patient),
+                    "score": {
+                        "lesion": {"dice": float(value)},
+                        "organ": None,
+                        "reference_lesions": [],
+                        "false_positives": 0,
+                    },
+                }
+                for patient, value in enumerate(dice)
+            ]
+            found[training] = Sample("masks", cases, MASKS[:1])
+        return found
+
+    return row(), row()
+
+
+@pytest.mark.parametrize("trainings", [2, 3, 6])
+def test_an_interval_holds_the_truth_as_often_as_it_says(trainings: int) -> None:
+    """Where trainings scatter as much as methods might differ, and there are few of them."""
+    held = {"value": 0, "difference": 0}
+    for seed in range(200):
+        row, baseline = simulated(seed, trainings, 25)
+        low, high = estimates(row, MASKS[:1])["dice_per_case"].interval or (np.nan, np.nan)
+        held["value"] += low <= 0.5 <= high
+        low, high = contrasts(row, baseline, MASKS[:1])["dice_per_case"].interval or (np.nan, np.nan)
+        held["difference"] += low <= 0 <= high
+    # Binomial: 200 at 0.95 are 183 or more in 98 % of all cases.
+    assert min(held.values()) >= 183, held
+
+
+def test_intervals_of_shares_end_at_0_and_1() -> None:
+    samples = {seed: Sample("masks", mask_cases(seed, 0.3 * seed - 0.4), MASKS) for seed in (0, 1)}
+    found = estimates(samples, MASKS)
+    assert found["dice_per_case"].interval == (0.0, 1.0)
+    assert (found["false_positives_per_case"].interval or (0.0, 0.0))[1] > 1
+
+
 def test_differences_are_paired() -> None:
-    plain = {seed: masks(seed) for seed in (0, 1)}
-    better = {seed: masks(seed + 10, 0.05) for seed in (0, 1, 2)}
+    plain = {seed: masks(seed) for seed in (0, 1, 3)}
+    better = {seed: masks(seed + 10, 0.1) for seed in (0, 1, 2, 3)}
     found = contrasts(better, plain, MASKS)["dice_per_case"]
-    assert found.seeds == 2
-    assert found.value == pytest.approx(0.05, abs=0.03)
+    assert found.seeds == 3
+    assert found.value == pytest.approx(0.1, abs=0.03)
     assert found.interval is not None
     low, high = found.interval
     assert low > 0, "every case is better, however different the cases are"

@@ -54,6 +54,18 @@ def percentile_interval(values: NDArray[np.float64], level: float = LEVEL) -> ND
     return np.stack([np.where(undefined, np.nan, end) for end in (low, high)])
 
 
+def student_quantiles(count: int, freedom: int) -> NDArray[np.float64]:
+    """Student's t distribution as equally likely values, in ascending order.
+
+    Args:
+        count: How many.
+        freedom: Degrees of freedom.
+    """
+    from scipy.stats import t
+
+    return np.asarray(t.ppf((np.arange(count) + 0.5) / count, freedom), np.float64)
+
+
 def wilcoxon_p(differences: NDArray[np.float64]) -> float | None:
     """Two-sided p of Wilcoxon's signed-rank test, as scipy has it by default: zeros are dropped.
 

@@ -179,7 +179,6 @@ class RegionConfig(Config):
     Attributes:
         samples: Regions per target that enter the loss.
         positive_fraction: Share of positive ones among them.
-        negatives: Which of the others: "random", or the "likeliest", those that the proposals are surest of.
         iou: Regions with at least this IoU are positive, below it negative.
         pooling: How a region is read from a map: "align" (bilinear) or "pool" (cells rounded to the map's pixels; one
             map only).
@@ -201,7 +200,6 @@ class RegionConfig(Config):
 
     samples: int = Field(512, ge=2)
     positive_fraction: float = Field(0.25, gt=0, le=1)
-    negatives: Literal["random", "likeliest"] = "random"
     iou: float = 0.5
     pooling: Literal["align", "pool"] = "align"
     box_pool: int = 7

@@ -16,7 +16,6 @@ from volattn.models.precision import give_full, make_full_anchors
 from volattn.models.pyramid import Attended
 from volattn.models.region_heads import BoxHeads, MakeBranch, box_branch, region_pool
 from volattn.models.region_pool import BagRoIAlign
-from volattn.models.region_sampler import LikeliestNegatives
 
 
 class BagRCNN(PyramidDetector):
@@ -60,8 +59,6 @@ class BagRCNN(PyramidDetector):
             )
         else:
             self.roi_heads = BoxHeads(*parts, beta=regions.box_beta, box_loss=regions.box_loss)
-        if regions.negatives == "likeliest":
-            self.roi_heads.fg_bg_sampler = LikeliestNegatives(regions.samples, regions.positive_fraction)
         self.rpn = proposal_network(config.proposals, self.channels)
         make_full_anchors(self.rpn.anchor_generator)
         for head in (self.rpn.head, self.roi_heads.box_predictor, self.roi_heads.mask_predictor):

@@ -12,8 +12,8 @@ from volattn.evaluation.statistics import described
 from volattn.figures.study_plot import Mark, draw_study
 from volattn.io.atomic import atomic_path, write_json, write_text
 from volattn.reporting.study_page import page
-from volattn.reporting.study_statistics import BOOTSTRAP_SEED
-from volattn.reporting.study_table import COUNTS, Found, StudyTable, evaluate, shown
+from volattn.reporting.study_statistics import BOOTSTRAP_SEED, COUNTS
+from volattn.reporting.study_table import Found, StudyTable, evaluate, shown
 
 PLOTTED = 4
 """Panels of the plot, at most."""

@@ -8,9 +8,10 @@ from volattn.reporting.study_table import Found, StudyTable, shown
 from volattn.reporting.tables import Cell, Column, Table, span
 
 _METHOD = (
-    "Values are means over the seeds. Intervals are 95 %: patients and seeds are drawn with replacement, the same "
-    "patients for every seed and row (1000 samples; with one seed, patients alone). A difference stands if its "
-    "interval excludes 0 and Wilcoxon's p over patients, corrected by Holm for all tests of this table, is below 0.05. "
+    "Values are means over the seeds. Intervals are 95 %, over patients (drawn with replacement 1000 times, the same "
+    "for every seed and row) and over trainings (Student's t of the seeds; with one seed, patients alone). A "
+    "difference stands if its interval excludes 0 and Wilcoxon's p over patients, corrected by Holm for all tests of "
+    "this table, is below 0.05. "
 )
 _TESTED = {
     "masks": "The test sees each case's mean over the seeds; measures of lesions are means within a case first.",

@@ -15,14 +15,17 @@ from volattn.evaluation.deeplesion import MEASURES
 from volattn.evaluation.lesionwise import SIZES
 from volattn.evaluation.pool import Pool
 from volattn.evaluation.scored_image import ScoredImage
-from volattn.evaluation.statistics import percentile_interval, resamples
+from volattn.evaluation.statistics import percentile_interval, resamples, student_quantiles
 
 Kind = Literal["masks", "boxes"]
 Interval = tuple[float, float] | None
 
+COUNTS = ("false_positives_per_case",)
+"""Measures that are no shares, and are not shown in percent."""
+
 BOOTSTRAP_SEED = 0
 _SEEDS_SEED = 1
-"""Seeds are drawn apart from patients: one more seed changes nothing about which patients are drawn."""
+"""Apart from that of the patients: one more training changes nothing about which of them are drawn."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Estimate:
 
     Attributes:
         value: The mean over the seeds; None where there is nothing to measure.
-        interval: 95 %, patients and seeds drawn with replacement; None with fewer than two patients.
+        interval: 95 %, over patients (bootstrap) and trainings (Student's t); None with fewer than two patients.
         by_seed: Of each seed.
     """
 
@@ -46,7 +49,7 @@ class Contrast:
 
     Attributes:
         value: Row - baseline.
-        interval: Of that, the same patients and seeds drawn for both.
+        interval: Of that, the same patients drawn for both; the trainings are paired by their seeds.
         p: Wilcoxon's signed-rank test over patients, see `volattn.evaluation.comparison`.
         seeds: How many both have.
     """
@@ -154,11 +157,15 @@ def estimates(samples: Mapping[int, Sample], metrics: Sequence[str]) -> dict[str
     """
     if not samples:
         return {name: Estimate(None, None, {}) for name in metrics}
-    values, drawn = _over_seeds(samples)
+    whole, drawn = _stacked(samples)
+    values, spread = whole.mean(axis=0), _spread(whole, drawn)
     found = {}
     for column, name in enumerate(metrics):
-        by_seed = {seed: _number(sample.whole[column]) for seed, sample in samples.items()}
-        found[name] = Estimate(_number(values[column]), _interval(drawn[:, column], samples), by_seed)
+        by_seed = dict(zip(sorted(samples), map(_number, whole[:, column]), strict=True))
+        highest = np.inf if name in COUNTS else 1.0
+        found[name] = Estimate(
+            _number(values[column]), _interval(spread[:, column], samples, (0.0, highest)), by_seed
+        )
     return found
 
 
@@ -176,12 +183,13 @@ def contrasts(
     if not seeds:
         return {}
     mine, theirs = ({seed: side[seed] for seed in seeds} for side in (row, baseline))
-    (a, a_drawn), (b, b_drawn) = _over_seeds(theirs), _over_seeds(mine)
+    (a, a_drawn), (b, b_drawn) = _stacked(theirs), _stacked(mine)
+    values, spread = (b - a).mean(axis=0), _spread(b - a, b_drawn - a_drawn)
     ps = _p_values(theirs, mine)
     return {
         name: Contrast(
-            _number(b[column] - a[column]),
-            _interval((b_drawn - a_drawn)[:, column], mine),
+            _number(values[column]),
+            _interval(spread[:, column], mine),
             ps.get(name),
             len(seeds),
         )
@@ -189,16 +197,34 @@ def contrasts(
     }
 
 
-def _over_seeds(samples: Mapping[int, Sample]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(V,) the mean over the seeds, and (B, V) that of samples of patients and of seeds."""
+def _stacked(samples: Mapping[int, Sample]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(S, V) what each seed scores, and (S, B, V) on samples of patients; the seeds in their order."""
     cells = [samples[seed] for seed in sorted(samples)]
-    whole = np.stack([cell.whole for cell in cells]).mean(axis=0)
+    whole = np.stack([cell.whole for cell in cells])
     if len(cells[0].patients) < 2:  # There is nothing to draw from, and no interval.
-        return whole, whole[None]
-    drawn = np.stack([cell.drawn for cell in cells])
-    counts = np.stack(list(resamples(len(cells), _SEEDS_SEED, drawn.shape[1])))
-    # A measure that a sample of patients does not have (no large lesion drawn) is missing in every seed.
-    return whole, np.einsum("bs,sbv->bv", counts / len(cells), drawn)
+        return whole, whole[:, None]
+    return whole, np.stack([cell.drawn for cell in cells])
+
+
+def _spread(whole: NDArray[np.float64], drawn: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(B, V) what the mean over the seeds may be: over samples of patients, and over trainings.
+
+    To draw the seeds with replacement, too, would say far too little: of three that happen to agree nothing else can
+    be drawn. The mean of S normal trainings lies about theirs as Student's t says.
+
+    Args:
+        whole: (S, V) what each seed scores.
+        drawn: (S, B, V) that on samples of patients; a measure that a sample does not have (no large lesion drawn) is
+            NaN in every seed.
+    """
+    seeds, count, _ = drawn.shape
+    mean: NDArray[np.float64] = drawn.mean(axis=0)
+    if seeds == 1:
+        return mean
+    # Quantiles in random order: the tails of so few degrees of freedom are long, and samples of them would be rough.
+    quantiles = student_quantiles(count, seeds - 1)
+    errors = whole.std(axis=0, ddof=1) / np.sqrt(seeds)
+    return mean + np.random.default_rng(_SEEDS_SEED).permutation(quantiles)[:, None] * errors
 
 
 def _p_values(a: Mapping[int, Sample], b: Mapping[int, Sample]) -> dict[str, float | None]:
@@ -227,10 +253,12 @@ def _mean(same: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _interval(drawn: NDArray[np.float64], samples: Mapping[int, Sample]) -> Interval:
+def _interval(
+    drawn: NDArray[np.float64], samples: Mapping[int, Sample], bounds: tuple[float, float] = (-np.inf, np.inf)
+) -> Interval:
     if len(next(iter(samples.values())).patients) < 2:
         return None
-    low, high = percentile_interval(drawn).tolist()
+    low, high = percentile_interval(drawn).clip(*bounds).tolist()
     return None if np.isnan(low) else (low, high)
 
 

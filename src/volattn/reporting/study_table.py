@@ -8,10 +8,7 @@ from typing import Any
 
 from volattn.evaluation.comparison import SIGNIFICANT
 from volattn.evaluation.statistics import holm
-from volattn.reporting.study_statistics import Contrast, Estimate, Kind, Sample, contrasts, estimates
-
-COUNTS = ("false_positives_per_case",)
-"""Measures that are no shares, and are not shown in percent."""
+from volattn.reporting.study_statistics import COUNTS, Contrast, Estimate, Kind, Sample, contrasts, estimates
 
 
 @dataclass(frozen=True)
