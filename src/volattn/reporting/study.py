@@ -43,7 +43,7 @@ def _content(table: StudyTable, found: Sequence[Found]) -> dict[str, Any]:
         "question": table.question,
         "command": table.command,
         "seeds": list(table.seeds),
-        "bootstrap": described(BOOTSTRAP_SEED, "patients and seeds"),
+        "bootstrap": described(BOOTSTRAP_SEED) | {"trainings": "Student's t"},
         "rows": [_row(table, one) for one in found],
         "notes": list(table.notes),
         "versions": [
