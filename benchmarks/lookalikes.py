@@ -141,6 +141,14 @@ def table(results: dict[str, Any]) -> Table:
     return Table(title, tuple(columns), tuple(rows))
 
 
+def loaded(models: Sequence[str], parser: argparse.ArgumentParser) -> dict[str, Predictor]:
+    """The models of NAME=RUN arguments, by name."""
+    named = [model.partition("=") for model in models]
+    if not all(separator for _, separator, _ in named):
+        parser.error("name each model: NAME=RUN")
+    return {name: load(run) for name, _, run in named}
+
+
 def main() -> None:
     """Asks, and writes what was said."""
     parser = argparse.ArgumentParser(
@@ -154,10 +162,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="pixels of a side (default: %(default)s)")
     parser.add_argument("-o", "--out", type=Path, required=True, help="for lookalikes.json and lookalikes.md")
     options = parser.parse_args()
-    named = [model.partition("=") for model in options.models]
-    if not all(separator for _, separator, _ in named):
-        parser.error("name each model: NAME=RUN")
-    content = measure({name: load(run) for name, _, run in named}, options)
+    content = measure(loaded(options.models, parser), options)
     text = table(content["results"]).text()
     write_json(options.out / "lookalikes.json", content | {"versions": versions(), "commit": commit()})
     write_text(options.out / "lookalikes.md", f"```\n{text.rstrip()}\n```\n")
