@@ -49,7 +49,7 @@ def count(phantom: Phantom, prediction: Prediction) -> list[int]:
 
 
 def rates(counts: NDArray[np.int64], weights: NDArray[np.float64]) -> dict[str, float]:
-    """Over phantoms, each weighed: the shares of lesions and look-alikes that are called lesions, and what is elsewhere.
+    """Over phantoms, each weighed: what share of lesions and of look-alikes is called a lesion, and what is elsewhere.
 
     Args:
         counts: (cases, `COUNTS`).
