@@ -13,18 +13,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lookalikes import DISTRACTORS, loaded
+from lookalikes import DISTRACTORS, asked_for, written
 from numpy.typing import NDArray
 
 from volattn.datasets.phantom import Phantom, make_phantom
 from volattn.evaluation.statistics import described, percentile_interval, resamples
 from volattn.inference.predict import Prediction, Predictor
-from volattn.io.atomic import write_json, write_text
-from volattn.provenance import commit, versions
 from volattn.reporting.tables import Column, Table, span
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
@@ -131,24 +128,9 @@ def table(results: dict[str, Any]) -> Table:
 
 def main() -> None:
     """Predicts, and writes what was found."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("models", nargs="+", metavar="NAME=RUN", help="run folders of models with masks")
-    parser.add_argument("--cases", type=int, default=12, help="phantoms (default: %(default)s)")
-    parser.add_argument(
-        "--seed", type=int, default=4001, help="theirs; no model has seen it (default: %(default)s)"
-    )
-    parser.add_argument("--size", type=int, default=256, help="pixels of a side (default: %(default)s)")
-    parser.add_argument(
-        "-o", "--out", type=Path, required=True, help="for false_positives.json and false_positives.md"
-    )
-    options = parser.parse_args()
-    content = measure(loaded(options.models, parser), options)
-    text = table(content["results"]).text()
-    write_json(options.out / "false_positives.json", content | {"versions": versions(), "commit": commit()})
-    write_text(options.out / "false_positives.md", f"```\n{text.rstrip()}\n```\n")
-    print(text)
+    options, models = asked_for(__doc__, "false_positives")
+    content = measure(models, options)
+    written(options.out, "false_positives", content, table(content["results"]).text())
 
 
 if __name__ == "__main__":

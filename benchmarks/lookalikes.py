@@ -141,32 +141,40 @@ def table(results: dict[str, Any]) -> Table:
     return Table(title, tuple(columns), tuple(rows))
 
 
-def loaded(models: Sequence[str], parser: argparse.ArgumentParser) -> dict[str, Predictor]:
-    """The models of NAME=RUN arguments, by name."""
-    named = [model.partition("=") for model in models]
-    if not all(separator for _, separator, _ in named):
-        parser.error("name each model: NAME=RUN")
-    return {name: load(run) for name, _, run in named}
+def asked_for(doc: str | None, name: str) -> tuple[argparse.Namespace, dict[str, Predictor]]:
+    """The command line of a benchmark that holds models with masks against unseen phantoms, and the models by name.
 
-
-def main() -> None:
-    """Asks, and writes what was said."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    Args:
+        doc: What the benchmark does.
+        name: Of its result.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", metavar="NAME=RUN", help="run folders of models with masks")
     parser.add_argument("--cases", type=int, default=12, help="phantoms (default: %(default)s)")
     parser.add_argument(
         "--seed", type=int, default=4001, help="theirs; no model has seen it (default: %(default)s)"
     )
     parser.add_argument("--size", type=int, default=256, help="pixels of a side (default: %(default)s)")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="for lookalikes.json and lookalikes.md")
+    parser.add_argument("-o", "--out", type=Path, required=True, help=f"for {name}.json and {name}.md")
     options = parser.parse_args()
-    content = measure(loaded(options.models, parser), options)
-    text = table(content["results"]).text()
-    write_json(options.out / "lookalikes.json", content | {"versions": versions(), "commit": commit()})
-    write_text(options.out / "lookalikes.md", f"```\n{text.rstrip()}\n```\n")
+    named = [model.partition("=") for model in options.models]
+    if not all(separator for _, separator, _ in named):
+        parser.error("name each model: NAME=RUN")
+    return options, {name: load(run) for name, _, run in named}
+
+
+def written(out: Path, name: str, content: dict[str, Any], text: str) -> None:
+    """Writes a result as JSON and as Markdown, and prints it."""
+    write_json(out / f"{name}.json", content | {"versions": versions(), "commit": commit()})
+    write_text(out / f"{name}.md", f"```\n{text.rstrip()}\n```\n")
     print(text)
+
+
+def main() -> None:
+    """Asks, and writes what was said."""
+    options, models = asked_for(__doc__, "lookalikes")
+    content = measure(models, options)
+    written(options.out, "lookalikes", content, table(content["results"]).text())
 
 
 if __name__ == "__main__":
