@@ -242,7 +242,7 @@ def answer(found: Findings, arm: str, seed: int, options: argparse.Namespace) ->
     held_out = found.case >= (1 - HELD_OUT) * (found.case.max() + 1)
     images, boxes = torch.from_numpy(found.images), torch.from_numpy(found.boxes)
     truth = torch.from_numpy(found.lesion.astype(np.int64))
-    train = np.flatnonzero(~held_out)
+    train = np.flatnonzero(~held_out & (found.case < (options.trained or np.inf)))
     fast = [one for name, one in model.named_parameters() if "attention" in name]
     others = [one for name, one in model.named_parameters() if "attention" not in name]
     rates = [options.rate, options.rate * factor]
@@ -286,7 +286,7 @@ def area(found: Findings, scores: NDArray[np.float64], weights: NDArray[np.float
 
 def measure(found: Findings, arms: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
     """All arms and seeds; what is finished is read from WORK."""
-    settings = {key: getattr(options, key) for key in ("steps", "batch", "rate", "bf16")}
+    settings = {key: getattr(options, key) for key in ("steps", "batch", "rate", "bf16", "trained")}
     settings["window"] = list(options.window)
     asked = Findings(*(part[found.case >= (1 - HELD_OUT) * (found.case.max() + 1)] for part in found))
     cases = np.unique(asked.case)
@@ -362,6 +362,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=lambda text: [int(one) for one in text.split(",")], default=[0])
     parser.add_argument("--steps", type=int, default=800, help="of training (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=32, help="findings (default: %(default)s)")
+    parser.add_argument(
+        "--trained", type=int, help="phantoms to train on (default: all that are not asked about)"
+    )
     parser.add_argument("--rate", type=float, default=5e-4, help="learning rate (default: %(default)s)")
     parser.add_argument(
         "--window",
