@@ -17,7 +17,8 @@ from torchvision.models.detection import (
 from torchvision.ops import FrozenBatchNorm2d
 
 from volattn.models.catalogue import build_model
-from volattn.models.config import BackboneConfig, ModelConfig, ProposalConfig
+from volattn.models.config import BackboneConfig, ModelConfig
+from volattn.models.detection_config import ProposalConfig
 from volattn.models.weights import fitting, load_weights
 
 

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from volattn.datasets.case import LabelScheme
-from volattn.models.config import AttentionConfig, BackboneConfig, ModelConfig, ProposalConfig, RegionConfig
+from volattn.models.config import AttentionConfig, BackboneConfig, ModelConfig
+from volattn.models.detection_config import ProposalConfig, RegionConfig
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.store import (
     CASE,

@@ -11,7 +11,8 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from volattn.models.bag_backbone import PyramidDetector
-from volattn.models.config import ModelConfig, ProposalConfig
+from volattn.models.config import ModelConfig
+from volattn.models.detection_config import ProposalConfig
 from volattn.models.precision import give_full, make_full_anchors
 from volattn.models.pyramid import Attended
 from volattn.models.region_heads import BoxHeads, MakeBranch, box_branch, region_pool

@@ -13,7 +13,8 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import MultiScaleRoIAlign, roi_pool
 
-from volattn.models.config import ModelConfig, RegionConfig
+from volattn.models.config import ModelConfig
+from volattn.models.detection_config import RegionConfig
 from volattn.models.precision import full
 
 
