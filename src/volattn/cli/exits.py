@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+
+from volattn.faults import explain
 
 GOOD = 0
 SOME_FAILED = 1
@@ -14,15 +15,6 @@ STOPPED = 130
 
 AGAIN = "what was written is whole, and the same command goes on from there"
 RESUME = "what was written is whole, and the same command with --resume goes on from there"
-
-_WAYS_OUT = {
-    errno.ENOENT: "check the path",
-    errno.EACCES: "check its permissions",
-    errno.EPERM: "check its permissions",
-    errno.EROFS: "give a folder that can be written to",
-    errno.ENOSPC: "make room on the disk and give the same command again",
-    errno.EDQUOT: "make room on the disk and give the same command again",
-}
 
 
 def run(command: Callable[[], int | None], *, after_stop: str = AGAIN, debug: bool = False) -> int:
@@ -41,7 +33,7 @@ def run(command: Callable[[], int | None], *, after_stop: str = AGAIN, debug: bo
     except (ValueError, OSError, MemoryError) as error:
         if debug:
             traceback.print_exc()
-        say(_one_line(error))
+        say(explain(error))
         return NOTHING_DONE
     except KeyboardInterrupt:
         say(f"stopped; {after_stop}")
@@ -72,13 +64,3 @@ def report_failures(failed: Mapping[str, str], total: int) -> int:
     for name, reason in failed.items():
         print(f"  {name}: {reason}", file=sys.stderr)
     return NOTHING_DONE if len(failed) == total else SOME_FAILED
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.errno is not None:
-        where = "" if error.filename is None else f"{error.filename}: "
-        way_out = _WAYS_OUT.get(error.errno)
-        return f"{where}{error.strerror}" + (f"; {way_out}" if way_out else "")
-    if isinstance(error, MemoryError):
-        return "out of memory; close other programs, or use a machine with more"
-    return " ".join(str(error).split()) or type(error).__name__

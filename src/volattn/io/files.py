@@ -1,0 +1,95 @@
+"""The one way to read a file: regular files only, no more of it than was expected, errors that name it."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+_KINDS = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+_TEXT_BYTES = 256 * 2**20
+"""No text file that this project reads is larger: the scores of all of DeepLesion take 20 MiB."""
+
+
+def check_regular(path: Path | str) -> int:
+    """Refuses what is not a regular file, before it is opened: opening a pipe waits, and reading a device never ends.
+
+    Returns:
+        The file's size, bytes.
+
+    Raises:
+        ValueError: It does not exist, is a folder, a pipe, a socket or a device, or may not be looked at.
+    """
+    path = Path(path)
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        raise ValueError(f"{path}: does not exist; check the name") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        raise ValueError(f"{path}: cannot be read ({_reason(error)}); check the path") from None
+    if stat.S_ISDIR(found.st_mode):
+        raise ValueError(f"{path}: is a folder; name a file in it")
+    for is_kind, kind in _KINDS:
+        if is_kind(found.st_mode):
+            raise ValueError(f"{path}: is {kind}, not a file; save its content as a file and give that")
+    return found.st_size
+
+
+def read_bytes(path: Path | str, limit: int) -> bytes:
+    """The whole content of a regular file.
+
+    Args:
+        path: The file.
+        limit: The most bytes that it may have.
+
+    Raises:
+        ValueError: See `check_regular`, or the file is larger or cannot be read.
+    """
+    path = Path(path)
+    size = check_regular(path)
+    if size > limit:
+        raise ValueError(f"{path}: is {size} bytes long, where at most {limit} are expected; check the file")
+    try:
+        with path.open("rb") as file:
+            return file.read(limit)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({_reason(error)}); check its permissions") from None
+
+
+def read_text(path: Path | str, limit: int = _TEXT_BYTES) -> str:
+    """The content of a text file in UTF-8, with or without a byte order mark; line ends become a bare newline.
+
+    Raises:
+        ValueError: See `read_bytes`, or it is not UTF-8.
+    """
+    try:
+        text = read_bytes(path, limit).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: is not a text file in UTF-8; save it as UTF-8") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """What a JSON file says.
+
+    Raises:
+        ValueError: See `read_text`, or it is not JSON.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError(f"{path}: is not valid JSON (nested too deeply); write it again") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: is not valid JSON ({error}); correct it or write it again") from None
+
+
+def _reason(error: Exception) -> str:
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
