@@ -91,9 +91,9 @@ def test_a_kill_changes_no_byte(
 ORPHAN = """
 import sys, time
 from pathlib import Path
-from volattn.io.lock import sole_writer
+from volattn.io.output import claim_folder
 folder = Path(sys.argv[1])
-with sole_writer(folder):
+with claim_folder(folder):
     print("held", flush=True)
     sys.stdin.readline()
     time.sleep(0.3)

@@ -21,11 +21,11 @@ from volattn.evaluation.label_pair import LabelPair
 from volattn.evaluation.lits import LitsCase, lits_scheme, score_lits
 from volattn.evaluation.lits_folders import LitsFolderScores
 from volattn.evaluation.lits_summary import summarise_lits
-from volattn.evaluation.score_file import write_scores
+from volattn.evaluation.score_file import read_scores, write_scores
 from volattn.reporting import detection_report, lits_report
 from volattn.reporting.comparison import comparison_report
 from volattn.reporting.report import SHOWN, Report
-from volattn.reporting.reports import build_report, write_report
+from volattn.reporting.reports import build_report
 from volattn.structures.geometry import Geometry
 
 Maps = tuple[np.ndarray, np.ndarray]
@@ -125,14 +125,14 @@ def test_one_score_is_no_curve(tmp_path: Path) -> None:
 def test_stored_scores_are_all_it_takes(tmp_path: Path) -> None:
     content = lits_content((FOUND, MISSED), failed={"case-9": "case-9.nii: is <empty>; delete it"})
     write_scores(tmp_path / "scores.json", content)
-    page = write_report(tmp_path / "scores.json", tmp_path / "report")
+    page = build_report(read_scores(tmp_path / "scores.json")).write(tmp_path / "report")
     html = page.read_text(encoding="utf-8")
     files = {path.name: path.read_bytes() for path in page.parent.iterdir()}
     assert files.keys() == {"index.html", *(f"{name}.png" for name in LITS)}
     assert sorted(pictures_in(html)) == sorted(files[f"{name}.png"] for name in LITS)
     assert "case-9.nii: is &lt;empty&gt;; delete it" in html
     assert "numpy" in html
-    write_report(tmp_path / "scores.json", tmp_path / "report")
+    build_report(read_scores(tmp_path / "scores.json")).write(tmp_path / "report")
     assert page.read_text(encoding="utf-8") == html
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+
 import pytest
+import torch
 
 from volattn.cli.main import main
-from volattn.models.catalogue import CATALOGUE
-from volattn.models.cost import measure
+from volattn.models.catalogue import CATALOGUE, build_model
+from volattn.models.config import ModelConfig
+from volattn.models.cost import Cost, measure
 from volattn.studies.survey import check_names, names, survey
-from volattn.training.recipe import load_recipe, shipped
+from volattn.training.recipe import Recipe, load_recipe, shipped
 
 
 def test_all_can_be_asked_for() -> None:
@@ -18,7 +23,10 @@ def test_all_can_be_asked_for() -> None:
 
 def test_a_row_says_what_it_costs_and_what_it_stands_for() -> None:
     told: list[int] = []
-    catalogue, recipes = survey(("rfcn", "3dce-9"), lambda what, done, total: told.append(done))
+    (catalogue, recipes), failed = survey(
+        ("rfcn", "3dce-9"), costs=True, progress=lambda what, done, total: told.append(done)
+    )
+    assert not failed
     assert told == [1, 2]
     assert [row[0] for row in catalogue.rows] == ["rfcn"]
     cost = measure(load_recipe("3dce-9").model, ("lesion",), 512)
@@ -45,6 +53,46 @@ def test_the_verb_prints_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert "Table 3, Improved R-FCN" in said
     assert "Catalogue" in said
+
+
+def test_everything_is_listed_at_once_without_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    began = time.monotonic()
+    with pytest.raises(SystemExit) as ended:
+        main(["info"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert all(f"\n{name} " in said for name in names())
+    assert time.monotonic() - began < 20, "nothing is measured"
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_row_can_be_measured(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the size of a stamp: what a command measures at its full size is the same program."""
+    monkeypatch.setattr("volattn.studies.survey.measure", lambda config, classes, _: build(config, classes))
+    tables, failed = survey((name,), costs=True)
+    assert not failed
+    assert [row[0] for table in tables for row in table.rows] == [name]
+
+
+def build(config: ModelConfig, classes: Sequence[str]) -> Cost:
+    with torch.device("meta"):
+        model = build_model(config, classes)
+    return Cost(sum(parameter.numel() for parameter in model.parameters()), 0, {})
+
+
+def test_one_bad_recipe_is_one_failed_row(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(name: str) -> Recipe:
+        return load_recipe(name) if name != "tiny" else load_recipe("no-such-recipe")
+
+    monkeypatch.setattr("volattn.studies.survey.load_recipe", load)
+    with pytest.raises(SystemExit) as ended:
+        main(["info"])
+    assert ended.value.code == 1
+    said = capsys.readouterr()
+    assert "(failed)" in said.out
+    assert "tiny: no-such-recipe: no such recipe" in said.err
 
 
 def test_an_unknown_name_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,28 +30,30 @@ def command(
         from volattn.evaluation.comparison import compare
         from volattn.evaluation.score_file import read_scores
         from volattn.io.atomic import write_json
+        from volattn.io.output import claim_file
         from volattn.provenance import commit, versions
         from volattn.reporting.comparison import comparison_report, comparison_table
-        from volattn.reporting.report import check_folder
+        from volattn.reporting.report import claim_report
 
-        check_folder(report)
-        first, second = read_scores(a), read_scores(b)
-        try:
-            comparison = compare(first, second, common=common, seed=seed)
-        except ValueError as error:
-            raise ValueError(f"{a} and {b}: {error}") from None
-        content = {
-            "a": a.name,
-            "b": b.name,
-            **comparison.as_json(),
-            "versions": versions(),
-            "commit": commit(),
-        }
-        if out is not None:
-            write_json(out, content)
-        print(comparison_table(content).text(), end="")
-        if report is not None:
-            print(f"Report: {comparison_report(content).write(report)}")
-        return exits.GOOD
+        target = None if out is None else claim_file(out, inputs=(a, b))
+        with claim_report(report):
+            first, second = read_scores(a), read_scores(b)
+            try:
+                comparison = compare(first, second, common=common, seed=seed)
+            except ValueError as error:
+                raise ValueError(f"{a} and {b}: {error}") from None
+            content = {
+                "a": a.name,
+                "b": b.name,
+                **comparison.as_json(),
+                "versions": versions(),
+                "commit": commit(),
+            }
+            if target is not None:
+                write_json(target, content)
+            print(comparison_table(content).text(), end="")
+            if report is not None:
+                print(f"Report: {comparison_report(content).write(report)}")
+            return exits.GOOD
 
     raise typer.Exit(exits.run(run, after_stop="nothing was written", debug=debug))

@@ -34,20 +34,21 @@ def command(
 
     def run() -> int:
         from volattn.evaluation.deeplesion import score_deeplesion
-        from volattn.evaluation.score_file import check_target, write_scores
+        from volattn.evaluation.score_file import KEYS, write_scores
+        from volattn.io.output import claim_file
         from volattn.reporting.detection_scores import detection_table
-        from volattn.reporting.report import check_folder
-        from volattn.reporting.reports import write_report
+        from volattn.reporting.report import claim_report
+        from volattn.reporting.reports import build_report
 
-        check_target(out)
-        check_folder(report)
-        scores = score_deeplesion(
-            reference, prediction, split=split, keep_noisy=keep_noisy, seed=seed, fail_fast=fail_fast
-        )
-        write_scores(out, scores.content)
-        print(detection_table(scores.content, f"DeepLesion, split {split}").text(), end="")
-        if report is not None:
-            print(f"Report: {write_report(out, report)}")
-        return exits.report_failures(scores.faults, scores.images)
+        target = claim_file(out, inputs=(reference, prediction), replaces=KEYS)
+        with claim_report(report):
+            scores = score_deeplesion(
+                reference, prediction, split=split, keep_noisy=keep_noisy, seed=seed, fail_fast=fail_fast
+            )
+            content = write_scores(target, scores.content)
+            print(detection_table(content, f"DeepLesion, split {split}").text(), end="")
+            if report is not None:
+                print(f"Report: {build_report(content).write(report)}")
+            return exits.report_failures(scores.faults, scores.images)
 
     raise typer.Exit(exits.run(run, after_stop="nothing was written", debug=debug))

@@ -38,30 +38,31 @@ def command(
     def run() -> int:
         from volattn.cli.progress import shown
         from volattn.evaluation.detection import PRESETS, score_detections
-        from volattn.evaluation.score_file import check_target, write_scores
+        from volattn.evaluation.score_file import KEYS, write_scores
+        from volattn.io.output import claim_file
         from volattn.reporting.detection_scores import detection_table
-        from volattn.reporting.report import check_folder
-        from volattn.reporting.reports import write_report
+        from volattn.reporting.report import claim_report
+        from volattn.reporting.reports import build_report
 
-        check_target(out)
-        check_folder(report)
-        with shown() as progress:
-            scores = score_detections(
-                reference,
-                prediction,
-                PRESETS[preset],
-                lesion=lesion,
-                predicted_lesion=predicted_lesion,
-                seed=seed,
-                fail_fast=fail_fast,
-                progress=progress,
-            )
-        write_scores(out, scores.content)
-        print(detection_table(scores.content, f"Preset {preset}").text(), end="")
-        if report is not None:
-            print(f"Report: {write_report(out, report)}")
-        if scores.unpaired:
-            exits.say(f"no reference for {', '.join(scores.unpaired)}; not scored")
-        return exits.report_failures(scores.faults, scores.cases)
+        target = claim_file(out, inputs=(reference, prediction), replaces=KEYS)
+        with claim_report(report):
+            with shown() as progress:
+                scores = score_detections(
+                    reference,
+                    prediction,
+                    PRESETS[preset],
+                    lesion=lesion,
+                    predicted_lesion=predicted_lesion,
+                    seed=seed,
+                    fail_fast=fail_fast,
+                    progress=progress,
+                )
+            content = write_scores(target, scores.content)
+            print(detection_table(content, f"Preset {preset}").text(), end="")
+            if report is not None:
+                print(f"Report: {build_report(content).write(report)}")
+            if scores.unpaired:
+                exits.say(f"no reference for {', '.join(scores.unpaired)}; not scored")
+            return exits.report_failures(scores.faults, scores.cases)
 
     raise typer.Exit(exits.run(run, after_stop="nothing was written", debug=debug))

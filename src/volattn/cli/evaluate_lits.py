@@ -39,33 +39,33 @@ def command(
         from volattn.cli.progress import shown
         from volattn.evaluation.lits import lits_scheme
         from volattn.evaluation.lits_folders import score_lits_folders
-        from volattn.evaluation.score_file import check_target, write_scores
+        from volattn.evaluation.score_file import KEYS, write_scores
+        from volattn.io.output import claim_file
         from volattn.reporting.lits import lits_tables
-        from volattn.reporting.report import check_folder
-        from volattn.reporting.reports import write_report
+        from volattn.reporting.report import claim_report
+        from volattn.reporting.reports import build_report
 
         scheme = lits_scheme(organ_label("--liver", liver, lesion), lesion)
-        check_folder(report)
-        check_target(out)
-        with shown() as progress:
-            found = score_lits_folders(
-                reference,
-                prediction,
-                scheme,
-                strict=strict,
-                seed=seed,
-                fail_fast=fail_fast,
-                progress=progress,
-            )
-        if found.scores is not None:
-            content = found.content
-            write_scores(out, content)
-            print("\n".join(table.text() for table in lits_tables(content)))
-            print(f"{out}: {len(found.scores.cases)} of {found.total} cases scored")
-            if report is not None:
-                print(f"Report: {write_report(out, report)}")
-        for note in found.notes:
-            exits.say(note)
-        return exits.report_failures(found.failed, found.total)
+        target = claim_file(out, inputs=(reference, prediction), replaces=KEYS)
+        with claim_report(report):
+            with shown() as progress:
+                found = score_lits_folders(
+                    reference,
+                    prediction,
+                    scheme,
+                    strict=strict,
+                    seed=seed,
+                    fail_fast=fail_fast,
+                    progress=progress,
+                )
+            if found.scores is not None:
+                content = write_scores(target, found.content)
+                print("\n".join(table.text() for table in lits_tables(content)))
+                print(f"{out}: {len(found.scores.cases)} of {found.total} cases scored")
+                if report is not None:
+                    print(f"Report: {build_report(content).write(report)}")
+            for note in found.notes:
+                exits.say(note)
+            return exits.report_failures(found.failed, found.total)
 
     raise typer.Exit(exits.run(run, after_stop="nothing was written", debug=debug))

@@ -1,8 +1,10 @@
-"""Exit codes: 0 good, 1 some cases failed, 2 nothing could be done, 130 stopped by the user."""
+"""Exit codes: 0 good, 1 some cases failed, 2 nothing could be done, 130 stopped by Ctrl-C, 143 by SIGTERM."""
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping
 
@@ -12,9 +14,14 @@ GOOD = 0
 SOME_FAILED = 1
 NOTHING_DONE = 2
 STOPPED = 130
+TERMINATED = 143
 
 AGAIN = "what was written is whole, and the same command goes on from there"
 RESUME = "what was written is whole, and the same command with --resume goes on from there"
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as schedulers and containers send it: everything ends as after Ctrl-C, but for the exit code."""
 
 
 def run(command: Callable[[], int | None], *, after_stop: str = AGAIN, debug: bool = False) -> int:
@@ -28,6 +35,9 @@ def run(command: Callable[[], int | None], *, after_stop: str = AGAIN, debug: bo
     Returns:
         The exit code.
     """
+    previous = None
+    if threading.current_thread() is threading.main_thread():
+        previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         return command() or GOOD
     except (ValueError, OSError, MemoryError) as error:
@@ -35,9 +45,17 @@ def run(command: Callable[[], int | None], *, after_stop: str = AGAIN, debug: bo
             traceback.print_exc()
         say(explain(error))
         return NOTHING_DONE
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         say(f"stopped; {after_stop}")
-        return STOPPED
+        return TERMINATED if isinstance(stop, Terminated) else STOPPED
+    finally:
+        if previous is not None:
+            signal.signal(signal.SIGTERM, previous)
+
+
+def _terminate(number: int, frame: object) -> None:
+    signal.signal(number, signal.SIG_DFL)  # A second one is not waited for.
+    raise Terminated
 
 
 def say(text: str) -> None:

@@ -17,17 +17,20 @@ def command(
         list[str] | None,
         typer.Argument(metavar="[NAME]...", help="Architectures and recipes; all by default."),
     ] = None,
+    costs: Annotated[
+        bool, typer.Option("--costs", help="Measures parameters, operations and memory: seconds a row.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
-    """Lists the detectors and the recipes: what they cost, and the row of the paper's tables they stand for."""
+    """Lists the detectors and the recipes, and the row of the paper's tables they stand for."""
 
     def run() -> int:
         from volattn.cli.progress import shown
         from volattn.studies.survey import survey
 
         with shown() as progress:
-            tables = survey(names or (), progress)
+            tables, failed = survey(names or (), costs=costs, progress=progress)
         print("\n".join(table.text() for table in tables), end="")
-        return exits.GOOD
+        return exits.report_failures(failed, sum(len(table.rows) for table in tables))
 
     raise typer.Exit(exits.run(run, after_stop="nothing was changed", debug=debug))

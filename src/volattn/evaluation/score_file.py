@@ -14,22 +14,19 @@ from volattn.provenance import commit, versions
 _PAIR = re.compile(r"\[\n\s+([-+.\de]+),\n\s+([-+.\de]+)\n\s+\]")
 
 
-def check_target(path: Path) -> None:
-    """Refuses what cannot be a file of scores, before the scoring takes its time.
-
-    Raises:
-        ValueError: It is a folder.
-    """
-    if path.is_dir():
-        raise ValueError(f"{path}: is a folder; give a file for the scores, such as {path / 'scores.json'}")
+KEYS = ("kind", "cases")
+"""What a file of scores holds in any case: by these it is told from other JSON of this program."""
 
 
-def write_scores(path: Path | str, content: Mapping[str, Any]) -> None:
+def write_scores(path: Path | str, content: Mapping[str, Any]) -> dict[str, Any]:
     """Writes scores, atomically, with the versions and the commit that they depend on.
 
     Args:
         path: A `.json` file.
         content: Plain values; `cases` is a list of them.
+
+    Returns:
+        What `read_scores` gives of the file.
 
     Raises:
         ValueError: `content` holds NaN or infinity, which JSON cannot say.
@@ -40,7 +37,9 @@ def write_scores(path: Path | str, content: Mapping[str, Any]) -> None:
     whole = _PAIR.sub(r"[\1, \2]", whole)  # an interval is one line
     lines = [json.dumps(case, ensure_ascii=False, allow_nan=False) for case in content["cases"]]
     cases = ",\n    ".join(lines)
-    write_text(path, f'{whole},\n  "cases": [\n    {cases}\n  ]\n}}\n')
+    text = f'{whole},\n  "cases": [\n    {cases}\n  ]\n}}\n'
+    write_text(path, text)
+    return json.loads(text)
 
 
 def read_scores(path: Path | str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from volattn.figures.scene import Kind, Named, Scene, View, choose_slices
 from volattn.figures.sheet import DPI, GAP, INK, LEGEND, PAPER, TITLE, Sheet
 from volattn.io.atomic import atomic_path
+from volattn.io.output import SIGNATURE
 
 SOFT_TISSUE = (-160.0, 240.0)
 """HU shown as black and white: the window in which livers are read (level 40, width 400)."""
@@ -71,7 +72,7 @@ def draw_outlines(
     figure = _figure(scene, organ, title, slices)
     with atomic_path(path) as temporary:
         # Without its version number the same case gives the same bytes.
-        figure.savefig(temporary, format="png", dpi=DPI, facecolor=PAPER, metadata={"Software": None})
+        figure.savefig(temporary, format="png", dpi=DPI, facecolor=PAPER, metadata={"Software": SIGNATURE})
 
 
 def _figure(scene: Scene, organ: str | None, title: str, slices: int) -> Figure:

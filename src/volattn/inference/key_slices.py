@@ -17,13 +17,14 @@ from volattn.datasets.case import BACKGROUND, LESION, Case, Dataset
 from volattn.datasets.deeplesion import as_published
 from volattn.datasets.dl_detections import KeyDetection, write_detections
 from volattn.datasets.key_slice import KeySlice
+from volattn.faults import explain
 from volattn.figures.outlines import draw_outlines
 from volattn.inference.known import trained_among
 from volattn.inference.paint import paint_boxes
 from volattn.inference.predict import Predictor, Progress
 from volattn.inference.reader import SliceReader
 from volattn.io.atomic import write_json
-from volattn.io.lock import sole_writer
+from volattn.io.output import check_replaceable, claim_folder
 from volattn.provenance import commit, versions
 from volattn.structures.volume import Volume
 
@@ -85,8 +86,6 @@ def predict_key_slices(
         ValueError: The threshold is none, or `out` is a file.
     """
     out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out}: is a file; give a folder for the results")
     threshold = predictor.check_threshold(threshold)
     settings = {
         "format": FORMAT,
@@ -94,7 +93,10 @@ def predict_key_slices(
         "precision": "bfloat16" if predictor.bf16 else "float32",
         "volattn": version("volattn"),
     }
-    with sole_writer(out):
+    written = [out / DETECTIONS, out / MANIFEST, out / JOURNAL]
+    written += [out / f"{case.name}.png" for case in dataset.cases if pictures]
+    with claim_folder(out):
+        check_replaceable(written)
         return _predict_all(predictor, dataset, out, settings, threshold, pictures, resume, progress)
 
 
@@ -123,8 +125,8 @@ def _predict_all(
             found[case.name] = (
                 known if known is not None else _predict_one(predictor, case, picture, threshold)
             )
-        except ValueError as error:
-            failed[case.name] = str(error)
+        except Exception as error:  # Whatever is wrong with one key slice must not cost the user the others.
+            failed[case.name] = explain(error, case.image)
         else:
             if known is None:
                 journal.add(case, found[case.name])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from volattn.faults import explain
 from volattn.figures.outlines import draw_outlines
 from volattn.inference.inputs import References, find_inputs
 from volattn.inference.known import known_case
@@ -23,6 +25,7 @@ from volattn.inference.records import AXES
 from volattn.inference.stitch import MASK_PROBABILITY, ORGAN_SCORE
 from volattn.io.atomic import write_json
 from volattn.io.nifti import read_header, read_volume, volume_name, write_labels
+from volattn.io.output import check_replaceable, claim_folder
 from volattn.provenance import commit, versions
 
 FORMAT = 1
@@ -49,7 +52,7 @@ class Files(NamedTuple):
     """What is written for one CT.
 
     Attributes:
-        json: Everything that is said of its lesions; written last.
+        json: Everything that is said of its lesions; written last, so that its presence says that the others are whole.
         picture: The slices with the largest lesions.
         labels: 0 background, 1 organ, 2 lesion; None of a detector of boxes.
         lesions: One number per 3D lesion; None of a detector of boxes.
@@ -68,8 +71,19 @@ class Files(NamedTuple):
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """All there are."""
+        """All there are, the JSON first."""
         return tuple(path for path in self if path is not None)
+
+    @contextmanager
+    def all_or_none(self) -> Iterator[None]:
+        """Removes all of them, new and of an earlier run, if the block that writes them fails."""
+        self.json.unlink(missing_ok=True)  # It vouches for the others, which are about to change.
+        try:
+            yield
+        except BaseException:
+            for path in self.paths:
+                path.unlink(missing_ok=True)
+            raise
 
 
 @dataclass(frozen=True)
@@ -98,10 +112,7 @@ class Outcome:
     def message(self) -> str:
         """One line."""
         if self.error is not None:
-            text = " ".join(str(self.error).split())
-            if isinstance(self.error, ValueError):
-                return text
-            return f"{self.image}: {type(self.error).__name__}: {text or 'no message'}"
+            return explain(self.error, self.image)
         what = f"{self.lesions} {'lesion' if self.lesions == 1 else 'lesions'}"
         return "; ".join([f"{self.name}: {what}", *self.notes])
 
@@ -164,18 +175,21 @@ def predict_files(
     files = find_inputs(inputs)
     references = None if reference is None else References.open(reference, predictor.folder.classes)
     job = Job(predictor, out, predictor.check_threshold(threshold), references, resume)
-    _check_outputs(job, files)
+    written = _check_outputs(job, files)
     outcomes = []
-    for index, image in enumerate(files, start=1):
-        begun = time.monotonic()
-        label = f"{index}/{len(files)} {volume_name(image)}"
-        try:
-            outcome = _predict_one(job, image, _renamed(progress, label))
-        except torch.OutOfMemoryError:
-            outcome = _failed(image, MemoryError("out of GPU memory; lower the batch, or use the CPU"))
-        except Exception as error:  # Whatever is wrong with one case must not cost the user the others.
-            outcome = _failed(image, error)
-        outcomes.append(replace(outcome, seconds=time.monotonic() - begun))
+    with claim_folder(out):
+        check_replaceable(written)
+        for index, image in enumerate(files, start=1):
+            begun = time.monotonic()
+            label = f"{index}/{len(files)} {volume_name(image)}"
+            try:
+                outcome = _predict_one(job, image, _renamed(progress, label))
+            except torch.OutOfMemoryError:
+                advice = f"{image}: out of GPU memory; lower the batch, or use the CPU"
+                outcome = _failed(image, ValueError(advice))
+            except Exception as error:  # Whatever is wrong with one case must not cost the user the others.
+                outcome = _failed(image, error)
+            outcomes.append(replace(outcome, seconds=time.monotonic() - begun))
     return outcomes
 
 
@@ -212,11 +226,6 @@ def _predict_one(job: Job, image: Path, progress: Progress | None) -> Outcome:
     if split is not None and split.note is not None:
         notes.append(split.note)
 
-    files.json.unlink(missing_ok=True)  # It vouches for the others, which are about to change.
-    if files.labels is not None and files.lesions is not None:
-        write_labels(files.labels, prediction.labels, volume)
-        write_labels(files.lesions, prediction.lesions, volume)
-    _draw(files.picture, prediction, truth, job.predictor.folder.classes)
     content = {
         "name": name,
         "fingerprint": fingerprint,
@@ -227,7 +236,12 @@ def _predict_one(job: Job, image: Path, progress: Progress | None) -> Outcome:
         "settings": settings,
         **describe(prediction, job.predictor),
     }
-    write_json(files.json, content)
+    with files.all_or_none():
+        _draw(files.picture, prediction, truth, job.predictor.folder.classes)
+        if files.labels is not None and files.lesions is not None:
+            write_labels(files.labels, prediction.labels, volume)
+            write_labels(files.lesions, prediction.lesions, volume)
+        write_json(files.json, content)
     return Outcome(name, image, "predicted", len(prediction.records), tuple(notes))
 
 
@@ -280,9 +294,8 @@ def _draw(
     )
 
 
-def _check_outputs(job: Job, files: Sequence[Path]) -> None:
-    if job.out.exists() and not job.out.is_dir():
-        raise ValueError(f"{job.out}: is a file; give a folder for the results")
+def _check_outputs(job: Job, files: Sequence[Path]) -> list[Path]:
+    """The files that are going to be written; none of them is an input, and none is written twice."""
     kept = {file.resolve(): "the CT" for file in files}
     if job.references is not None:
         kept |= {file.resolve(): "the reference" for file in job.references.files.values()}
@@ -298,6 +311,7 @@ def _check_outputs(job: Job, files: Sequence[Path]) -> None:
                     "rename one, or predict them into two folders"
                 )
             written[place] = image
+    return [result for image in files for result in job.files(volume_name(image)).paths]
 
 
 def _find_reference(references: References | None, image: Path, notes: list[str]) -> Path | None:

@@ -12,8 +12,9 @@ import numpy as np
 
 from volattn.config import Config
 from volattn.datasets.case import LESION, Case, Dataset, LabelScheme
+from volattn.faults import explain
 from volattn.io.atomic import atomic_path, write_json, write_text
-from volattn.io.lock import LOCK, sole_writer
+from volattn.io.output import claim_folder
 from volattn.preprocessing.measures import percentiles
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.resample import shrunk_shape
@@ -32,8 +33,8 @@ from volattn.preprocessing.store import (
     write_array,
     write_slices,
 )
-from volattn.preprocessing.workers import WorkerDied, each
 from volattn.structures.geometry import resampled_depth
+from volattn.workers import WorkerDied, each
 
 FINGERPRINT = "fingerprint.json"
 PLAN = "plan.yaml"
@@ -135,7 +136,7 @@ def prepare_dataset(
             preparing it, or no case could be prepared.
     """
     out = Path(out)
-    with sole_writer(out):
+    with claim_folder(out, marker=JOB, what="store"):
         return _prepare(dataset, plan, out, workers, progress or (lambda what, done, total: None))
 
 
@@ -197,17 +198,8 @@ def _claim(out: Path, job: Job) -> None:
             raise ValueError(
                 f"{out}: holds a store of another {' and '.join(different)}; give another folder or delete this one"
             )
-    elif any(path.name != LOCK and not path.name.startswith(".part-") for path in out.iterdir()):
-        raise ValueError(f"{out}: is not empty and not a store; give an empty folder")
     else:
         write_text(out / JOB, job.text("json"))
-    _sweep(out)
-
-
-def _sweep(folder: Path) -> None:
-    """Removes what a kill left half written."""
-    for path in folder.glob(".part-*"):
-        path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -224,13 +216,10 @@ def _attempt(task: _Task) -> bool | str:
     """True if the case was prepared, False if it stood already, a reason if it cannot be."""
     try:
         # A killed run's workers outlive it by a moment, and by its lock: a case has one of its own.
-        with sole_writer(task.folder, patience=_ORPHANS):
-            _sweep(task.folder)
+        with claim_folder(task.folder, patience=_ORPHANS):
             return _prepare_case(task.case, task.scheme, task.plan, task.folder)
-    except MemoryError:
-        return f"{task.case.image}: needs more memory than there is; give fewer workers, or crop it"
-    except (ValueError, OSError) as error:
-        return " ".join(str(error).split())
+    except Exception as error:  # Whatever is wrong with one case must not cost the user the others.
+        return explain(error, task.case.image)
 
 
 def _prepare_case(case: Case, scheme: LabelScheme, plan: Plan, folder: Path) -> bool:

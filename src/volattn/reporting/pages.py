@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from volattn.io.atomic import write_text
+from volattn.io.output import SIGNATURE
 from volattn.reporting.tables import Table
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -88,6 +89,7 @@ class Page:
         return (
             f'<!doctype html>\n<html lang="{escape(self.language)}">\n<head>\n<meta charset="utf-8">\n'
             f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f'<meta name="generator" content="{SIGNATURE}">\n'
             f"<title>{escape(self.title)}</title>\n<style>\n{_STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n<main>\n"
             f"<h1>{escape(self.title)}</h1>\n{body}\n{self._footer}</main>\n</body>\n</html>\n"
         )

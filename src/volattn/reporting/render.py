@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from volattn.datasets.case import LESION, ORGAN, label_values
 from volattn.evaluation.contingency import Contingency
@@ -24,6 +25,7 @@ from volattn.figures.sheet import PAPER
 from volattn.figures.surfaces import DIRECTIONS, Viewer, check_rendering, draw_surfaces
 from volattn.io.atomic import atomic_path
 from volattn.io.nifti import read_labels, read_volume, volume_name
+from volattn.io.output import SIGNATURE, claim_file
 from volattn.provenance import versions
 from volattn.reporting.pages import Page
 from volattn.reporting.tables import Cell, Column, Table
@@ -103,6 +105,7 @@ def render_case(
     """
     how = how or Rendering()
     _check_out(out)
+    out = claim_file(out, inputs=(image, *labels, reference))
     titles = _titles(labels, names, reserved=() if reference is None else (_REFERENCE,))
     if how.pictures == "panels" and image is None:
         raise ValueError("slices cannot be drawn without a CT; give it with -i, or draw --kind surfaces")
@@ -285,32 +288,32 @@ def _titles(labels: Sequence[Path], names: Sequence[str], reserved: Sequence[str
 def _check_out(out: Path) -> None:
     if out.suffix not in _SUFFIXES:
         raise ValueError(f"{out}: is neither .png nor .html; name a file that ends in one of them")
-    if out.is_dir():
-        raise ValueError(f"{out}: is a folder; name a file")
 
 
 def _write_png(path: Path, pictures: Sequence[NDArray[np.uint8]]) -> None:
     with atomic_path(path) as temporary:
-        _stacked(pictures).save(temporary, format="PNG")
+        temporary.write_bytes(_png(pictures))
 
 
-def _stacked(pictures: Sequence[NDArray[np.uint8]]) -> Image.Image:
-    """One below the other, in the middle."""
+def _png(pictures: Sequence[NDArray[np.uint8]]) -> bytes:
+    """A file of pictures, one below the other, in the middle."""
     width, height = max(one.shape[1] for one in pictures), sum(one.shape[0] for one in pictures)
     sheet = Image.new("RGB", (width, height), PAPER)
     top = 0
     for one in pictures:
         sheet.paste(Image.fromarray(one), ((width - one.shape[1]) // 2, top))
         top += one.shape[0]
-    return sheet
+    software = PngInfo()
+    software.add_text("Software", SIGNATURE)
+    content = io.BytesIO()
+    sheet.save(content, format="PNG", pnginfo=software)
+    return content.getvalue()
 
 
 def _page(name: str, table: Table, pictures: Sequence[tuple[str, NDArray[np.uint8]]]) -> Page:
     page = Page(name).lead("Not a medical device.").table(table)
     for what, picture in pictures:
-        content = io.BytesIO()
-        _stacked([picture]).save(content, format="PNG")
-        page.section(what).figure(content.getvalue(), f"{what} of {name}", _CAPTIONS[what])
+        page.section(what).figure(_png([picture]), f"{what} of {name}", _CAPTIONS[what])
     return page.footer(f"volattn {versions()['volattn']}")
 
 

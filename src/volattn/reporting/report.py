@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from volattn.io.atomic import atomic_path
+from volattn.io.output import check_replaceable, claim_folder
 from volattn.reporting.pages import Page
 
 PAGE = "index.html"
@@ -37,20 +39,27 @@ class Report:
     def write(self, folder: Path | str) -> Path:
         """Writes the pictures and, last, the page into a folder, each atomically, and gives the page's path."""
         folder = Path(folder)
-        for name, png in self.pictures.items():
-            with atomic_path(folder / f"{name}.png") as temporary:
+        pictures = {folder / f"{name}.png": png for name, png in self.pictures.items()}
+        check_replaceable(pictures)
+        for path, png in pictures.items():
+            with atomic_path(path) as temporary:
                 temporary.write_bytes(png)
         return self.page.write(folder / PAGE)
 
 
-def check_folder(folder: Path | None) -> None:
-    """Refuses what cannot be a report's folder, before the scoring takes its time.
+@contextmanager
+def claim_report(folder: Path | None) -> Iterator[None]:
+    """Keeps a report's folder to this run, if one is wanted, before the scoring takes its time.
 
     Raises:
-        ValueError: There is a file in its place.
+        ValueError: It is a file, cannot be written, another run writes to it, or its page is not one of this program's.
     """
-    if folder is not None and folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: is a file; give a folder for the report")
+    if folder is None:
+        yield
+        return
+    with claim_folder(folder):
+        check_replaceable([folder / PAGE])
+        yield
 
 
 def worst_of(count: int, what: str) -> str:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from volattn.evaluation.score_file import read_scores
 from volattn.reporting.detection_report import detection_report
 from volattn.reporting.lits_report import lits_report
 from volattn.reporting.report import Report
@@ -29,16 +27,3 @@ def build_report(content: Mapping[str, Any]) -> Report:
             f"there is no report for scores of the kind {kind}; give the scores.json of an evaluation"
         )
     return _BY_KIND[kind](content)
-
-
-def write_report(scores: Path | str, folder: Path | str) -> Path:
-    """Writes the report of a `scores.json` and gives the path of its page.
-
-    Args:
-        scores: What an evaluation wrote.
-        folder: For the page and its pictures.
-
-    Raises:
-        ValueError: The file is none of an evaluation.
-    """
-    return build_report(read_scores(scores)).write(folder)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from volattn.config import Config
 from volattn.datasets.case import LESION
@@ -221,6 +221,15 @@ def deal(slabs: int, slabs_per_step: int, start: int = 0, rank: int = 0, world: 
     return [list(slabs_of_step[rank % len(slabs_of_step) :: world]) for slabs_of_step in rounds]
 
 
+def _join(slabs: list[Slab]) -> Slab:
+    """Joins the slabs of a step. A worker shares them here, where what goes wrong is raised in the main process.
+
+    Left to PyTorch, it happens in a thread of the worker that drops the slab and says nothing.
+    """
+    joined = Slab.join(slabs)
+    return joined if get_worker_info() is None else joined.share_memory()
+
+
 def make_loader(
     dataset: SlabDataset,
     slabs_per_step: int,
@@ -254,7 +263,7 @@ def make_loader(
     return DataLoader(
         copy(dataset),  # It stays at this epoch whatever becomes of the original.
         batch_sampler=deal(len(dataset), slabs_per_step, start, rank, world),
-        collate_fn=Slab.join,
+        collate_fn=_join,
         num_workers=workers,
         pin_memory=pin_memory,
         timeout=timeout if workers else 0,

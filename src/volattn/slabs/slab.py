@@ -63,6 +63,14 @@ class Slab:
         """The slab in page-locked memory (called by PyTorch's loader)."""
         return self._map(Tensor.pin_memory)
 
+    def share_memory(self) -> Self:
+        """The slab in memory that another process can map.
+
+        Raises:
+            RuntimeError: There is too little of it, or too many files are open.
+        """
+        return self._map(Tensor.share_memory_)
+
     def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
         return type(self)(
             images=change(self.images),

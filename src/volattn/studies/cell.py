@@ -19,6 +19,7 @@ from volattn.evaluation.cases import CaseScore
 from volattn.evaluation.scored_image import ScoredImage
 from volattn.inference.predict import find_device
 from volattn.io.atomic import write_json
+from volattn.io.output import sweep
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.cost import measure
 from volattn.preprocessing.store import Store
@@ -123,6 +124,7 @@ def run_cell(
     store = Store.open(cell.store)
     check_unseen(recipe.weights, store)
     (cell.folder / FAILED).unlink(missing_ok=True)
+    sweep(cell.folder, below=True)
     trained = train(recipe, cell.store, cell.folder / RUN, resume=True, cpu=cpu, progress=progress)
     device = find_device("cpu" if cpu else "auto")
     tested = _test(cell, store, device, recipe.validation.batch, progress)
@@ -221,11 +223,3 @@ def _peak(path: Path, device: torch.device, alone: bool) -> int | None:
     before = json.loads(path.read_text(encoding="utf-8"))["bytes"] if path.is_file() else 0
     write_json(path, {"bytes": max(now, before)})
     return max(now, before)
-
-
-def reason_of(error: Exception) -> str:
-    """One line; a user's mistake speaks for itself."""
-    text = " ".join(str(error).split())
-    return (
-        text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text or 'no message'}"
-    )

@@ -45,9 +45,10 @@ def main(arguments: list[str]) -> int:
 
 
 def _note(cell: Cell, error: Exception) -> None:
-    from volattn.studies.cell import note_failure, reason_of
+    from volattn.faults import explain
+    from volattn.studies.cell import note_failure
 
-    note_failure(cell, reason_of(error))
+    note_failure(cell, explain(error))
 
 
 def _say(what: str, done: int, total: int) -> None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -20,6 +21,7 @@ from volattn.evaluation.folders import score_folder
 from volattn.evaluation.summary import summarise
 from volattn.inference.predict import load
 from volattn.inference.results import Files, predict_files
+from volattn.io.output import claim_folder
 from volattn.preprocessing.prepare import prepare_dataset
 from volattn.studies.ceiling import score_perfect
 from volattn.studies.demo_report import DemoResult, build_page
@@ -81,8 +83,21 @@ def run_demo(
     say = announce or (lambda text: None)
     folder = checkpoints.read_folder(WEIGHTS)
     settings = {**config.model_dump(), "weights": checkpoints.fingerprint(WEIGHTS)}
-    log = StageLog.claim(out / MANIFEST, "demo", settings)
+    with claim_folder(out, marker=MANIFEST, what="demo"):
+        log = StageLog.claim(out / MANIFEST, "demo", settings)
+        return _run(out, config, folder, settings, log, workers, progress, say)
 
+
+def _run(
+    out: Path,
+    config: DemoConfig,
+    folder: ModelFolder,
+    settings: dict[str, Any],
+    log: StageLog,
+    workers: int,
+    progress: Progress | None,
+    say: Announce,
+) -> DemoResult:
     count = config.training + config.unseen
     with log.stage("phantoms"):
         say(f"1/5  Making {count} phantoms: synthetic abdominal CT, no patients")

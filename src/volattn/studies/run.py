@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from volattn import checkpoints
 from volattn.io.atomic import write_text
+from volattn.io.output import LOCK, claim_folder
 from volattn.preprocessing.store import Store
 from volattn.reporting.study import write_study
 from volattn.reporting.study_table import StudyRow, StudyTable, Unfinished
@@ -28,7 +29,8 @@ from volattn.training.folder import differences
 from volattn.training.recipe import Recipe
 
 MANIFEST, START = "study.json", "start.safetensors"
-_LOCK = ".table.lock"
+_TABLE_LOCK = f"{LOCK}-table"
+_LINKS = "data/*/cases"
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,26 @@ def run_study(
             store or a setting does not fit.
     """
     options, split, share = options or Options(), split or SplitConfig(), share or Share()
+    # The processes of `torchrun` share the folder; a second study would have processes of the same ranks.
+    lock = f"{LOCK}{f'-{share.rank}' if share.rank else ''}"
+    with claim_folder(out, marker=MANIFEST, what="study", lock=lock, links=_LINKS):
+        return _run(name, study, data, out, runner, seeds, options, split, resume, share, source, progress)
+
+
+def _run(
+    name: str,
+    study: Study,
+    data: Sequence[Path],
+    out: Path,
+    runner: Runner,
+    seeds: Sequence[int],
+    options: Options,
+    split: SplitConfig,
+    resume: bool,
+    share: Share,
+    source: str | None,
+    progress: Progress | None,
+) -> StudyOutcome:
     place = Place(out)
     rows: Sequence[Resolved] = resolve(study, options)
     stores = [Store.open(path) for path in data]
@@ -243,7 +265,7 @@ class _Table:
     def write(self) -> None:
         """Writes the table of what is there now."""
         # Of two processes of one study the last to write has seen all.
-        with FileLock(self.place.out / _LOCK):
+        with FileLock(self.place.out / _TABLE_LOCK):
             write_study(self.place.out, self._content())
 
     def outcome(self, seeds: Sequence[int]) -> StudyOutcome:

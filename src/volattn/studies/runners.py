@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 
-from volattn.studies.cell import FAILED, Cell, note_failure, reason_of, run_cell
+from volattn.faults import explain
+from volattn.studies.cell import FAILED, Cell, note_failure, run_cell
 
 Progress = Callable[[str, int, int], None]
 Finished = Callable[[Cell], None]
@@ -93,7 +94,7 @@ def run_here(cells: Sequence[Cell], finished: Finished, progress: Progress, *, c
         try:
             run_cell(cell, cpu=cpu, progress=tell)
         except Exception as error:  # Whatever is wrong with one cell must not cost the user the others.
-            note_failure(cell, reason_of(error))
+            note_failure(cell, explain(error))
         finished(cell)
 
 
@@ -251,7 +252,7 @@ def run_on_ray(
             try:
                 ray.get(ready)
             except ray.exceptions.RayError as error:
-                note_failure(cell, reason_of(error))
+                note_failure(cell, explain(error))
             finished(cell)
             progress("cells", len(cells) - len(pending), len(cells))
     finally:

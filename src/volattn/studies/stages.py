@@ -27,22 +27,18 @@ class StageLog:
 
     @classmethod
     def claim(cls, path: Path, study: str, settings: Mapping[str, Any]) -> Self:
-        """Makes a folder ours, or sees that it holds this very study already.
+        """Notes whose folder it is, or sees that it holds this very study already.
 
         Args:
-            path: The manifest in the folder.
+            path: The manifest, in a folder that the caller has claimed.
             study: The study's name.
             settings: Plain values that decide its results.
 
         Raises:
-            ValueError: The folder is a file, holds something else, or the study with other settings.
+            ValueError: The folder holds the study with other settings, or its manifest is damaged.
         """
         folder = path.parent
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"{folder}: is a file; give a folder for the {study}")
         if not path.is_file():
-            if folder.is_dir() and any(not _is_leftover(file) for file in folder.iterdir()):
-                raise ValueError(f"{folder}: is not empty and holds no {study}; give another folder")
             log = cls(path, {"study": study, "settings": dict(settings), "seconds": {}})
             log.write()
             return log
@@ -82,8 +78,3 @@ class StageLog:
     def write(self) -> None:
         """Writes the manifest, atomically."""
         write_json(self.path, self.content)
-
-
-def _is_leftover(path: Path) -> bool:
-    """Whether a kill left this half written."""
-    return path.name.startswith(".part-")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -72,9 +75,53 @@ def memory_advice(recipe: Recipe) -> Iterator[None]:
     except RuntimeError as error:  # torch's OutOfMemoryError is one; its CPU allocator raises a bare one.
         if isinstance(error, torch.OutOfMemoryError) or "CPUAllocator" in str(error):
             raise ValueError(f"out of memory: {_advice(recipe)}") from error
+        if any(sign in str(error) for sign in _NO_SHARING):
+            raise ValueError(
+                f"the processes that read ahead cannot hand over what they read{_shared_memory()}; give fewer "
+                "--workers, more shared memory (docker run --shm-size=2g), or more open files (ulimit -n 4096)"
+            ) from error
         raise
     except MemoryError as error:
         raise ValueError(f"out of memory: {_advice(recipe)}") from error
+
+
+def allow_open_files(recipe: Recipe, workers: int) -> None:
+    """Raises this process's limit of open files to what workers need to hand over their slabs.
+
+    Every tensor that a worker reads ahead takes one; a worker without drops what it read and says nothing.
+
+    Raises:
+        ValueError: The system allows too few.
+    """
+    if not workers or find_spec("resource") is None:  # not on Windows
+        return
+    import resource
+
+    tensors = (
+        3 + 3 * recipe.step.targets * recipe.step.slabs
+    )  # the images, two tables; boxes, labels and masks
+    needed = _FILES_OF_TRAINING + workers * _READ_AHEAD * tensors
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            raise ValueError(
+                f"--workers {workers}: needs {needed} open files, {hard} are allowed; say `ulimit -n {needed}` "
+                "first, or give fewer --workers"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+_FILES_OF_TRAINING = 128
+_READ_AHEAD = 3
+"""Steps that PyTorch's loader holds for each worker: two read ahead, one on its way."""
+
+_NO_SHARING = ("shared memory", "shm", "No space left on device", "Too many open files", "Bus error")
+"""What PyTorch says where slabs cannot be shared between processes."""
+
+
+def _shared_memory() -> str:
+    shm = Path("/dev/shm")
+    return f" (/dev/shm has {shutil.disk_usage(shm).free / 2**20:.0f} MiB free)" if shm.is_dir() else ""
 
 
 def _advice(recipe: Recipe) -> str:

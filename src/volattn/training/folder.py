@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from volattn.checkpoints import CONFIG, WEIGHTS
 from volattn.datasets.splits import Split
 from volattn.io.atomic import write_json, write_text
+from volattn.io.output import sweep
 from volattn.provenance import commit, versions
 from volattn.training.recipe import Recipe
 
@@ -55,25 +55,25 @@ class RunFolder:
             raise ValueError(
                 f"{path}: holds a run already; give --resume to go on with it, or another folder"
             )
-        if not begun and any((path / name).exists() for name in (CONFIG, WEIGHTS)):
-            raise ValueError(f"{path}: holds a model already; give another folder")
         facts = {"seed": recipe.seed, "fingerprint": fingerprint, "processes": processes}
         if begun:
             folder._check_same(recipe, split, facts)
-            folder._sweep()
-        else:
-            write_text(path / RECIPE, recipe.text())
-            split.write(path / SPLIT)
+            sweep(path, below=True)
+        # First the manifest, which makes the folder ours: whatever follows may be cut short by a kill.
         folder._note_session(facts)
+        for name, text in ((RECIPE, recipe.text()), (SPLIT, split.text("json"))):
+            if not (path / name).is_file():
+                write_text(path / name, text)
         return folder
 
     def _check_same(self, recipe: Recipe, split: Split, facts: dict[str, Any]) -> None:
-        changed = differences(Recipe.read(self.path / RECIPE).model_dump(), recipe.model_dump())
-        if changed:
-            raise ValueError(
-                f"{self.path}: was begun with another recipe ({changed[0]}); resume it with its own"
-            )
-        if Split.read(self.path / SPLIT) != split:
+        if (self.path / RECIPE).is_file():
+            changed = differences(Recipe.read(self.path / RECIPE).model_dump(), recipe.model_dump())
+            if changed:
+                raise ValueError(
+                    f"{self.path}: was begun with another recipe ({changed[0]}); resume it with its own"
+                )
+        if (self.path / SPLIT).is_file() and Split.read(self.path / SPLIT) != split:
             raise ValueError(
                 f"{self.path}: was begun with other cases or another fold; resume it with its own"
             )
@@ -84,11 +84,6 @@ class RunFolder:
                     f"{self.path}: was begun with {key} {manifest[key]}, now it is {value}; "
                     f"resume it as it was, or start another run"
                 )
-
-    def _sweep(self) -> None:
-        """Removes what a kill left half written."""
-        for leftover in self.path.rglob(".part-*"):
-            leftover.unlink()
 
     def _note_session(self, facts: dict[str, Any]) -> None:
         path = self.path / MANIFEST

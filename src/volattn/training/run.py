@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from volattn.checkpoints import CONFIG, DEMO, ModelFolder, Training, read_folder, save_folder, save_weights
 from volattn.datasets.case import in_parts
 from volattn.datasets.splits import Split, make_split, official_split
-from volattn.io.lock import sole_writer
+from volattn.io.output import claim_folder
 from volattn.models.architectures import ARCHITECTURES
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.catalogue import build_model
@@ -26,8 +26,8 @@ from volattn.preprocessing.store import BoxedCase, Store
 from volattn.provenance import commit, versions
 from volattn.slabs.loader import SlabDataset
 from volattn.training.estimate import estimate
-from volattn.training.faults import memory_advice
-from volattn.training.folder import LAST, RECIPE, STATES, RunFolder, differences
+from volattn.training.faults import allow_open_files, memory_advice
+from volattn.training.folder import LAST, MANIFEST, RECIPE, STATES, RunFolder, differences
 from volattn.training.loop import Step, make_optimiser, make_timetable, train_steps
 from volattn.training.recipe import Recipe
 from volattn.training.state import Progress, has_state, load_state, save_state
@@ -93,6 +93,7 @@ def train(
     """
     if tensorboard and find_spec("tensorboard") is None:
         raise ValueError("TensorBoard is not installed; install volattn[tensorboard], or leave it out")
+    allow_open_files(recipe, workers)
     run_path = Path(run_path)
     accelerator = Accelerator(
         mixed_precision=recipe.precision,
@@ -252,7 +253,7 @@ def _claim(
     if not accelerator.is_main_process:
         yield RunFolder(path)
         return
-    with sole_writer(path):
+    with claim_folder(path, marker=MANIFEST, what="run"):
         yield RunFolder.claim(path, recipe, split, store.fingerprint, accelerator.num_processes, resume)
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import multiprocessing
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from nibabel.nifti1 import Nifti1Image
@@ -16,10 +15,17 @@ from volattn.datasets.phantom.make import make_phantom
 from volattn.datasets.phantom.truth import truth_of
 from volattn.datasets.phantom.write_deeplesion import write_key_slices, write_table
 from volattn.io.atomic import atomic_path, write_json
+from volattn.io.files import read_json
+from volattn.io.output import claim_folder
+from volattn.provenance import commit, versions
+from volattn.workers import WorkerDied, each
 
 Kind = Literal["lits", "deeplesion"]
 Progress = Callable[[str, int, int], None]
 Writer = Callable[[Path, int, int, int], None]
+
+MANIFEST = "phantoms.json"
+"""Whose folder it is: kind, seed and size of its phantoms."""
 
 
 def write_phantoms(
@@ -50,42 +56,41 @@ def write_phantoms(
         progress: Called with ("phantom", done, cases).
 
     Raises:
-        ValueError: An argument is out of its range.
+        ValueError: An argument is out of its range, or the folder holds something else, or phantoms of another kind,
+            seed or size.
     """
     if cases < 1:
         raise ValueError(f"a cohort needs at least one case, found {cases}")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     tell = progress or (lambda what, done, total: None)
-    tell("phantom", 0, cases)
-    for done in _write_each(_WRITERS[kind], folder, seed, range(first, first + cases), size, workers):
-        tell("phantom", done, cases)
-    if kind == "deeplesion":
-        write_table(folder)
+    with claim_folder(folder, marker=MANIFEST, what="phantoms") as folder:
+        _claim(folder, {"kind": kind, "seed": seed, "size": size})
+        tell("phantom", 0, cases)
+        write = partial(_WRITERS[kind], folder, seed, size)
+        for done, (number, result) in enumerate(each(write, range(first, first + cases), workers), start=1):
+            if isinstance(result, WorkerDied):
+                raise ValueError(
+                    f"{folder}: the process that made phantom {number} was killed; give fewer workers"
+                )
+            tell("phantom", done, cases)
+        if kind == "deeplesion":
+            write_table(folder)
 
 
-def _write_each(
-    write: Writer, folder: Path, seed: int, numbers: range, size: int, workers: int
-) -> Iterator[int]:
-    """Writes all cases and counts them."""
-    if workers <= 1:
-        for done, index in enumerate(numbers, start=1):
-            write(folder, seed, index, size)
-            yield done
-        return
-    with ProcessPoolExecutor(min(workers, len(numbers)), multiprocessing.get_context("spawn")) as pool:
-        futures = [pool.submit(write, folder, seed, index, size) for index in numbers]
-        try:
-            for done, future in enumerate(as_completed(futures), start=1):
-                future.result()
-                yield done
-        except BaseException:
-            # Without this the pool would first make all that is still to come, Ctrl-C or not.
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+def _claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Notes whose folder it is, or sees that phantoms of the same make lie there already."""
+    path = folder / MANIFEST
+    before = read_json(path) if path.is_file() else settings | {"versions": versions(), "commit": commit()}
+    for key, value in settings.items():
+        found = before.get(key) if isinstance(before, dict) else None
+        if found != value:
+            raise ValueError(
+                f"{folder}: holds phantoms of another {key} ({found}, now {value}); give another folder or delete it"
+            )
+    if not path.is_file():
+        write_json(path, before)
 
 
-def write_phantom(folder: Path, seed: int, index: int, size: int) -> None:
+def write_phantom(folder: Path, seed: int, size: int, index: int) -> None:
     """Writes one case; `truth-N.json` last, so that it says that the others are whole."""
     images = (folder / f"volume-{index}.nii.gz", folder / f"segmentation-{index}.nii.gz")
     truth = folder / f"truth-{index}.json"

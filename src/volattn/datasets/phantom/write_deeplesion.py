@@ -17,7 +17,7 @@ _CYCLE: tuple[Part, ...] = ("train", "train", "val", "train", "test", "train", "
 """Parts of seven patients in turn: about the official 70, 15 and 15 %."""
 
 
-def write_key_slices(folder: Path, seed: int, index: int, size: int) -> None:
+def write_key_slices(folder: Path, seed: int, size: int, index: int) -> None:
     """Writes the slices around the key slices of one phantom; `truth-N.json`, with its rows of the table, last."""
     truth = folder / f"truth-{index}.json"
     if truth.is_file() and all(path.is_file() for path in _files(folder, truth)):

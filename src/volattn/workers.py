@@ -10,7 +10,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -36,7 +38,8 @@ def each(
         workers: Processes; 0 or 1 works in this one.
 
     Yields:
-        (item, result) in the order of completion; the result is `WorkerDied` where both attempts were killed.
+        (item, result) in the order of completion; the result is `WorkerDied` where both attempts were killed. When this
+        ends early, by an exception or because nobody asks for more, the processes end at once.
 
     Raises:
         Exception: What the function raised.
@@ -48,7 +51,7 @@ def each(
     waiting = deque(items)
     while waiting:
         suspects: list[Item] = []
-        with _pool(min(workers, len(waiting))) as pool:
+        with _processes(min(workers, len(waiting))) as pool:
             held: dict[Future[Result], Item] = {}
             while held or (waiting and not suspects):
                 # No more than one item a process: on a break, only these are under suspicion.
@@ -73,28 +76,38 @@ def each(
 
 
 def _alone(function: Callable[[Item], Result], item: Item) -> Result | WorkerDied:
-    with _pool(1) as pool:
+    with _processes(1) as pool:
         try:
             return pool.submit(function, item).result()
         except BrokenProcessPool:
             return WorkerDied()
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start)
+@contextmanager
+def _processes(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool whose processes end when the block ends early, and when this process does, however that happens."""
+    context = multiprocessing.get_context("spawn")
+    theirs, ours = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(theirs,))
+    try:
+        yield pool
+        pool.shutdown()
+    finally:
+        ours.close()
+        theirs.close()
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _start() -> None:
+def _start(lifeline: Connection) -> None:
     """Ties a worker to its parent."""
     # Ctrl-C reaches every process of the terminal: workers just end, without a traceback each.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(lifeline: Connection) -> None:
     # Nobody tells a worker that its parent was killed: it would finish what it has and then wait for ever, and
-    # meanwhile write beside the run that goes on.
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
+    # meanwhile write beside the run that goes on. The other end closes with the parent.
+    with suppress(EOFError, OSError):
+        lifeline.recv_bytes()
     os._exit(1)

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from volattn.preprocessing.workers import each
+from volattn.workers import each
 
 
 def double(number: int) -> int:

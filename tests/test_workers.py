@@ -12,7 +12,7 @@ from pathlib import Path
 import jobs
 import pytest
 
-from volattn.preprocessing.workers import WorkerDied, each
+from volattn.workers import WorkerDied, each
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 5])
