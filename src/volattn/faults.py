@@ -41,5 +41,7 @@ def explain(error: BaseException, path: Path | str | None = None) -> str:
         return text if ": " in text else f"{where}{text}"  # Most errors of this project name their file.
     said = f"{type(error).__name__}: {text}" if text else type(error).__name__
     if isinstance(error, (*_OF_THE_INPUT, OSError)):
+        if path is None:
+            return said
         return f"{where}cannot be processed ({said}); check the file, or leave it out"
     return f"{where}internal error ({said}); please report it with the traceback that --debug shows"

@@ -115,7 +115,7 @@ def test_reports(tmp_path: Path, slices: Slices, capsys: pytest.CaptureFixture[s
         assert "data:image/png" in (report / folder / "index.html").read_text()
     scores.unlink()
     assert volattn(*words(tmp_path, slices), "-o", report) == 2
-    assert "is a folder; give a file for the scores" in capsys.readouterr().err
+    assert "is a folder; give a file, such as" in capsys.readouterr().err
     assert volattn(*words(tmp_path, slices), "--report", tmp_path / "DL_info.csv") == 2
     assert "is a file; give a folder" in capsys.readouterr().err
     assert not scores.exists()

@@ -227,7 +227,7 @@ class TestBadInput:
         assert "does not exist" in capsys.readouterr().err
         (tmp_path / "file").touch()
         assert evaluate(*words, "-o", tmp_path / "s.json", "--report", tmp_path / "file") == 2
-        assert "is a file; give a folder for the report" in capsys.readouterr().err
+        assert "is a file; give a folder" in capsys.readouterr().err
         assert not (tmp_path / "s.json").exists()
 
 

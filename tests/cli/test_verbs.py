@@ -166,7 +166,7 @@ def test_a_bad_volume_is_one_line_and_nothing_written(
         ("check nowhere", "nowhere: is not a folder"),
         ("prepare nowhere -o store", "nowhere: is not a folder"),
         ("prepare {data} -o store --recipe nothing", "no such recipe"),
-        ("prepare {data} -o {data}", "not empty and not a store"),
+        ("prepare {data} -o {data}", "not empty and holds no store"),
         ("train tiny --data {data} -o run", "not a finished store"),
         ("train tiny --data {data} -o run --set modle.bag=3", "did you mean model?"),
         ("train tiny --data {data} -o run --set model.bag=4", "bag must be odd"),

@@ -12,6 +12,7 @@ from boxes_in_ct import LESION_BOXES, SHAPE, box_predictor, ct, truth, turns
 from volattn.evaluation.detection import PRESETS, score_detections
 from volattn.inference.results import predict_files
 from volattn.io.nifti import write_labels, write_volume
+from volattn.io.output import LOCK
 
 
 @pytest.mark.parametrize("index", range(48))
@@ -61,7 +62,7 @@ def test_two_files_that_the_scorer_reads(tmp_path: Path, tilt: float) -> None:
         reference=tmp_path / "reference",
     )
     assert [(one.status, one.lesions) for one in outcomes] == [("predicted", 2)]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["case-7.json", "case-7.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [LOCK, "case-7.json", "case-7.png"]
     content = json.loads((tmp_path / "out" / "case-7.json").read_text())
     assert content["model"]["finds"] == "boxes"
     assert content["organ"] is None

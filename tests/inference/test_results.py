@@ -18,6 +18,7 @@ from volattn.inference.known import known_case
 from volattn.inference.predict import Predictor
 from volattn.inference.results import Files, predict_files
 from volattn.io.nifti import read_labels, read_volume, write_labels, write_volume
+from volattn.io.output import LOCK
 from volattn.models.segmentation_config import CrfConfig
 
 ORGAN_AND_LESION = ("liver", "lesion")
@@ -45,7 +46,7 @@ def test_four_files_on_the_grid_of_the_input(tmp_path: Path, index: int, tilt: f
     assert (outcome.name, outcome.status, outcome.lesions) == ("boxes", "predicted", 2)
     assert outcome.seconds > 0
     files = Files.of(tmp_path / "out", "boxes", masks=True)
-    assert sorted((tmp_path / "out").iterdir()) == sorted(files)
+    assert sorted((tmp_path / "out").iterdir()) == sorted([tmp_path / "out" / LOCK, *files])
 
     labels = read_labels(files.labels)
     np.testing.assert_array_equal(turn.apply(labels.array), truth())
@@ -121,7 +122,8 @@ def test_one_bad_case_does_not_stop_the_others(one: Path, tmp_path: Path) -> Non
         assert str(path) in outcome.message
         assert "\n" not in outcome.message
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        path.name for path in Files.of(tmp_path / "out", "case-7", masks=True)
+        LOCK,
+        *(path.name for path in Files.of(tmp_path / "out", "case-7", masks=True)),
     }
 
 
@@ -134,7 +136,9 @@ def test_a_fault_of_ours_names_the_case_and_writes_nothing(one: Path, tmp_path: 
     predictor.model.encode = broken  # type: ignore[method-assign, assignment]
     (outcome,) = predict_files(predictor, [one], tmp_path / "out")
     assert outcome.status == "failed"
-    assert outcome.message == f"{one}: RuntimeError: boom"
+    assert (
+        outcome.message == f"{one}: cannot be processed (RuntimeError: boom); check the file, or leave it out"
+    )
     assert isinstance(outcome.error, RuntimeError)
     assert not (tmp_path / "out").exists()
 

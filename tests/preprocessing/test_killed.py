@@ -97,7 +97,7 @@ with claim_folder(folder):
     print("held", flush=True)
     sys.stdin.readline()
     time.sleep(0.3)
-    (folder / ".part-0123-image.b2nd").write_bytes(b"half")
+    (folder / ".part-0123456789ab-image.b2nd").write_bytes(b"half")
     print("written", flush=True)
     time.sleep(60)
 """
@@ -143,6 +143,6 @@ def test_a_half_written_file_in_a_case_that_stands_is_swept(
 ) -> None:
     """A kill while a damaged case was mended leaves one beside files that are whole."""
     prepare_dataset(open_dataset(dataset), PLAN, tmp_path)
-    (tmp_path / "cases" / "volume-1" / ".part-0123-labels.b2nd").write_bytes(b"half")
+    (tmp_path / "cases" / "volume-1" / ".part-0123456789ab-labels.b2nd").write_bytes(b"half")
     prepare_dataset(open_dataset(dataset), PLAN, tmp_path)
     assert contents(tmp_path) == whole

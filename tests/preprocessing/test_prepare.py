@@ -112,7 +112,7 @@ def test_a_killed_preparation_goes_on(dataset: Path, tmp_path: Path, after: int)
     run.wait()
     run.stdout.close()
     (tmp_path / "killed" / "cases" / "volume-2").mkdir(parents=True, exist_ok=True)
-    (tmp_path / "killed" / "cases" / "volume-2" / ".part-0-image.b2nd").write_bytes(b"half")
+    (tmp_path / "killed" / "cases" / "volume-2" / ".part-0123456789ab-image.b2nd").write_bytes(b"half")
     prepare_dataset(open_dataset(dataset), PLAN, tmp_path / "killed")
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
@@ -164,7 +164,7 @@ def test_the_folder_must_be_ours(dataset: Path, tmp_path: Path) -> None:
         prepare_dataset(opened, Plan(size=64), tmp_path / "store")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("do not touch")
-    with pytest.raises(ValueError, match=r"not empty and not a store"):
+    with pytest.raises(ValueError, match=r"not empty and holds no store"):
         prepare_dataset(opened, PLAN, tmp_path / "mine")
     with pytest.raises(ValueError, match=r"is a file"):
         prepare_dataset(opened, PLAN, tmp_path / "mine" / "thesis.txt")

@@ -33,6 +33,10 @@ import yaml
 from small_studies import mask_recipe, small_study
 from training.small_runs import small_recipe, write_store
 
+import volattn.inference.results
+import volattn.reporting.reports
+import volattn.studies.run
+import volattn.training.run  # noqa: F401  (imported once, before the forks)
 from volattn.cli.main import main
 from volattn.io.atomic import write_json
 from volattn.io.nifti import write_labels, write_volume

@@ -40,15 +40,6 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
         StageLog.claim(tmp_path / "study.json", "study", {"seed": 3, "steps": 2})
 
 
-def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(ValueError, match="holds no study"):
-        StageLog.claim(tmp_path / "study.json", "study", {})
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-    with pytest.raises(ValueError, match="is a file"):
-        StageLog.claim(tmp_path / "thesis.tex" / "study.json", "study", {})
-
-
 def test_a_spoilt_manifest_is_refused(tmp_path: Path) -> None:
     (tmp_path / "study.json").write_text("[]")
     with pytest.raises(ValueError, match="not the manifest"):

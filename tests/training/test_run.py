@@ -13,6 +13,7 @@ from small_runs import PLAN, small_recipe, write_store
 
 from volattn.checkpoints import load_folder
 from volattn.datasets.splits import Split, make_split
+from volattn.io.output import LOCK
 from volattn.preprocessing.store import Store
 from volattn.training.recipe import Recipe
 from volattn.training.run import train
@@ -40,6 +41,7 @@ def test_a_run_leaves_a_model_folder_and_its_story(store: Store, tmp_path: Path)
         progress=lambda *row: told.append(row),
     )
     assert sorted(path.name for path in run.iterdir()) == [
+        LOCK,
         "config.json",
         "last.safetensors",
         "manifest.json",
@@ -185,7 +187,7 @@ def test_a_folder_belongs_to_one_run(store: Store, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="other cases or another fold"):
         train(recipe, store.path, run, resume=True, fold="1/4", cpu=True)
     (run / "manifest.json").unlink()
-    with pytest.raises(ValueError, match="holds a model already"):
+    with pytest.raises(ValueError, match="is not empty and holds no run"):
         train(recipe, store.path, run, cpu=True)
     assert (run / "model.safetensors").read_bytes() == before
 

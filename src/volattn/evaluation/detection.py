@@ -19,6 +19,7 @@ from volattn.evaluation.matching import all_hits, one_to_one
 from volattn.evaluation.pairing import pair_cases
 from volattn.evaluation.pool import Measures, Pool, score_pool
 from volattn.evaluation.scored_image import ScoredDetection, ScoredImage
+from volattn.faults import explain
 from volattn.structures.boxes import Boxes
 from volattn.structures.lesions import measure_lesions
 
@@ -139,10 +140,10 @@ def score_detections(
                 )
             wanted = read_mask(files.mask(semantic=lesion is not None), lesion)
             met.append(_meet(name, wanted, _read(predictions[pairs[name]], wanted, predicted_lesion), preset))
-        except (ValueError, OSError) as error:
+        except Exception as error:  # Whatever is wrong with one case must not cost the user the others.
             if fail_fast:
                 raise
-            faults[name] = str(error)
+            faults[name] = explain(error, files.masks[0])
         if progress is not None:
             progress("score", done, len(references))
     if not met:

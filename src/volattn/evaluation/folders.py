@@ -11,6 +11,7 @@ from volattn.datasets.case import Dataset
 from volattn.evaluation.cases import CaseScore, score_volumes
 from volattn.evaluation.pairing import Pair
 from volattn.evaluation.seen import trained_on
+from volattn.faults import explain
 from volattn.io.nifti import read_labels
 
 Score = TypeVar("Score")
@@ -40,7 +41,7 @@ def score_pairs(
 
     Args:
         pairs: The cases.
-        score: Scores one; its ValueError or OSError fails that case.
+        score: Scores one; an exception fails that case.
         fail_fast: The first failure ends it all.
         progress: Called with ("score", cases done, cases) after each case.
 
@@ -48,18 +49,17 @@ def score_pairs(
         The scores in the order of the pairs, and the reason by case for those that failed.
 
     Raises:
-        ValueError: `fail_fast`, and a case failed.
-        OSError: The same.
+        Exception: `fail_fast`, and a case failed.
     """
     scored: list[Score] = []
     failed: dict[str, str] = {}
     for done, pair in enumerate(pairs, start=1):
         try:
             scored.append(score(pair))
-        except (ValueError, OSError) as error:
+        except Exception as error:  # Whatever is wrong with one case must not cost the user the others.
             if fail_fast:
                 raise
-            failed[pair.name] = str(error)
+            failed[pair.name] = explain(error, pair.prediction)
         if progress is not None:
             progress("score", done, len(pairs))
     return scored, failed
