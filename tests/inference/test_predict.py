@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from small_detectors import CLASSES, made, small_config
 
 from volattn.checkpoints import ModelFolder, Training, save_folder
+from volattn.datasets.phantom import make_phantom
 from volattn.inference.predict import Predictor, find_device, load
 from volattn.inference.reader import SliceReader
 from volattn.io.nifti import write_volume
@@ -181,3 +182,24 @@ def test_devices() -> None:
         assert find_device("auto").type == "cpu"
     with pytest.raises(ValueError, match="batch"):
         box_predictor(batch=0)
+
+
+def test_batch_and_threads_change_scores_by_rounding_only(tmp_path: Path) -> None:
+    """What docs/explanation/robustness.md promises, held by the weights of the package on a phantom."""
+    phantom = make_phantom(3, 1, 128)
+    volume = Volume(phantom.image[20:50], Geometry.aligned((30, 128, 128), phantom.spacing), "phantom")
+    threads = torch.get_num_threads()
+    found = []
+    try:
+        for batch, number in ((1, 1), (4, 1), (1, 2), (4, 2)):
+            torch.set_num_threads(number)
+            found.append(load("demo", device="cpu", batch=batch).predict(volume, 0.02))
+    finally:
+        torch.set_num_threads(threads)
+    first, *others = found
+    assert first.records, "without a lesion nothing is compared"
+    for other in others:
+        np.testing.assert_array_equal(other.labels, first.labels)
+        np.testing.assert_array_equal(other.lesions, first.lesions)
+        scores = [[record.score for record in one.records] for one in (first, other)]
+        np.testing.assert_allclose(scores[1], scores[0], rtol=0, atol=1e-5)
