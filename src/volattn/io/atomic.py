@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from volattn.io.names import printable
+
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
@@ -34,9 +36,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Writes UTF-8 text with `\\n` line ends, atomically."""
+    """Writes UTF-8 text with `\\n` line ends, atomically; of a name that is not UTF-8 what `printable` makes."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(printable(text), encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path | str, content: Any) -> None:
