@@ -58,11 +58,14 @@ def list_niftis(folder: Path, *, below: bool = False) -> Listing:
                 files += _checked(path, left_out)
             elif _other_format(path, mode):
                 left_out.append(LeftOut(path, OTHER_FORMAT))
-        for path in inside if not below else ():
-            file = as_file(path)
-            if file != path:
+        for path in inside:
+            file, full = as_file(path), _holds_nifti(path)
+            if named_nifti(path) and not full:
+                fault = "is a folder without the file of its name; unpack that again, or move the folder away"
+                left_out.append(LeftOut(path, "folder", fault))
+            elif file != path and not below:
                 files += _checked(file, left_out)
-            elif path.name.lower().endswith(_FORMATS) or _holds_nifti(path):
+            elif full and not below:
                 left_out.append(LeftOut(path, FOLDER))
         waiting += reversed(inside) if below else ()
     return Listing(tuple(files), tuple(left_out))
