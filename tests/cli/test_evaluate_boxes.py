@@ -125,7 +125,7 @@ def test_volumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in (1, 2):
         mask = np.zeros((20, 20, 8), np.uint8)
         mask[3:9, 4:10, 2:5] = number
-        for folder, name in (("r", f"segmentation-{number}"), ("p", f"case_{number:03}")):
+        for folder, name in (("r", f"scan-{number}"), ("p", f"case_{number:03}")):
             (tmp_path / folder).mkdir(exist_ok=True)
             nibabel.Nifti1Image(mask, np.eye(4)).to_filename(tmp_path / folder / f"{name}.nii.gz")
     out = tmp_path / "scores.json"
@@ -137,7 +137,7 @@ def test_volumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert volattn(*arguments) == 1
     said = capsys.readouterr().err
     assert "no reference for case_007; not scored" in said
-    assert "segmentation-2: " in said.splitlines()[-1]
+    assert "scan-2: " in said.splitlines()[-1]
     out.unlink()
     assert volattn(*arguments, "--fail-fast") == 2
     assert not out.exists()

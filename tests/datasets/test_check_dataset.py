@@ -114,7 +114,7 @@ def test_mirrored_labels_disagree(pair: Case) -> None:
 def test_unknown_labels(pair: Case) -> None:
     assert pair.labels is not None
     change(pair.labels, lambda a: np.where(a == 1, 7, a))
-    only(pair, "error", "label 7 is not one of the data set's (0 background, 1 liver, 2 lesion)", pair.labels)
+    only(pair, "error", "label 7 is not one that is used (0 background, 1 liver, 2 lesion)", pair.labels)
 
 
 def test_fractional_labels(pair: Case) -> None:

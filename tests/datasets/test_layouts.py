@@ -183,11 +183,14 @@ def test_of_several_channels_the_ct_is_taken(
         ({"labels": {"0": "background", "1": "lesion"}, "training": []}, "no cases"),
         ({"labels": {"0": "background", "1": "lesion"}, "training": ["a.nii"]}, "an image and a label"),
         ({"labels": {"0": "background", "1": "lesion", "2": "lesion"}}, "one name"),
-        ({"labels": {"background": 0, "lesion": "two"}}, "must read like"),
+        ({"labels": {"background": 0, "lesion": "two"}}, "whole number"),
         ({"labels": {"background": 0, "lesion": 999}}, "0 to 255"),
         ({"labels": {"background": 0, "lesion": 1}, "file_ending": ".nrrd"}, "convert"),
         ({"labels": {"background": 0, "lesion": 1}, "channel_names": {"0": "T1", "1": "T2"}}, "named CT"),
-        ({"labels": {"background": 0, "lesion": 1}, "dataset": {"a": {"images": []}}}, "images and a label"),
+        (
+            {"labels": {"background": 0, "lesion": 1}, "dataset": {"a": {"images": []}}},
+            "an image and a label",
+        ),
     ],
 )
 def test_unusable_descriptions(

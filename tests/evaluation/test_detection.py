@@ -379,14 +379,14 @@ def spoil(folder: Path, fault: str) -> None:
 
 
 def test_nothing_to_score(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is not a folder"):
+    with pytest.raises(ValueError, match="does not exist"):
         score(tmp_path)
     (tmp_path / "reference").mkdir()
-    with pytest.raises(ValueError, match=r"reference: holds no \.nii"):
+    with pytest.raises(ValueError, match="reference: holds no label map"):
         score(tmp_path)
     write_mask(tmp_path / "reference" / "a.nii", mask_of([FIRST]))
     (tmp_path / "prediction").mkdir()
-    with pytest.raises(ValueError, match=r"prediction: holds no \.nii, \.nii\.gz or \.json"):
+    with pytest.raises(ValueError, match=r"prediction: holds no .* and no boxes \(\.json\)"):
         score(tmp_path)
 
 
@@ -396,17 +396,17 @@ def test_files_are_paired_as_label_maps_are(tmp_path: Path) -> None:
         write_mask(tmp_path / "reference" / f"volume-{number}.nii.gz", mask_of([FAR]))  # the CT
     write_predicted(tmp_path / "prediction" / "case_0003.json", [(FIRST, 0.5)])
     write_predicted(tmp_path / "prediction" / "volume-12.json", [(FIRST, 0.5)])
-    scores = score(tmp_path)
+    scores = score(tmp_path, lesion=1)
     assert (scores.content["mean_sensitivity"], scores.cases, scores.unpaired) == (1, 2, ())
     write_predicted(tmp_path / "prediction" / "other_12.json", [])
     with pytest.raises(
         ValueError, match=r"other_12\.json.* both have the number of segmentation-12\.nii\.gz"
     ):
-        score(tmp_path)
+        score(tmp_path, lesion=1)
     (tmp_path / "prediction" / "other_12.json").unlink()
     write_mask(tmp_path / "reference" / "segmentation-3.nii", mask_of([FIRST]))
     with pytest.raises(ValueError, match="are the same case; keep one of them"):
-        score(tmp_path)
+        score(tmp_path, lesion=1)
 
 
 def test_predictions_without_a_reference_are_said(reference: Path) -> None:

@@ -13,10 +13,12 @@ import SimpleITK
 from boxes_in_ct import LESION_BOXES, SHAPE, box_predictor, ct, truth, turns
 
 from volattn.checkpoints import Training
+from volattn.datasets.case import Case
 from volattn.inference.inputs import References, find_inputs
 from volattn.inference.known import known_case
 from volattn.inference.predict import Predictor
 from volattn.inference.results import Files, predict_files
+from volattn.io.names import volume_name
 from volattn.io.nifti import read_labels, read_volume, write_labels, write_volume
 from volattn.io.output import LOCK
 from volattn.models.segmentation_config import CrfConfig
@@ -223,12 +225,12 @@ class TestInputs:
         ):
             (tmp_path / name).touch()
         found = find_inputs([tmp_path, tmp_path / "volume-2.nii"])
-        assert [path.name for path in found] == ["volume-2.nii", "volume-10.nii.gz"]
+        assert [case.image.name for case in found.cases] == ["volume-2.nii", "volume-10.nii.gz"]
 
     def test_batches_of_lits(self, write_lits_case: Any, tmp_path: Path) -> None:
         write_lits_case(3, tmp_path / "set" / "batch 1")
         write_lits_case(1, tmp_path / "set" / "batch 2")
-        assert [path.name for path in find_inputs([tmp_path / "set"])] == [
+        assert [case.image.name for case in find_inputs([tmp_path / "set"]).cases] == [
             "volume-1.nii.gz",
             "volume-3.nii.gz",
         ]
@@ -241,7 +243,7 @@ class TestInputs:
     def test_nothing(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="nothing to predict"):
             find_inputs([])
-        with pytest.raises(ValueError, match=r"holds no \.nii"):
+        with pytest.raises(ValueError, match="holds no CT"):
             find_inputs([tmp_path])
 
     def test_an_input_is_never_overwritten(self, one: Path) -> None:
@@ -277,23 +279,23 @@ class TestReferences:
             ("volume-45.nii", None),
             ("other.nii", None),
         ):
-            found = references.find(Path("elsewhere") / image)
+            found = references.find(Case(volume_name(image), Path("elsewhere") / image, None))
             assert (found and found.name) == wanted
 
     def test_lits_beside_the_cts(self, write_lits_case: Any) -> None:
         image, labels = write_lits_case(44)
-        assert References.open(image.parent, ORGAN_AND_LESION).find(image) == labels
+        assert References.open(image.parent, ORGAN_AND_LESION).find(Case("volume-44", image, None)) == labels
 
     def test_ambiguous_numbers(self, tmp_path: Path) -> None:
         for name in ("a-1.nii", "b-1.nii"):
             (tmp_path / name).touch()
         with pytest.raises(ValueError, match="both have the number"):
-            References.open(tmp_path, ORGAN_AND_LESION).find(Path("c-1.nii"))
+            References.open(tmp_path, ORGAN_AND_LESION).find(Case("c-1", Path("c-1.nii"), None))
 
     def test_not_a_folder(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="is not a folder"):
             References.open(tmp_path / "none", ORGAN_AND_LESION)
-        with pytest.raises(ValueError, match="holds no reference"):
+        with pytest.raises(ValueError, match="holds no label map"):
             References.open(tmp_path, ORGAN_AND_LESION)
 
     @pytest.mark.parametrize("fault", ["grid", "labels", "missing"])

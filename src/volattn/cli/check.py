@@ -32,6 +32,7 @@ def command(
             print(finding)
         errors = sum(finding.severity == "error" for finding in findings)
         counts = ((len(opened.cases), "case"), (errors, "error"), (len(findings) - errors, "note"))
+        exits.say_left_out(opened.left_out)
         print(f"{opened.name}: " + ", ".join(f"{n} {word}{'s' * (n != 1)}" for n, word in counts))
         return exits.SOME_FAILED if errors else exits.GOOD
 

@@ -23,11 +23,10 @@ def command(
         Literal["nndet", "luna16", "strict"], typer.Option(help="How detections are matched.")
     ] = "nndet",
     lesion: Annotated[
-        int | None, typer.Option(min=1, help="Value of lesions in semantic reference masks.")
+        int | None,
+        typer.Option(min=1, help="Value of lesions in reference masks of classes; found where it can be."),
     ] = None,
-    predicted_lesion: Annotated[
-        int | None, typer.Option(min=1, help="Value of lesions in semantic predicted masks.")
-    ] = None,
+    predicted_lesion: Annotated[int | None, typer.Option(min=1, help="The same of predicted masks.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stops at the first bad case.")] = False,
     report: ReportFolder = None,
@@ -61,6 +60,9 @@ def command(
             print(detection_table(content, f"Preset {preset}").text(), end="")
             if report is not None:
                 print(f"Report: {build_report(content).write(report)}")
+            for note in scores.notes:
+                exits.say(note)
+            exits.say_left_out(scores.left_out)
             if scores.unpaired:
                 exits.say(f"no reference for {', '.join(scores.unpaired)}; not scored")
             return exits.report_failures(scores.faults, scores.cases)

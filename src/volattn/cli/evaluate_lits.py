@@ -25,7 +25,9 @@ def command(
         str | None,
         typer.Option(help="Label of the liver, or none for masks of lesions only; 1 unless --lesion is."),
     ] = None,
-    lesion: Annotated[int, typer.Option(help="Label of lesions.")] = 2,
+    lesion: Annotated[
+        int | None, typer.Option(help="Label of lesions; what a dataset.json says, or 2, by default.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stops at the first case that cannot be scored.")
@@ -45,7 +47,10 @@ def command(
         from volattn.reporting.report import claim_report
         from volattn.reporting.reports import build_report
 
-        scheme = lits_scheme(organ_label("--liver", liver, lesion), lesion)
+        scheme = None
+        if liver is not None or lesion is not None:
+            label = 2 if lesion is None else lesion
+            scheme = lits_scheme(organ_label("--liver", liver, label), label)
         target = claim_file(out, inputs=(reference, prediction), replaces=KEYS)
         with claim_report(report):
             with shown() as progress:
@@ -66,6 +71,7 @@ def command(
                     print(f"Report: {build_report(content).write(report)}")
             for note in found.notes:
                 exits.say(note)
+            exits.say_left_out(found.left_out)
             return exits.report_failures(found.failed, found.total)
 
     raise typer.Exit(exits.run(run, after_stop="nothing was written", debug=debug))

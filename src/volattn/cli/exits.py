@@ -6,9 +6,14 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from volattn.faults import explain
+from volattn.io.names import one_line
+
+if TYPE_CHECKING:
+    from volattn.datasets.finding import LeftOut
 
 GOOD = 0
 SOME_FAILED = 1
@@ -60,7 +65,16 @@ def _terminate(number: int, frame: object) -> None:
 
 def say(text: str) -> None:
     """One line on standard error."""
-    print(f"volattn: {text}", file=sys.stderr)
+    print(f"volattn: {one_line(text)}", file=sys.stderr)
+
+
+def say_left_out(left_out: Iterable[LeftOut]) -> None:
+    """Counts and names what a listing passed over; faults are listed as failures are."""
+    from volattn.datasets.finding import count_left_out
+
+    sentence = count_left_out(left_out)
+    if sentence is not None:
+        say(sentence)
 
 
 def report_failures(failed: Mapping[str, str], total: int) -> int:
@@ -80,5 +94,5 @@ def report_failures(failed: Mapping[str, str], total: int) -> int:
         return NOTHING_DONE
     say(f"{len(failed)} of {total} cases failed:")
     for name, reason in failed.items():
-        print(f"  {name}: {reason}", file=sys.stderr)
+        print(one_line(f"  {name}: {reason}"), file=sys.stderr)
     return NOTHING_DONE if len(failed) == total else SOME_FAILED

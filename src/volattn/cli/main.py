@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
+import io
+import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -23,6 +27,7 @@ from volattn.cli import (
     train,
 )
 from volattn.cli.values import spread
+from volattn.io.names import printable
 
 app = typer.Typer(
     name="volattn",
@@ -57,8 +62,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Of the command line, those of this process by default.
     """
+    if arguments is None and sys.getfilesystemencoding() != "utf-8":
+        # Names of files and all that is written are UTF-8, whatever the locale can say.
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+    _say_any_name()
     words = sys.argv[1:] if arguments is None else arguments
     app(args=spread(words, {"-i", "--input", "-l", "--labels", "--name", "--view"}), prog_name="volattn")
+
+
+def _say_any_name() -> None:
+    """A name that the terminal or the font cannot show ends no command."""
+    codecs.register_error("volattn", _escape)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="volattn")
+    warnings.filterwarnings("ignore", message="Glyph .* missing")
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    text = printable(error.object[error.start : error.end])
+    return text.encode("ascii", "backslashreplace").decode(), error.end
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def command(
             raise ValueError(
                 "--splits, --keep-noisy and --png are for a DeepLesion folder; leave them out for CTs"
             )
-        find_inputs(inputs)  # A wrong path is said before the model is read.
+        found = find_inputs(inputs)  # A wrong path is said before the model is read.
         predictor = _loaded()
         with shown() as progress:
             outcomes = predict_files(
@@ -99,6 +99,9 @@ def command(
             print(
                 f"Scores: volattn evaluate detection --reference {reference} --prediction {out} -o scores.json"
             )
+        for note in found.notes:
+            exits.say(note)
+        exits.say_left_out(found.left_out)
         failed = {outcome.name: outcome.message for outcome in outcomes if outcome.status == "failed"}
         return exits.report_failures(failed, len(outcomes))
 
@@ -152,11 +155,12 @@ def _score_key_slices(
 
 def _score(reference: Path, classes: Sequence[str], out: Path, outcomes: Sequence[Outcome]) -> None:
     """Prints how the predictions compare with their references."""
+    from volattn.datasets.case import Case
     from volattn.evaluation.folders import score_folder
     from volattn.inference.inputs import References
     from volattn.reporting.scores import CaseRow, case_table
 
-    done = [outcome.image for outcome in outcomes if outcome.status != "failed"]
+    done = [Case(one.name, one.image, None) for one in outcomes if one.status != "failed"]
     dataset = References.open(reference, classes).dataset(done)
     scores = score_folder(dataset, out)
     for reason in scores.failed:

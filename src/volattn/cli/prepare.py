@@ -47,10 +47,11 @@ def command(
             outcome = prepare_dataset(opened, plan, out, workers=workers, progress=progress)
         print(f"{out}: {len(outcome.prepared)} cases prepared, {len(outcome.kept)} stood from before")
         unreadable = {
-            finding.case: f"{finding.file}: {finding.message}"
+            finding.case or finding.file.name: f"{finding.file}: {finding.message}"
             for finding in opened.found
             if finding.severity == "error"
         }
+        exits.say_left_out(opened.left_out)
         failed = unreadable | outcome.failed
         return exits.report_failures(failed, len(failed) + len(outcome.store.names))
 

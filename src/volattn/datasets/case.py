@@ -7,19 +7,42 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from volattn.config import Config
-from volattn.datasets.finding import Finding
+from volattn.datasets.finding import Finding, LeftOut
 from volattn.datasets.key_slice import KeySlice
+from volattn.io.names import check_name, shown
 
 BACKGROUND, ORGAN, LESION = 0, 1, 2
+_BACKGROUND = {
+    *(
+        "background",
+        "bg",
+        "backgr",
+        "0",
+        "none",
+        "nothing",
+        "empty",
+        "void",
+        "air",
+        "other",
+        "others",
+        "rest",
+    ),
+    *("unlabeled", "unlabelled", "clearlabel", "outside", "exterior", "normal"),
+}
 _LESION_WORDS = re.compile(
     r"tumou?r|lesion|cancer|carcinoma|metasta|nodul|neoplas|malignan|\bcysts?\b|\bmass(es)?\b|\bhcc\b"
     r"|abscess|polyp|adenoma|ha?ematoma|ha?emangioma|lymphoma|sarcoma"
 )
+
+
+CaseName = Annotated[str, AfterValidator(check_name)]
+"""A case's name in a model that is validated."""
 
 
 class LabelScheme(Config):
@@ -67,7 +90,7 @@ class LabelScheme(Config):
         if not unknown:
             return None
         shown = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
-        return f"label {shown} is not one of the data set's ({self.described}); correct the labels"
+        return f"label {shown} is not one that is used ({self.described}); correct the labels"
 
     def normalise(self, array: np.ndarray) -> np.ndarray:
         """The data set's values -> uint8 of the same shape: 0 background, 1 organ, 2 lesion.
@@ -89,7 +112,7 @@ class Case:
     """One CT and what is known of its lesions: a label map, or boxes on one of its slices.
 
     Attributes:
-        name: Unique in its data set, e.g. `volume-44`.
+        name: Unique in its data set, e.g. `volume-44`; see `check_name`.
         image: The CT. A data set may list a file that is missing: a check says so, opening does not fail.
         labels: The label map; None for a case without.
         key_slice: The boxes, and which slices below the folder `image` are the CT; None with a label map.
@@ -103,6 +126,9 @@ class Case:
     key_slice: KeySlice | None = None
     patient: str | None = None
     part: str | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
 
     @property
     def has_reference(self) -> bool:
@@ -121,6 +147,7 @@ class Dataset:
         scheme: What the label values mean.
         expected: How many cases the data set's own description promises, if it has one.
         found: What opening it found: faults that keep a case from being listed, and what was left out.
+        left_out: What lies in its folder and is none of its files.
     """
 
     name: str
@@ -129,6 +156,7 @@ class Dataset:
     scheme: LabelScheme
     expected: int | None = None
     found: tuple[Finding, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
     def only(self, parts: Sequence[str]) -> Dataset:
         """The cases of some parts of its own split.
@@ -175,21 +203,25 @@ def make_dataset(
     scheme: LabelScheme,
     expected: int | None = None,
     found: Iterable[Finding] = (),
+    left_out: Iterable[LeftOut] = (),
 ) -> Dataset:
-    """A data set with its cases in natural order.
+    """A data set with its cases in natural order; what could not be reached is among what was found.
 
     Raises:
         ValueError: There are no cases, or two have one name.
     """
     ordered = sorted(cases, key=lambda case: natural_key(case.name))
+    left_out = tuple(left_out)
+    found = (*found, *(one.finding for one in left_out if one.fault is not None))
     if not ordered:
-        raise ValueError(f"{root}: holds no cases; check that the images were copied too")
+        fault = next((f"{one.file}: {one.message}" for one in found if one.severity == "error"), None)
+        raise ValueError(fault or f"{root}: holds no cases; check that the images were copied too")
     for first, second in itertools.pairwise(ordered):
         if first.name == second.name:
             raise ValueError(
                 f"{root}: case {first.name} is there twice ({first.image} and {second.image}); keep one"
             )
-    return Dataset(name, root, tuple(ordered), scheme, expected, tuple(found))
+    return Dataset(name, root, tuple(ordered), scheme, expected, found, left_out)
 
 
 def scheme_from_names(names: Mapping[str, Sequence[int]], source: Path) -> LabelScheme:
@@ -204,21 +236,29 @@ def scheme_from_names(names: Mapping[str, Sequence[int]], source: Path) -> Label
         source: The file that says so; errors name it.
 
     Raises:
-        ValueError: No name is a lesion's, or values are not whole numbers from 0 to 255.
+        ValueError: No name is a lesion's, 0 is not background, two names mean the same, or values are not whole
+            numbers from 0 to 255.
     """
+    kept: dict[str, tuple[int, ...]] = {}
     for name, values in names.items():
+        word, label = _word(name), f"{source}: label {shown(name)} has value {shown(values)}"
+        if is_ignored(name):
+            continue
         if not all(0 <= value <= 255 for value in values):
-            raise ValueError(f"{source}: label {name!r} has value {values}; use whole numbers from 0 to 255")
-    kept = {
-        name: [value for value in values if value != BACKGROUND]
-        for name, values in names.items()
-        if name.strip().lower() not in ("background", "ignore")
-    }
-    kept = {name: values for name, values in kept.items() if values}
+            raise ValueError(f"{label}; use whole numbers from 0 to 255")
+        if word in _BACKGROUND and tuple(values) != (BACKGROUND,):
+            raise ValueError(f"{label}; background is always 0")
+        if word not in _BACKGROUND and BACKGROUND in values:
+            raise ValueError(f"{label}, which is always background; count classes from 1")
+        for other, taken in kept.items():
+            if set(taken) == set(values):
+                raise ValueError(f"{label}, as has {shown(other)}; give each its own")
+        kept[name] = tuple(values)
+    kept = {name: values for name, values in kept.items() if _word(name) not in _BACKGROUND}
     lesions = {name: values for name, values in kept.items() if is_lesion_name(name)}
     if not lesions:
         raise ValueError(
-            f"{source}: none of its labels ({', '.join(names) or 'none'}) is named like a lesion; "
+            f"{source}: none of its labels ({', '.join(list(names)[:20]) or 'none'}) is named like a lesion; "
             "rename the lesion's label to one with 'lesion' in it"
         )
     lesion_values = sorted({value for values in lesions.values() for value in values})
@@ -231,6 +271,15 @@ def scheme_from_names(names: Mapping[str, Sequence[int]], source: Path) -> Label
         lesion_name=next(iter(lesions)) if len(lesions) == 1 else "lesion",
         lesion_values=tuple(lesion_values),
     )
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a label marks voxels that nothing is known of, as nnU-Net's `ignore` does."""
+    return _word(name) in ("ignore", "ignored", "ignorelabel")
+
+
+def _word(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.lower())
 
 
 def is_lesion_name(name: str) -> bool:

@@ -1,65 +1,391 @@
-"""What Decathlon and nnU-Net folders share: a `dataset.json`, `imagesTr` and `labelsTr`."""
+"""Decathlon (MSD) and nnU-Net folders: a `dataset.json`, `imagesTr` and `labelsTr`."""
 
 from __future__ import annotations
 
-import json
+import math
 import re
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from volattn.datasets.case import Case
+from pydantic import AliasChoices, ConfigDict, Field, field_validator
+
+from volattn.config import Config
+from volattn.datasets.case import (
+    Case,
+    Dataset,
+    LabelScheme,
+    is_ignored,
+    is_lesion_name,
+    make_dataset,
+    scheme_from_names,
+)
+from volattn.datasets.finding import Finding, LeftOut
+from volattn.datasets.listing import as_file, list_niftis
+from volattn.io.files import read_json
+from volattn.io.names import one_line, shown, volume_name
+
+DESCRIPTION = "dataset.json"
+IMAGES, LABELS = "imagesTr", "labelsTr"
+UNLISTED = "file that belongs to no case"
+CHANNEL = "file of a further channel"
+_LABELS_FORM = (
+    '{"background": 0, "liver": 1, "tumour": 2} or {"0": "background", "1": "liver", "2": "tumour"}'
+)
+_CASES_FORM = '[{"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}]'
+_NUMBERED = re.compile(r"(.+)_(\d{4})", re.DOTALL)
 
 
-def read_description(path: Path) -> dict[str, Any]:
-    """Reads a `dataset.json`.
+class Description(Config):
+    """A `dataset.json` of the Decathlon, nnU-Net 1 and 2 or nnDetection, as people write it; other keys are left alone.
+
+    Attributes:
+        source: The file.
+        labels: Name -> values.
+        channels: Number -> name; empty if it does not say.
+        file_ending: Of images and label maps.
+        expected: How many training cases it promises; None if it does not say.
+        cases: Images and label of each training case, with its name where it is given; empty if they are not listed.
+        name: Of the data set; None if it does not say.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    source: Path
+    labels: dict[str, tuple[int, ...]]
+    channels: dict[int, str] = Field(
+        {}, validation_alias=AliasChoices("channel_names", "modality", "modalities")
+    )
+    file_ending: str = ".nii.gz"
+    expected: int | None = Field(None, validation_alias="numTraining")
+    cases: tuple[tuple[str | None, Any], ...] = Field(
+        (), validation_alias=AliasChoices("dataset", "training")
+    )
+    name: str | None = None
+
+    @classmethod
+    def read_from(cls, path: Path) -> Description:
+        """Reads a `dataset.json`.
+
+        Raises:
+            ValueError: It cannot be read, is not JSON, or a value in it cannot be used.
+        """
+        values = read_json(path)
+        if not isinstance(values, dict):
+            raise ValueError(
+                f"{path}: is {shown(values)} where an object with labels is expected; correct it"
+            )
+        if not values.get("labels"):
+            raise ValueError(f"{path}: has no labels; say there what the label values mean, {_LABELS_FORM}")
+        known = {key: value for key, value in values.items() if value is not None}
+        return cls.parse(known | {"source": path}, str(path))
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _read_labels(cls, labels: Any) -> dict[str, tuple[int, ...]]:
+        if isinstance(labels, list):
+            labels = {str(value): name for value, name in enumerate(labels)}
+        if not isinstance(labels, dict):
+            raise ValueError(f"is {shown(labels)}; write {_LABELS_FORM}")
+        if all(_whole(value) is not None for value in labels):
+            return _by_value(labels)
+        return {one_line(name): _values(name, given) for name, given in labels.items()}
+
+    @field_validator("channels", mode="before")
+    @classmethod
+    def _read_channels(cls, channels: Any) -> dict[int, str]:
+        if isinstance(channels, str):
+            channels = [channels]
+        if isinstance(channels, list):
+            channels = dict(enumerate(channels))
+        if isinstance(channels, dict):
+            pairs = list(channels.items())
+            if not all(_whole(number) is not None for number, _ in pairs):  # {"CT": 0}, as labels are written
+                pairs = [(number, name) for name, number in pairs]
+            found = {_whole(number): name for number, name in pairs}
+            if (
+                None not in found
+                and len(found) == len(pairs)
+                and all(_is_name(name) for name in found.values())
+            ):
+                return {number: str(name) for number, name in found.items() if number is not None}
+        raise ValueError(f'is {shown(channels)}; write {{"0": "CT"}}, a number and a name for each channel')
+
+    @field_validator("file_ending", mode="before")
+    @classmethod
+    def _read_ending(cls, ending: Any) -> str:
+        text = str(ending).strip().lower()
+        if text.lstrip(".") not in ("nii", "nii.gz"):
+            raise ValueError(f"is {shown(ending)}; convert the files to NIfTI and write .nii.gz")
+        return text
+
+    @field_validator("expected", mode="before")
+    @classmethod
+    def _read_expected(cls, expected: Any) -> int:
+        number = _whole(expected)
+        if number is None:
+            raise ValueError(f"is {shown(expected)}; write the number of training cases, or leave it out")
+        return number
+
+    @field_validator("cases", mode="before")
+    @classmethod
+    def _read_cases(cls, cases: Any) -> tuple[tuple[str | None, Any], ...]:
+        if isinstance(cases, dict):
+            return tuple(cases.items())
+        if isinstance(cases, list):
+            return tuple((None, entry) for entry in cases)
+        raise ValueError(f"is {shown(cases)}; write a list of the cases, {_CASES_FORM}, or leave it out")
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _read_name(cls, name: Any) -> str | None:
+        return one_line(str(name))[:200] if _is_name(name) else None
+
+    @property
+    def of_instances(self) -> bool:
+        """Whether its classes count from 0, as nnDetection's do: its masks hold numbers of lesions, not classes."""
+        return any(0 in values and is_lesion_name(name) for name, values in self.labels.items())
+
+    @cached_property
+    def scheme(self) -> LabelScheme:
+        """What the label values mean.
+
+        Raises:
+            ValueError: They do not part lesions from the rest; see `scheme_from_names`.
+        """
+        if self.of_instances:
+            raise ValueError(
+                f"{self.source}: labels {shown(dict(self.labels))} count classes from 0, as nnDetection does for masks "
+                'with a number for each lesion; make masks of classes, and write {"background": 0, "lesion": 1}'
+            )
+        return scheme_from_names(self.labels, self.source)
+
+    @property
+    def ct_channel(self) -> int:
+        """The number of the CT among the channels.
+
+        Raises:
+            ValueError: There are several, and not just one is named CT.
+        """
+        if len(self.channels) < 2:
+            return next(iter(self.channels), 0)
+        for pattern in (r"\s*ct\s*", r".*\bct\b.*"):
+            found = [
+                number
+                for number, name in self.channels.items()
+                if re.fullmatch(pattern, name.lower().replace("_", " "), re.DOTALL)
+            ]
+            if len(found) == 1:
+                return found[0]
+            if found:
+                break
+        names = ", ".join(f"{number} {shown(name)}" for number, name in self.channels.items())
+        how_many = "several" if found else "none"
+        raise ValueError(
+            f"{self.source}: {how_many} of its channels ({names}) is named CT; name one of them CT"
+        )
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number from 0, also written as text or with .0; None for anything else."""
+    if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,9}\s*", value):
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return int(value) if value >= 0 and value == int(value) else None
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
+
+
+def _by_value(labels: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """{"0": "background", "1": "liver"} by name."""
+    found: dict[str, tuple[int, ...]] = {}
+    for key, name in labels.items():
+        value = _whole(key)
+        assert value is not None
+        if not _is_name(name):
+            raise ValueError(f"{shown(key)} is {shown(name)}; write {_LABELS_FORM}")
+        name = one_line(str(name)).strip()
+        if name in found:
+            raise ValueError(f"two labels have one name, {shown(name)}; give each its own")
+        if (value,) in found.values():
+            raise ValueError(f"two labels have the value {value}; give each its own")
+        found[name] = (value,)
+    return found
+
+
+def _values(name: str, given: Any) -> tuple[int, ...]:
+    """The value of a label, or those of a region."""
+    numbers = [_whole(value) for value in (given if isinstance(given, list) else [given])]
+    if not numbers or None in numbers:
+        raise ValueError(
+            f"{shown(name)} is {shown(given)}; give it a whole number, or a region a list of them: {_LABELS_FORM}"
+        )
+    return tuple(number for number in numbers if number is not None)
+
+
+def read_scheme(path: Path) -> LabelScheme | None:
+    """What a `dataset.json` says of label values; None where they number lesions (nnDetection).
 
     Raises:
-        ValueError: It is missing, is not JSON, or has no labels.
+        ValueError: It cannot be read, or they do not part lesions from the rest.
     """
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read ({error})") from None
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: is not valid JSON ({error}); correct it") from None
-    labels = description.get("labels") if isinstance(description, dict) else None
-    if not (isinstance(labels, dict) and labels):
-        raise ValueError(f"{path}: has no labels; say there what the label values mean")
-    return description
+    description = Description.read_from(path)
+    return None if description.of_instances else description.scheme
 
 
-def expected_cases(description: dict[str, Any]) -> int | None:
-    """The number of training cases that the description promises, if it says."""
-    number = description.get("numTraining")
-    return number if isinstance(number, int) else None
+def find_description(folder: Path) -> Path | None:
+    """The `dataset.json` in a folder, or beside a folder that nnU-Net calls so: `labelsTs`, `imagesTr`, ..."""
+    if (folder / DESCRIPTION).exists():
+        return folder / DESCRIPTION
+    above = folder.resolve().parent / DESCRIPTION
+    return (
+        above
+        if re.fullmatch(r"(images|labels)(Tr|Ts|Val)", folder.resolve().name) and above.exists()
+        else None
+    )
 
 
-def paired_files(root: Path, ending: str, channel: int = 0) -> list[Case]:
-    """Pairs `imagesTr/CASE_000C` with `labelsTr/CASE`.
+def holds_cases(root: Path) -> bool:
+    """Whether the folder of a `dataset.json` is a data set; it may lie beside label maps too, and then describes them.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    if (root / LABELS).is_dir() or (root / IMAGES).is_dir():
+        return True
+    return any(
+        isinstance(entry, dict)
+        and isinstance(entry.get("label"), str)
+        and not _leads_out(entry["label"])
+        and (root / entry["label"]).exists()
+        for _, entry in Description.read_from(root / DESCRIPTION).cases
+    )
+
+
+def open_described(root: Path) -> Dataset:
+    """Opens a Decathlon or nnU-Net folder; of several channels the one named CT is taken.
+
+    A case that is badly named or listed costs itself: it is among what was found.
+
+    Raises:
+        ValueError: `dataset.json` cannot be used, there are several channels and none is named CT, a case is there
+            twice, or there is none.
+    """
+    source = root / DESCRIPTION
+    description = Description.read_from(source)
+    scheme, channel = description.scheme, description.ct_channel
+    found: list[Finding] = []
+    cases: list[Case] = []
+    left_out: list[LeftOut] = []
+    images, labels = list_niftis(root / IMAGES), list_niftis(root / LABELS)
+    for listing, folder in ((images, IMAGES), (labels, LABELS)):
+        left_out += listing.left_out if (root / folder).exists() else ()
+    if not description.cases:
+        cases, further = _paired(root, images.files, labels.files, channel)
+        left_out += further
+    else:
+        for name, entry in description.cases:
+            try:
+                cases.append(_listed(root, name, entry, channel))
+            except ValueError as error:
+                found.append(
+                    Finding("" if name is None else one_line(name)[:80], source, "error", str(error))
+                )
+        used = {path for case in cases for path in (case.image, case.labels)}
+        rest = [path for path in (*images.files, *labels.files) if path not in used]
+        left_out += [LeftOut(path, CHANNEL if _channel_of(path) else UNLISTED) for path in rest]
+    for name, values in description.labels.items():
+        if is_ignored(name):
+            message = (
+                f"its label {', '.join(map(str, values))} says 'ignore', which is not supported: a case with such "
+                "voxels cannot be used; give them the label that they should have"
+            )
+            found.append(Finding("", source, "note", message))
+    return make_dataset(
+        description.name or root.name, root, cases, scheme, description.expected, found, left_out
+    )
+
+
+def _channel_of(path: Path) -> int | None:
+    match = _NUMBERED.fullmatch(volume_name(path))
+    return int(match[2]) if match else None
+
+
+def _paired(
+    root: Path, images: Iterable[Path], labels: Iterable[Path], channel: int
+) -> tuple[list[Case], list[LeftOut]]:
+    """Pairs `imagesTr/CASE_000C` with `labelsTr/CASE`, or `imagesTr/CASE` where that is the image's name.
 
     An image without a label map and a label map without an image are cases too: a check names the gap.
-
-    Args:
-        root: The folder that holds `imagesTr` and `labelsTr`.
-        ending: `.nii` or `.nii.gz`.
-        channel: The number C of the images to take.
     """
-    pattern = re.compile(rf"(?!\.)(.+)_{channel:04d}{re.escape(ending)}")
-    images = {match[1]: path for path in _files(root / "imagesTr") if (match := pattern.fullmatch(path.name))}
-    labels = {
-        path.name.removesuffix(ending): path
-        for path in _files(root / "labelsTr")
-        if path.name.endswith(ending) and not path.name.startswith(".")
-    }
-    return [
-        Case(
-            name,
-            images.get(name, root / "imagesTr" / f"{name}_{channel:04d}{ending}"),
-            labels.get(name),
-        )
-        for name in images.keys() | labels.keys()
+    maps = _by_name(labels)
+    pictures: dict[str, Path] = {}
+    further = []
+    for path in images:
+        name = volume_name(path)
+        match = _NUMBERED.fullmatch(name)
+        if match and name not in maps:
+            if int(match[2]) != channel:
+                further.append(LeftOut(path, CHANNEL))
+                continue
+            name = match[1]
+        if name in pictures:
+            raise ValueError(f"{pictures[name]} and {path} are the same case; keep one of them")
+        pictures[name] = path
+    missing = {name: root / IMAGES / f"{name}_{channel:04d}.nii.gz" for name in maps}
+    cases = [
+        Case(name, pictures.get(name) or missing[name], maps.get(name))
+        for name in maps.keys() | pictures.keys()
     ]
+    return cases, further
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
+def _by_name(paths: Iterable[Path]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in paths:
+        other = found.setdefault(volume_name(path), path)
+        if other != path:
+            raise ValueError(f"{other} and {path} are the same case; keep one of them")
+    return found
+
+
+def _listed(root: Path, name: str | None, entry: Any, channel: int) -> Case:
+    """A case of a list: `{"image": "imagesTr/a.nii.gz", "label": ...}` or `{"images": ["a_0000.nii.gz"], ...}`."""
+    image = entry.get("images", entry.get("image")) if isinstance(entry, dict) else None
+    by_channel = isinstance(image, list)
+    if isinstance(image, list):
+        image = image[channel] if channel < len(image) else None
+    label = entry.get("label") if isinstance(entry, dict) else None
+    if not isinstance(image, str) or not isinstance(label, str | None):
+        called = "a training case" if name is None else f"case {shown(name)}"
+        raise ValueError(
+            f"{called} must have an image and a label, found {shown(entry)}; write {_CASES_FORM}"
+        )
+    path = _inside(root, image)
+    if name is None:
+        match = _NUMBERED.fullmatch(volume_name(path))
+        name = match[1] if match and by_channel else volume_name(path)
+    # nnU-Net's version 1 leaves the channel's number out of its list.
+    numbered = path.with_name(re.sub(r"(?i)(\.nii(\.gz)?)?\Z", rf"_{channel:04d}\1", path.name, count=1))
+    if not path.exists() and numbered.exists():
+        path = numbered
+    return Case(name, as_file(path), None if label is None else as_file(_inside(root, label)))
+
+
+def _inside(root: Path, text: str) -> Path:
+    """A path of the file, which must stay in its folder; links in there may lead where they like."""
+    if _leads_out(text):
+        raise ValueError(
+            f"the path {shown(text)} leads out of the data set's folder; copy or link the file into it, and "
+            "write its path from there"
+        )
+    return root / text.replace("\\", "/")
+
+
+def _leads_out(text: str) -> bool:
+    path = PureWindowsPath(text)  # knows both separators
+    return not path.name or bool(path.anchor) or ".." in path.parts or one_line(text) != text

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from volattn.io.names import one_line
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,51 @@ class Finding:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.severity}: {self.file}: {self.message}"
+        return one_line(f"{self.severity}: {self.file}: {self.message}")
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What a listing passed over.
+
+    Attributes:
+        file: A file or folder.
+        what: What it is, beginning with "file" or "folder": "file in another format".
+        fault: Why it could not be taken and what to do, without the file's name; None where nothing is wrong.
+    """
+
+    file: Path
+    what: str
+    fault: str | None = None
+
+    @property
+    def finding(self) -> Finding:
+        """The fault, as one of the data set."""
+        assert self.fault is not None
+        return Finding("", self.file, "error", self.fault)
+
+
+def faults_among(left_out: Iterable[LeftOut]) -> dict[str, str]:
+    """What could not be taken though it should have been, a line for each, by a name to print."""
+    return {
+        one_line(one.file.name): one_line(f"{one.file}: {one.fault}")
+        for one in left_out
+        if one.fault is not None
+    }
+
+
+def count_left_out(left_out: Iterable[LeftOut]) -> str | None:
+    """One sentence that counts and names what was passed over; None if nothing was, faults aside."""
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for one in left_out:
+        if one.fault is None:
+            kinds[one.what].append(one_line(one.file.name))
+    parts = []
+    for what, names in kinds.items():
+        noun, _, rest = what.partition(" ")
+        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        parts.append(f"{len(names)} {noun}{'s' * (len(names) != 1)} {rest} ({shown})")
+    return f"left out: {'; '.join(parts)}" if parts else None
 
 
 class Findings:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from volattn.datasets.case import label_values
+from volattn.datasets.case import LabelScheme, label_values
 from volattn.io.nifti import read_labels, volume_name
 from volattn.structures.components import label_components
 from volattn.structures.geometry import Geometry
@@ -57,7 +57,33 @@ class Instances:
     volume: Volume | None = None
 
 
-def read_mask(path: Path | str, lesion: int | None = None) -> Instances:
+@dataclass(frozen=True)
+class Classes:
+    """What the values of masks of classes mean, for whoever looks for lesions.
+
+    Attributes:
+        lesions: Values of lesions.
+        reason: Why that is so, for a note; empty where the user said it.
+        scheme: All that values may be; None where nothing but the lesions' is known.
+    """
+
+    lesions: tuple[int, ...]
+    reason: str
+    scheme: LabelScheme | None = None
+
+    @classmethod
+    def of(cls, scheme: LabelScheme, reason: str) -> Classes:
+        """The classes of a label scheme."""
+        return cls(scheme.lesion_values, reason, scheme)
+
+
+def numbers_instances(path: Path) -> bool:
+    """Whether nnDetection's JSON beside a mask says that it numbers lesions."""
+    sidecar = path.with_name(f"{volume_name(path)}.json")
+    return sidecar.is_file() and "instances" in _read_json(sidecar)
+
+
+def read_mask(path: Path | str, classes: Classes | None = None) -> Instances:
     """Reads the instances of a mask.
 
     With nnDetection's `NAME.json` beside it ({"instances": {"1": 0, ...}}: number -> class, and perhaps
@@ -66,7 +92,7 @@ def read_mask(path: Path | str, lesion: int | None = None) -> Instances:
 
     Args:
         path: NIfTI.
-        lesion: The value of lesion voxels in a semantic mask; its connected components are the instances.
+        classes: Of a mask of classes, where the connected components of the lesions' are the instances.
 
     Raises:
         ValueError: The mask cannot be read, holds fractional or negative labels, or disagrees with the JSON.
@@ -77,8 +103,14 @@ def read_mask(path: Path | str, lesion: int | None = None) -> Instances:
     if values[0] < 0:
         raise ValueError(f"{path}: has the label {values[0]}; instances are numbered from 1, 0 is background")
     sidecar = path.with_name(f"{volume_name(path)}.json")
-    if lesion is not None:
-        return _components(path, volume, volume.array == lesion, f"components of the value {lesion}")
+    if classes is not None:
+        fault = None if classes.scheme is None else classes.scheme.fault(values)
+        if fault is not None:
+            raise ValueError(
+                f"{path}: {fault}, or name masks with a number for each lesion NAME_lesions.nii.gz"
+            )
+        kind = f"components of the value {' or '.join(map(str, classes.lesions))}"
+        return _components(path, volume, np.isin(volume.array, classes.lesions), kind)
     if sidecar.is_file():
         content = _read_json(sidecar)
         if "instances" in content:

@@ -6,14 +6,21 @@ import re
 from pathlib import Path
 
 from volattn.datasets.case import Case, Dataset, LabelScheme, make_dataset
+from volattn.datasets.finding import LeftOut
+from volattn.datasets.listing import list_niftis
 
 SCHEME = LabelScheme(organ_name="liver", organ_values=(1,), lesion_name="lesion", lesion_values=(2,))
-_NAME = re.compile(r"(volume|segmentation)-(\d+)\.nii(\.gz)?")
+_NAME = re.compile(r"(volume|segmentation)-(\d+)\.nii(\.gz)?", re.IGNORECASE)
+
+
+def named_as_lits(path: Path) -> bool:
+    """Whether a file is named as LiTS names its files."""
+    return _NAME.fullmatch(path.name) is not None
 
 
 def has_lits(root: Path) -> bool:
     """Whether a file below the folder is named as LiTS names its files."""
-    return any(_NAME.fullmatch(path.name) for path in root.rglob("*.nii*"))
+    return any(named_as_lits(path) for path in list_niftis(root, below=True).files)
 
 
 def open_lits(root: Path) -> Dataset:
@@ -22,21 +29,28 @@ def open_lits(root: Path) -> Dataset:
     Raises:
         ValueError: There are no such files, or one is there twice, e.g. as .nii and as .nii.gz.
     """
+    listing = list_niftis(root, below=True)
+    left_out = list(listing.left_out)
     found: dict[tuple[str, int], Path] = {}
-    for path in sorted(root.rglob("*.nii*")):
+    for path in listing.files:
         match = _NAME.fullmatch(path.name)
         if not match:
+            left_out.append(LeftOut(path, "file that is not named as LiTS names its own"))
             continue
-        key = (match[1], int(match[2]))
-        if key in found:
-            raise ValueError(f"{root}: {found[key]} and {path} are the same case; keep one of them")
-        found[key] = path
+        key = (match[1].lower(), int(match[2]))
+        other = found.setdefault(key, path)
+        if not _same_file(other, path):
+            raise ValueError(f"{root}: {other} and {path} are the same case; keep one of them")
     cases = []
     for number in {number for _, number in found}:
         labels = found.get(("segmentation", number))
         image = found.get(("volume", number))
         if image is None:
             assert labels is not None
-            image = labels.with_name(labels.name.replace("segmentation", "volume"))
+            image = labels.with_name(labels.name.lower().replace("segmentation", "volume"))
         cases.append(Case(f"volume-{number}", image, labels))
-    return make_dataset(root.name, root, cases, SCHEME)
+    return make_dataset(root.name, root, cases, SCHEME, left_out=left_out)
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    return one == other or (one.exists() and other.exists() and one.samefile(other))

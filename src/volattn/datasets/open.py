@@ -6,10 +6,8 @@ from pathlib import Path
 
 from volattn.datasets.case import Dataset
 from volattn.datasets.deeplesion import TABLE, has_deeplesion, open_deeplesion
-from volattn.datasets.description import read_description
+from volattn.datasets.description import DESCRIPTION, open_described
 from volattn.datasets.lits import has_lits, open_lits
-from volattn.datasets.msd import open_msd
-from volattn.datasets.nnunet import open_nnunet
 
 
 def open_dataset(path: Path | str, *, keep_noisy: bool = False) -> Dataset:
@@ -23,19 +21,17 @@ def open_dataset(path: Path | str, *, keep_noisy: bool = False) -> Dataset:
         ValueError: There is no such folder, or it is in none of these layouts.
     """
     root = Path(path)
-    if root.name in ("dataset.json", TABLE) and root.is_file():
+    if root.name in (DESCRIPTION, TABLE) and root.is_file():
         root = root.parent
     if not root.is_dir():
         raise ValueError(f"{root}: is not a folder; give the data set's folder")
-    source = root / "dataset.json"
-    if source.exists():
-        by_value = all(key.strip().isdecimal() for key in read_description(source)["labels"])
-        return open_msd(root) if by_value else open_nnunet(root)
+    if (root / DESCRIPTION).exists():
+        return open_described(root)
     if has_deeplesion(root):
         return open_deeplesion(root, keep_noisy)
     if has_lits(root):
         return open_lits(root)
-    below = sorted(root.glob("*/dataset.json"))
+    below = sorted(root.glob(f"*/{DESCRIPTION}"))
     way_out = (
         f"give {below[0].parent}"
         if below

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from volattn.datasets.case_files import CaseFiles, find_case_files
 from volattn.datasets.check import GRID_TOLERANCE_MM
-from volattn.datasets.instances import Instance, Instances, read_boxes, read_mask
+from volattn.datasets.finding import LeftOut, faults_among
+from volattn.datasets.instances import Classes, Instance, Instances, read_boxes, read_mask
 from volattn.evaluation.froc import Start
 from volattn.evaluation.lesionwise import SIZES, size_of
+from volattn.evaluation.mask_classes import find_classes
 from volattn.evaluation.matching import all_hits, one_to_one
 from volattn.evaluation.pairing import pair_cases
 from volattn.evaluation.pool import Measures, Pool, score_pool
@@ -83,12 +85,16 @@ class DetectionScores:
         faults: Cases that could not be scored, each with the reason.
         unpaired: Predictions without a reference.
         cases: Cases in all.
+        notes: How masks were read where nobody said it, a sentence each.
+        left_out: What else is in the folders.
     """
 
     content: dict[str, Any]
     faults: dict[str, str]
     unpaired: tuple[str, ...]
     cases: int
+    notes: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
 
 
 def score_detections(
@@ -105,10 +111,10 @@ def score_detections(
     """Scores a folder of detections against a folder of reference masks.
 
     Args:
-        reference: Folder of masks, see `read_mask`.
+        reference: Folder of masks, see `find_case_files` and `read_mask`.
         prediction: Folder of `predict`'s JSON, nnDetection's boxes, or masks.
         preset: How.
-        lesion: The value of lesion voxels where the references are semantic masks.
+        lesion: The value of lesion voxels where the references are semantic masks; see `find_classes`.
         predicted_lesion: The same for predicted masks.
         seed: Of the bootstrap.
         fail_fast: Whether the first case that cannot be scored is an error.
@@ -118,19 +124,22 @@ def score_detections(
         ValueError: A folder holds nothing to score, several names fit one, no case could be scored, or (with
             `fail_fast`) one could not.
     """
-    references = {name: files for name, files in find_case_files(reference).items() if files.masks}
+    folders = find_case_files(reference), find_case_files(prediction)
+    references, predictions = folders[0].masks, folders[1].cases
     if not references:
         raise ValueError(f"{reference}: holds no .nii or .nii.gz file; references are masks")
-    predictions = find_case_files(prediction)
-    if not predictions:
-        raise ValueError(
-            f"{prediction}: holds no .nii, .nii.gz or .json file; give the folder with the cases"
-        )
     pairs = pair_cases(
         {name: files.masks[0] for name, files in references.items()},
         {name: (*files.masks, *files.boxes)[0] for name, files in predictions.items()},
     )
-    faults: dict[str, str] = {}
+    classes = find_classes(folders[0], lesion, "--lesion")
+    predicted = find_classes(
+        folders[1], predicted_lesion, "--predicted-lesion", reference=classes or Classes((), "")
+    )
+    left_out = tuple(dict.fromkeys(one for folder in folders for one in folder.left_out))
+    faults = faults_among(left_out)
+    if fail_fast and faults:
+        raise ValueError(next(iter(faults.values())))
     met: list[_Met] = []
     for done, (name, files) in enumerate(references.items(), start=1):
         try:
@@ -138,8 +147,9 @@ def score_detections(
                 raise ValueError(
                     f"{files.masks[0]}: has no prediction in {prediction}; predict it, or move it away"
                 )
-            wanted = read_mask(files.mask(semantic=lesion is not None), lesion)
-            met.append(_meet(name, wanted, _read(predictions[pairs[name]], wanted, predicted_lesion), preset))
+            wanted = read_mask(files.mask(semantic=lesion is not None), _of(files, classes))
+            found = _read(predictions[pairs[name]], wanted, predicted, asked=predicted_lesion is not None)
+            met.append(_meet(name, wanted, found, preset))
         except Exception as error:  # Whatever is wrong with one case must not cost the user the others.
             if fail_fast:
                 raise
@@ -170,7 +180,15 @@ def score_detections(
         "predictions_without_reference": list(unpaired),
         "cases": [image.as_json() for image in pool.images],
     }
-    return DetectionScores(content, faults, unpaired, len(references))
+    notes = tuple(
+        f"{folder.root}: its masks are read as {read.scheme.described}, {read.reason}; {option} says otherwise"
+        for folder, read, option in zip(
+            folders, (classes, predicted), ("--lesion", "--predicted-lesion"), strict=True
+        )
+        if read is not None and read.scheme is not None
+    )
+    total = len(references) + len(faults.keys() - references.keys())
+    return DetectionScores(content, faults, unpaired, total, notes, left_out)
 
 
 _SIZE_NAMES = dict(zip(SIZES, ("<15 mm", "15-30 mm", ">30 mm"), strict=True))
@@ -198,11 +216,16 @@ class _Met:
         return None not in (*self.labels, *self.lesion_labels)
 
 
-def _read(files: CaseFiles, wanted: Instances, predicted_lesion: int | None) -> Instances:
+def _of(files: CaseFiles, classes: Classes | None) -> Classes | None:
+    """The classes of a case's masks: one that is named as a mask of numbers has none, unless the user says so."""
+    return None if classes is not None and classes.scheme is not None and files.numbered else classes
+
+
+def _read(files: CaseFiles, wanted: Instances, classes: Classes | None, *, asked: bool) -> Instances:
     """Boxes where there are some, else the mask."""
     assert wanted.volume is not None
     grid = wanted.volume
-    if predicted_lesion is None:
+    if not asked:
         for path in files.boxes:
             found = read_boxes(path, grid)
             if found is not None:
@@ -211,7 +234,7 @@ def _read(files: CaseFiles, wanted: Instances, predicted_lesion: int | None) -> 
         raise ValueError(
             f"{files.boxes[0]}: holds neither predict's lesions nor nnDetection's boxes, and there is no mask beside it"
         )
-    found = read_mask(files.mask(semantic=predicted_lesion is not None), predicted_lesion)
+    found = read_mask(files.mask(semantic=asked), _of(files, classes))
     assert found.volume is not None
     apart = grid.geometry.disagreement(found.volume.geometry)
     if apart > GRID_TOLERANCE_MM:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from volattn.datasets.case import LabelScheme
+from volattn.datasets.finding import LeftOut, faults_among
 from volattn.evaluation.folders import score_pairs
-from volattn.evaluation.lits import LitsCase, score_lits_files
+from volattn.evaluation.lits import LitsCase, lits_scheme, score_lits_files
 from volattn.evaluation.lits_summary import LitsScores, summarise_lits
-from volattn.evaluation.pairing import Pair, pair_files
-from volattn.io.nifti import volume_name
+from volattn.evaluation.pairing import Pair, Pairing, pair_files
+from volattn.io.names import volume_name
 
 NO_PREDICTION = "there is no prediction for it; add one, or take the reference out"
 
@@ -23,10 +24,11 @@ class LitsFolderScores:
 
     Attributes:
         scores: Of the cases that could be; None if there is none.
-        failed: The reason by case, also for references without a prediction.
+        failed: The reason by case, also for references without a prediction and for what could not be reached.
         unused: Predictions without a reference.
         scheme: What the label values mean.
         strict: Whether lesions were counted as the challenge's scorer counts them.
+        left_out: What else is in the folders.
     """
 
     scores: LitsScores | None
@@ -34,6 +36,7 @@ class LitsFolderScores:
     unused: tuple[Path, ...]
     scheme: LabelScheme
     strict: bool
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def total(self) -> int:
@@ -59,13 +62,13 @@ class LitsFolderScores:
     def content(self) -> dict[str, Any]:
         """Plain values for `scores.json`."""
         assert self.scores is not None
-        liver = self.scheme.organ_values
+        liver, lesion = self.scheme.organ_values, self.scheme.lesion_values
         return {
             "kind": "lits",
             "settings": {
                 "strict": self.strict,
                 "liver": liver[0] if liver else None,
-                "lesion": self.scheme.lesion_values[0],
+                "lesion": lesion[0] if len(lesion) == 1 else list(lesion),
             },
             **self.scores.as_json(),
             "failed": self.failed,
@@ -77,7 +80,7 @@ class LitsFolderScores:
 def score_lits_folders(
     reference: Path | str,
     prediction: Path | str,
-    scheme: LabelScheme,
+    scheme: LabelScheme | None = None,
     *,
     strict: bool = False,
     seed: int = 0,
@@ -89,29 +92,63 @@ def score_lits_folders(
     Args:
         reference: Folder, data set or file; see `pair_files`.
         prediction: Folder or file.
-        scheme: What the values of both mean (`lits_scheme`).
+        scheme: What the values of both mean (`lits_scheme`); by default what a `dataset.json` in a folder says, or
+            else 1 liver and 2 lesion.
         strict: Lesions are counted as the challenge's scorer counts them, its faults included.
         seed: Of the intervals' bootstrap.
         fail_fast: The first case that fails, or lacks a prediction, ends it all.
         progress: Called with ("score", cases done, cases) after each case.
 
     Raises:
-        ValueError: Nothing can be paired; or `fail_fast`, and a case failed.
+        ValueError: Nothing can be paired, what values mean is in doubt; or `fail_fast`, and a case failed.
         OSError: `fail_fast`, and a file cannot be read.
     """
     pairing = pair_files(reference, prediction)
+    meaning = _described(pairing) or lits_scheme() if scheme is None else scheme
+    unreached = faults_among(pairing.left_out)
+    if fail_fast and unreached:
+        raise ValueError(next(iter(unreached.values())))
     if fail_fast and pairing.references:
         raise ValueError(f"{pairing.references[0]}: {NO_PREDICTION}")
 
     def score(pair: Pair) -> LitsCase:
-        return score_lits_files(pair.name, pair.reference, pair.prediction, scheme, strict=strict)
+        return score_lits_files(pair.name, pair.reference, pair.prediction, meaning, strict=strict)
 
     cases, failed = score_pairs(pairing.pairs, score, fail_fast=fail_fast, progress=progress)
-    failed |= {volume_name(path): f"{path}: {NO_PREDICTION}" for path in pairing.references}
+    failed |= {volume_name(path): f"{path}: {NO_PREDICTION}" for path in pairing.references} | unreached
     return LitsFolderScores(
         scores=summarise_lits(cases, seed=seed) if cases else None,
         failed=failed,
         unused=pairing.predictions,
-        scheme=scheme,
+        scheme=meaning,
         strict=strict,
+        left_out=pairing.left_out,
     )
+
+
+def _described(pairing: Pairing) -> LabelScheme | None:
+    """What `dataset.json` says of the values, where there is one.
+
+    Raises:
+        ValueError: It says nothing of use, or the references' says otherwise than the predictions'.
+    """
+    found: LabelScheme | None = None
+    for folder in pairing.folders:
+        if folder.description is None:
+            continue
+        try:
+            scheme = folder.scheme
+        except ValueError as error:
+            raise ValueError(f"{error}; or say --liver and --lesion") from None
+        if scheme is not None and len(scheme.organ_values) > 1:
+            raise ValueError(
+                f"{folder.description}: has several organs ({scheme.described}); say with --liver and --lesion which "
+                "labels to score"
+            )
+        if found is not None and scheme is not None and found.described != scheme.described:
+            both = f"{found.described} in the references, {scheme.described} in the predictions"
+            raise ValueError(
+                f"{folder.description}: the labels differ, {both}; say --liver and --lesion, or relabel"
+            )
+        found = found or scheme
+    return found

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from volattn.datasets.case import natural_key
-from volattn.datasets.case_files import find_case_files
-from volattn.datasets.lits import has_lits
-from volattn.datasets.naming import case_number, last_number, without_channel
-from volattn.datasets.open import open_dataset
-from volattn.io.nifti import volume_name
+from volattn.datasets.case_files import CaseFolder, find_case_files
+from volattn.datasets.finding import LeftOut
+from volattn.io.names import case_number, last_number, without_channel
+
+_ENDING = re.compile(r"_(seg|segmentation|pred|prediction|mask|labels?|trans)$", re.IGNORECASE)
+"""What programs add to the names of label maps (MONAI: `_seg`, `_trans`)."""
 
 
 @dataclass(frozen=True)
@@ -37,27 +38,42 @@ class Pairing:
         pairs: In natural order of their names.
         references: Those without a prediction.
         predictions: Those without a reference.
+        folders: Where they are: of the references, and of the predictions.
     """
 
     pairs: tuple[Pair, ...]
-    references: tuple[Path, ...] = ()
-    predictions: tuple[Path, ...] = ()
+    references: tuple[Path, ...]
+    predictions: tuple[Path, ...]
+    folders: tuple[CaseFolder, CaseFolder]
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What else is in the folders."""
+        return tuple(dict.fromkeys(one for folder in self.folders for one in folder.left_out))
 
 
 def pair_files(reference: Path | str, prediction: Path | str) -> Pairing:
     """Pairs the label maps of two folders (`pair_cases`); two files are a pair by themselves.
 
     Args:
-        reference: Folder of label maps, a data set with labels, or one file.
-        prediction: Folder of label maps, or one file.
+        reference: Folder of label maps, a data set with labels, or one file; see `find_case_files`.
+        prediction: The same.
 
     Raises:
         ValueError: A folder holds no label map, no name fits another, or one fits several.
     """
-    reference, prediction = Path(reference), Path(prediction)
-    wanted, found = _label_maps(reference), _label_maps(prediction)
-    if reference.is_file() and prediction.is_file():
-        return Pairing((Pair(volume_name(reference), reference, prediction),))
+    folders = find_case_files(reference), find_case_files(prediction)
+    wanted, found = (
+        {name: files.mask(semantic=True) for name, files in folder.masks.items()} for folder in folders
+    )
+    for folder, files in zip(folders, (wanted, found), strict=True):
+        if not files:
+            raise ValueError(
+                f"{folder.root}: holds no label map (.nii or .nii.gz); give the folder that does"
+            )
+    if not (folders[0].root.is_dir() or folders[1].root.is_dir()):
+        ((name, path),) = wanted.items()
+        return Pairing((Pair(name, path, folders[1].root),), (), (), folders)
     names = pair_cases(wanted, found)
     if not names:
         first, other = next(iter(wanted.values())), next(iter(found.values()))
@@ -70,14 +86,16 @@ def pair_files(reference: Path | str, prediction: Path | str) -> Pairing:
         tuple(Pair(name, path, found[names[name]]) for name, path in wanted.items() if name in names),
         tuple(path for name, path in wanted.items() if name not in names),
         tuple(path for name, path in found.items() if name not in paired),
+        folders,
     )
 
 
 def pair_cases(references: Mapping[str, Path], predictions: Mapping[str, Path]) -> dict[str, str]:
     """Which prediction's name belongs to which reference's.
 
-    Equal names belong together; of the others, those that end in the same number and are alone with it on both sides:
-    `segmentation-3`, `case_003` and `volume-3` are case 3, and so is nnU-Net's `case_003_0000`.
+    Equal names belong together, also where a program has added `_seg` or the like; of the others, those that end in
+    the same number and are alone with it on both sides: `segmentation-3`, `case_003` and `volume-3` are case 3, and so
+    is nnU-Net's `case_003_0000`.
 
     Args:
         references: A file of each case, by name.
@@ -91,7 +109,7 @@ def pair_cases(references: Mapping[str, Path], predictions: Mapping[str, Path]) 
     """
     wanted, found = list(references), list(predictions)
     pairs: dict[str, str] = {}
-    for key in (str, without_channel, case_number, last_number):
+    for key in (str, without_channel, _without_ending, case_number, last_number):
         new = _matching(wanted, found, key)
         pairs |= new
         wanted = [name for name in wanted if name not in new]
@@ -107,26 +125,8 @@ def pair_cases(references: Mapping[str, Path], predictions: Mapping[str, Path]) 
     return pairs
 
 
-def _label_maps(path: Path) -> dict[str, Path]:
-    """The label maps that a path stands for, by name in natural order.
-
-    Of a folder those directly in it; if there are none, those of the data set in it.
-    """
-    if path.is_file():
-        return {volume_name(path): path}
-    if not path.is_dir():
-        raise ValueError(f"{path}: does not exist; give a folder with label maps, or one of them")
-    files: dict[str, Path] = {}
-    described = (path / "dataset.json").is_file()
-    if not described:
-        cases = find_case_files(path).values()
-        files = {case.name: case.mask(semantic=True) for case in cases if case.masks}
-    if not files and (described or has_lits(path)):
-        labels = [case.labels for case in open_dataset(path).cases if case.labels is not None]
-        files = {volume_name(file): file for file in labels}
-    if not files:
-        raise ValueError(f"{path}: holds no label map (.nii or .nii.gz); give the folder that does")
-    return {name: files[name] for name in sorted(files, key=natural_key)}
+def _without_ending(name: str) -> str:
+    return _ENDING.sub("", without_channel(name))
 
 
 def _matching(

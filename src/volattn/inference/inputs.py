@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,24 +12,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volattn.datasets.case import Case, Dataset, LabelScheme, natural_key
+from volattn.datasets.case_files import find_case_files
+from volattn.datasets.description import CHANNEL, DESCRIPTION, Description, find_description
+from volattn.datasets.finding import LeftOut, count_left_out
+from volattn.datasets.listing import FOLDER, as_file, list_niftis
 from volattn.datasets.lits import SCHEME, has_lits
-from volattn.datasets.naming import case_number, is_nifti, without_channel
 from volattn.datasets.open import open_dataset
-from volattn.io.nifti import read_labels, volume_name
+from volattn.io.names import case_number, volume_name, without_channel
+from volattn.io.nifti import read_header, read_labels
 from volattn.structures.volume import Volume
 
 AGREE_MM = 1e-3
 """A reference lies on the CT's grid if no voxel is further from its place."""
 
-_LABELS = re.compile(r"segmentation-\d+|labels?[-_].*|.*_lesions")
+_LABELS = re.compile(r"segmentation-\d+|labels?[-_].*|.*_lesions", re.IGNORECASE)
+_NUMBERED = re.compile(r"(.+)_(000\d)", re.DOTALL)
 
 
-def find_inputs(paths: Sequence[Path | str]) -> list[Path]:
+@dataclass(frozen=True)
+class Inputs:
+    """What is predicted.
+
+    Attributes:
+        cases: CTs and what each is called; nothing is said of their labels.
+        left_out: What else is in the folders.
+        notes: How files were understood, a sentence each.
+    """
+
+    cases: tuple[Case, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def find_inputs(paths: Sequence[Path | str]) -> Inputs:
     """The CTs that some files and folders stand for, each once, in natural order within a folder.
 
-    A folder stands for the `.nii` and `.nii.gz` files directly in it, but those that are named like label
-    maps (LiTS's `segmentation-N`, and what prediction itself writes); if there are none, for the images of
-    the data set in it.
+    A folder stands for the NIfTI files directly in it, but those that are named like label maps (LiTS's
+    `segmentation-N`, and what prediction itself writes); if there are none, for the images of the data set in it.
+    Files that are channels of one case, as nnU-Net names them, are one CT.
 
     Raises:
         ValueError: There is no path, a folder holds no CT, or two CTs have one name. (A file that is missing
@@ -36,33 +57,134 @@ def find_inputs(paths: Sequence[Path | str]) -> list[Path]:
     """
     if not paths:
         raise ValueError("nothing to predict: give a NIfTI file or a folder with some")
-    found: dict[Path, Path] = {}
+    found: dict[Path, Case] = {}
+    loose: dict[Path, list[Path]] = defaultdict(list)
+    left_out: list[LeftOut] = []
+    order: list[Path] = []
     for path in map(Path, paths):
-        for file in _in_folder(path) if path.is_dir() else [path]:
-            found.setdefault(file.resolve(), file)
-    names: dict[str, Path] = {}
-    for file in found.values():
-        name = volume_name(file)
-        if name in names:
+        path = as_file(path)
+        if not path.is_dir():
+            loose[path.parent].append(path)
+            order.append(path)
+            continue
+        inside = _in_folder(path, left_out)
+        if isinstance(inside, Dataset):
+            cases = {case.image: case for case in inside.cases}
+            found |= {case.image.resolve(): case for case in cases.values()}
+            order += cases
+        else:
+            loose[path] += inside
+            order += inside
+    notes: list[str] = []
+    named: dict[Path, str] = {}
+    for folder, files in loose.items():
+        named |= _named(folder, dict.fromkeys(files), left_out, notes)
+    for path in order:
+        if path in named:
+            try:
+                found.setdefault(path.resolve(), Case(named[path], path, None))
+            except ValueError as error:
+                left_out.append(LeftOut(path, "file", str(error)))
+    return Inputs(_of_different_names(found.values()), tuple(dict.fromkeys(left_out)), tuple(notes))
+
+
+def _of_different_names(cases: Iterable[Case]) -> tuple[Case, ...]:
+    by_name: dict[str, Case] = {}
+    for case in cases:
+        other = by_name.setdefault(case.name, case)
+        if other is not case:
             raise ValueError(
-                f"{names[name]} and {file} would both be written as {name}.nii.gz; "
+                f"{other.image} and {case.image} would both be written as {case.name}.nii.gz; "
                 "rename one, or predict them into two folders"
             )
-        names[name] = file
-    return list(found.values())
+    return tuple(by_name.values())
 
 
-def _in_folder(folder: Path) -> list[Path]:
-    files = [file for file in folder.iterdir() if is_nifti(file) and not _LABELS.fullmatch(volume_name(file))]
-    if files:
-        return sorted(files, key=lambda file: natural_key(volume_name(file)))
-    if _is_dataset(folder):
-        return [case.image for case in open_dataset(folder).cases]
-    raise ValueError(f"{folder}: holds no .nii or .nii.gz file; give a CT, or a folder with some")
+def _in_folder(folder: Path, left_out: list[LeftOut]) -> list[Path] | Dataset:
+    """The CTs directly in a folder, or the data set in it."""
+    listing = list_niftis(folder)
+    labels = {file for file in listing.files if _LABELS.fullmatch(volume_name(file))}
+    skipped = [
+        *listing.left_out,
+        *(LeftOut(file, "file named like a label map") for file in listing.files if file in labels),
+    ]
+    files = [file for file in listing.files if file not in labels]
+    if not files and ((folder / DESCRIPTION).is_file() or has_lits(folder)):
+        dataset = open_dataset(folder)
+        left_out += [one for one in dataset.left_out if one.fault is None]
+        left_out += [
+            LeftOut(one.file, "file", one.message) for one in dataset.found if one.severity == "error"
+        ]
+        return dataset
+    if not files and not any(one.fault for one in skipped):
+        said = count_left_out(skipped)
+        below = [one.file for one in skipped if one.what == FOLDER]
+        way_out = (
+            f"give the folders in it, such as {below[0]}" if below else "give a CT, or a folder with some"
+        )
+        raise ValueError(f"{folder}: holds no CT (.nii or .nii.gz){f', {said}' if said else ''}; {way_out}")
+    left_out += skipped
+    return files
 
 
-def _is_dataset(folder: Path) -> bool:
-    return (folder / "dataset.json").is_file() or has_lits(folder)
+def _named(folder: Path, files: Iterable[Path], left_out: list[LeftOut], notes: list[str]) -> dict[Path, str]:
+    """What each CT is called; of several channels of a case only the CT's has a name, without the channel's number."""
+    files = list(files)
+    channels: dict[str, dict[int, Path]] = defaultdict(dict)
+    for file in files:
+        match = _NUMBERED.fullmatch(volume_name(file))
+        if match:
+            channels[match[1]][int(match[2])] = file
+    source = find_description(folder) if channels else None
+    described = None if source is None else Description.read_from(source)
+    if described is not None and described.channels:
+        several = set(channels) if len(described.channels) > 1 else set()
+        ct, why = described.ct_channel, f", as {source} says"
+    else:
+        several, ct = _several(channels), 0
+        why = f"; if it is another, name the channels in a {DESCRIPTION} beside them"
+    names = {file: volume_name(file) for file in files}
+    for stem in sorted(several, key=natural_key):
+        for number, file in channels[stem].items():
+            if number == ct:
+                names[file] = stem
+                continue
+            fault = None
+            if ct not in channels[stem]:
+                fault = f"is not the CT of its case, {stem}_{ct:04d}, which is missing; add that, or leave this out"
+            left_out.append(LeftOut(file, CHANNEL, fault))
+            del names[file]
+    if several:
+        notes.append(
+            f"{folder}: {len(several)} case{'s' * (len(several) != 1)} with several channels; the one that ends in "
+            f"_{ct:04d} is taken as the CT{why}"
+        )
+    return names
+
+
+def _several(channels: Mapping[str, Mapping[int, Path]]) -> set[str]:
+    """The names whose files are channels of one case, as far as names and grids tell."""
+    full = {
+        stem
+        for stem, files in channels.items()
+        if len(files) > 1 and set(files) == set(range(len(files))) and _one_grid(files.values())
+    }
+    # `ct_0000` and `ct_0001` are two cases: without their numbers nothing would tell them apart.
+    if len(full) < 2:
+        full = {stem for stem in full if case_number(stem) is not None}
+    return set(channels) if full else set()
+
+
+def _one_grid(files: Iterable[Path]) -> bool:
+    """Whether files lie on one grid, as channels of one case do; those that cannot be read tell nothing."""
+    grids = []
+    for file in files:
+        try:
+            grids.append(read_header(file).geometry)
+        except ValueError:
+            continue
+    known = [grid for grid in grids if grid is not None]
+    return all(grid.disagreement(known[0]) <= AGREE_MM for grid in known)
 
 
 @dataclass(frozen=True)
@@ -84,58 +206,53 @@ class References:
         """Lists a folder: a data set's labels, or every NIfTI file in it.
 
         Args:
-            folder: The folder. Without a `dataset.json` the values are 1 organ and 2 lesion, or 1 lesion for
-                a model that knows lesions only.
+            folder: The folder; see `find_case_files`. If neither a `dataset.json` nor LiTS's names tell, the values
+                are 1 organ and 2 lesion, or 1 lesion for a model that knows lesions only.
             classes: Of the model.
 
         Raises:
-            ValueError: It is not a folder, or holds no segmentation.
+            ValueError: It is not a folder, holds no segmentation, or its `dataset.json` cannot be used.
         """
         folder = Path(folder)
         if not folder.is_dir():
             raise ValueError(f"{folder}: is not a folder; give the one with the reference segmentations")
-        if _is_dataset(folder):
-            dataset = open_dataset(folder)
-            files = {case.name: case.labels for case in dataset.cases if case.labels is not None}
-            scheme = dataset.scheme
-        else:
-            files = {volume_name(file): file for file in sorted(folder.iterdir()) if is_nifti(file)}
-            scheme = SCHEME if len(classes) > 1 else LabelScheme(lesion_values=(1,))
+        found = find_case_files(folder)
+        files = {name: case.mask(semantic=True) for name, case in found.masks.items()}
         if not files:
             raise ValueError(f"{folder}: holds no reference segmentation (.nii or .nii.gz)")
+        scheme = found.scheme or (SCHEME if len(classes) > 1 else LabelScheme(lesion_values=(1,)))
         return cls(folder, files, scheme)
 
-    def find(self, image: Path) -> Path | None:
+    def find(self, case: Case) -> Path | None:
         """The reference of a CT: that of its name, else the only one with the last number of its name.
 
         Raises:
             ValueError: Several have its number.
         """
-        name = volume_name(image)
-        others = {key: file for key, file in self.files.items() if file.resolve() != image.resolve()}
-        for key in (name, without_channel(name)):
+        others = {key: file for key, file in self.files.items() if file.resolve() != case.image.resolve()}
+        for key in (case.name, without_channel(case.name)):
             if key in others:
                 return others[key]
-        number = case_number(name)
+        number = case_number(case.name)
         if number is None:
             return None
         same = [file for key, file in others.items() if case_number(key) == number]
         if len(same) > 1:
             raise ValueError(
-                f"{same[0]} and {same[1]} both have the number of {image.name}; "
+                f"{same[0]} and {same[1]} both have the number of {case.image.name}; "
                 "name the reference like the CT"
             )
         return same[0] if same else None
 
-    def dataset(self, images: Sequence[Path]) -> Dataset:
+    def dataset(self, cases: Sequence[Case]) -> Dataset:
         """The CTs with their references, as far as there is one for each."""
-        cases = []
-        for image in images:
+        found = []
+        for case in cases:
             try:
-                cases.append(Case(volume_name(image), image, self.find(image)))
+                found.append(Case(case.name, case.image, self.find(case)))
             except ValueError:  # Several fit: none is taken.
-                cases.append(Case(volume_name(image), image, None))
-        return Dataset(self.folder.name, self.folder, tuple(cases), self.scheme)
+                found.append(Case(case.name, case.image, None))
+        return Dataset(self.folder.name, self.folder, tuple(found), self.scheme)
 
     def read(self, path: Path, volume: Volume) -> NDArray[np.uint8]:
         """A reference in the CT's file axes: 0 background, 1 organ, 2 lesion.

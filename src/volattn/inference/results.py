@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from volattn.datasets.case import Case
 from volattn.faults import explain
 from volattn.figures.outlines import draw_outlines
 from volattn.inference.inputs import References, find_inputs
@@ -24,7 +25,8 @@ from volattn.inference.predict import Prediction, Predictor, Progress
 from volattn.inference.records import AXES
 from volattn.inference.stitch import MASK_PROBABILITY, ORGAN_SCORE
 from volattn.io.atomic import write_json
-from volattn.io.nifti import read_header, read_volume, volume_name, write_labels
+from volattn.io.names import one_line, printable
+from volattn.io.nifti import read_header, read_volume, write_labels
 from volattn.io.output import check_replaceable, claim_folder
 from volattn.provenance import commit, versions
 
@@ -172,34 +174,40 @@ def predict_files(
             reference, a threshold that is none, or a reference folder that is none.
     """
     out = Path(out)
-    files = find_inputs(inputs)
+    found = find_inputs(inputs)
+    cases = found.cases
     references = None if reference is None else References.open(reference, predictor.folder.classes)
     job = Job(predictor, out, predictor.check_threshold(threshold), references, resume)
-    written = _check_outputs(job, files)
+    written = _check_outputs(job, cases)
     outcomes = []
     with claim_folder(out):
         check_replaceable(written)
-        for index, image in enumerate(files, start=1):
+        for index, case in enumerate(cases, start=1):
             begun = time.monotonic()
-            label = f"{index}/{len(files)} {volume_name(image)}"
+            label = f"{index}/{len(cases)} {case.name}"
             try:
-                outcome = _predict_one(job, image, _renamed(progress, label))
+                outcome = _predict_one(job, case, _renamed(progress, label))
             except torch.OutOfMemoryError:
-                advice = f"{image}: out of GPU memory; lower the batch, or use the CPU"
-                outcome = _failed(image, ValueError(advice))
+                advice = f"{case.image}: out of GPU memory; lower the batch, or use the CPU"
+                outcome = _failed(case, ValueError(advice))
             except Exception as error:  # Whatever is wrong with one case must not cost the user the others.
-                outcome = _failed(image, error)
+                outcome = _failed(case, error)
             outcomes.append(replace(outcome, seconds=time.monotonic() - begun))
+    outcomes += [
+        Outcome(one_line(one.file.name), one.file, "failed", error=ValueError(f"{one.file}: {one.fault}"))
+        for one in found.left_out
+        if one.fault is not None
+    ]
     return outcomes
 
 
-def _predict_one(job: Job, image: Path, progress: Progress | None) -> Outcome:
-    name = volume_name(image)
+def _predict_one(job: Job, case: Case, progress: Progress | None) -> Outcome:
+    name, image = case.name, case.image
     files = job.files(name)
     notes: list[str] = []
     read_header(image)  # Sizes are judged before anything is read.
     source = _sha256(image)
-    reference = _find_reference(job.references, image, notes)
+    reference = _find_reference(job.references, case, notes)
     crf = job.predictor.folder.model.segmentation.crf
     settings = {
         "format": FORMAT,
@@ -229,7 +237,7 @@ def _predict_one(job: Job, image: Path, progress: Progress | None) -> Outcome:
     content = {
         "name": name,
         "fingerprint": fingerprint,
-        "file": image.name,
+        "file": printable(image.name),
         "reference": None if truth is None or reference is None else reference.name,
         "seen_in_training": None if split is None else split.as_json(),
         "notes": notes,
@@ -294,31 +302,31 @@ def _draw(
     )
 
 
-def _check_outputs(job: Job, files: Sequence[Path]) -> list[Path]:
+def _check_outputs(job: Job, cases: Sequence[Case]) -> list[Path]:
     """The files that are going to be written; none of them is an input, and none is written twice."""
-    kept = {file.resolve(): "the CT" for file in files}
+    kept = {case.image.resolve(): "the CT" for case in cases}
     if job.references is not None:
         kept |= {file.resolve(): "the reference" for file in job.references.files.values()}
     written: dict[Path, Path] = {}
-    for image in files:
-        for result in job.files(volume_name(image)).paths:
+    for case in cases:
+        for result in job.files(case.name).paths:
             place = result.resolve()
             if place in kept:
                 raise ValueError(f"{result}: is {kept[place]} itself; give another folder for the results")
             if place in written:
                 raise ValueError(
-                    f"{written[place]} and {image} would both be written as {result.name}; "
+                    f"{written[place]} and {case.image} would both be written as {result.name}; "
                     "rename one, or predict them into two folders"
                 )
-            written[place] = image
-    return [result for image in files for result in job.files(volume_name(image)).paths]
+            written[place] = case.image
+    return [result for case in cases for result in job.files(case.name).paths]
 
 
-def _find_reference(references: References | None, image: Path, notes: list[str]) -> Path | None:
+def _find_reference(references: References | None, case: Case, notes: list[str]) -> Path | None:
     if references is None:
         return None
     try:
-        path = references.find(image)
+        path = references.find(case)
     except ValueError as error:
         notes.append(str(error))
         return None
@@ -371,5 +379,5 @@ def _renamed(progress: Progress | None, label: str) -> Progress | None:
     return lambda _, done, total: progress(label, done, total)
 
 
-def _failed(image: Path, error: Exception) -> Outcome:
-    return Outcome(volume_name(image), image, "failed", error=error)
+def _failed(case: Case, error: Exception) -> Outcome:
+    return Outcome(case.name, case.image, "failed", error=error)

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from volattn.io.names import printable
+
 _LEFTOVER = re.compile(r"\.part-[0-9a-f]{12}-.+")
 
 
@@ -72,9 +74,9 @@ def is_stream(path: Path) -> bool:
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Writes UTF-8 text with `\\n` line ends, atomically."""
+    """Writes UTF-8 text with `\\n` line ends, atomically; of a name that is not UTF-8 what `printable` makes."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(printable(text), encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path | str, content: Any) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from nibabel.nifti1 import Nifti1Header
 
 from volattn.io.atomic import atomic_path
+from volattn.io.names import volume_name
 from volattn.io.nifti_header import NiftiInfo, inspect_header, read_header
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
@@ -38,11 +39,6 @@ _BLOCK = 2**24
 _BOMB_RATIO = 150
 _BOMB_BYTES = 2**28
 _FROM_WHOLE = 1e-4  # labels that went through a scaled file are not whole to the last bit
-
-
-def volume_name(path: Path | str) -> str:
-    """The file's name without `.nii` or `.nii.gz`."""
-    return Path(path).name.removesuffix(".gz").removesuffix(".nii")
 
 
 def read_volume(path: Path | str) -> Volume:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from volattn.config import Config
-from volattn.datasets.case import LabelScheme
+from volattn.datasets.case import CaseName, LabelScheme
 from volattn.preprocessing.plan import Plan
 
 
@@ -39,7 +39,7 @@ class StoreDescription(StoreFile):
     plan: Plan
     scheme: LabelScheme
     fingerprint: str
-    cases: tuple[str, ...]
+    cases: tuple[CaseName, ...]
     failed: dict[str, str] = Field(default_factory=dict)
     patients: dict[str, str] | None = None
     parts: dict[str, str] | None = None
@@ -84,7 +84,7 @@ class CaseDescription(StoreFile):
         boxes: The lesions, where there is no label map; the pixels are then those in boxes.
     """
 
-    name: str
+    name: CaseName
     shape: tuple[int, int, int]
     step: float
     source_shape: tuple[int, int, int]

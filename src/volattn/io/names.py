@@ -1,0 +1,98 @@
+"""Names of cases and files: what they may be, and how they are written and shown."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+NAME_BYTES = 200
+"""Of a case's name in UTF-8: with what is added to it, it must still be a file's name, which may have 255."""
+
+_SUFFIX = re.compile(r"(\.nii)?(\.gz)?\Z", re.IGNORECASE)
+_NIFTI = re.compile(r"(?s)[^.].*\.nii(\.gz)?", re.IGNORECASE)
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CHANNEL = re.compile(r"_000\d\Z")  # nnU-Net names the images of case_x case_x_0000, ...
+_WINDOWS = re.compile(r"(con|prn|aux|nul|(com|lpt)\d)(\..*)?", re.IGNORECASE)
+
+
+def printable(text: str) -> str:
+    """Text that UTF-8 can say: a byte that is not UTF-8 becomes %XX, so that Latin-1's `M\\xfcller` is `M%FCller`."""
+    return _SURROGATES.sub(_escaped, text)
+
+
+def one_line(text: str) -> str:
+    """Printable text without control characters, which a name may hold: `a\\x1b[2J` becomes `a%1B[2J`."""
+    return _CONTROLS.sub(lambda found: f"%{ord(found[0]):02X}", printable(text))
+
+
+def shown(value: object) -> str:
+    """A value of a file for a message: quoted, escaped, and no longer than a message can bear."""
+    text = ascii(value)
+    return text if len(text) <= 80 else f"{text[:76]}..."
+
+
+def volume_name(path: Path | str) -> str:
+    """The printable name of a file without `.nii` or `.nii.gz`, in capitals or not."""
+    return printable(_SUFFIX.sub("", Path(path).name, count=1))
+
+
+def named_nifti(path: Path) -> bool:
+    """Whether a name is a NIfTI file's, `.NII.GZ` included; hidden ones are not."""
+    return _NIFTI.fullmatch(path.name) is not None
+
+
+def check_name(name: str) -> str:
+    """A case's name, if it is one: it names files, folders and rows, on any system, and leads nowhere else.
+
+    Raises:
+        ValueError: It is empty, longer than `NAME_BYTES`, begins with a dot, holds a separator or a control
+            character, begins or ends with a space, or is a device's on Windows.
+    """
+    fault = _fault(name)
+    if fault is not None:
+        raise ValueError(f"the case name {shown(name)} {fault}; give the case another name")
+    return name
+
+
+def _fault(name: str) -> str | None:
+    if not name:
+        return "is empty"
+    if "/" in name or "\\" in name:
+        return "holds a separator of folders"
+    if name.startswith("."):
+        return "begins with a dot"
+    if _CONTROLS.search(name) or _SURROGATES.search(name):
+        return "holds a character that cannot be printed"
+    if name != name.strip():
+        return "begins or ends with a space"
+    if _WINDOWS.fullmatch(name):
+        return "is the name of a device on Windows"
+    if len(name.encode()) > NAME_BYTES:
+        return f"has more than {NAME_BYTES} bytes"
+    return None
+
+
+def without_channel(name: str) -> str:
+    """The name without the number of a channel at its end, as nnU-Net adds to images."""
+    return _CHANNEL.sub("", name)
+
+
+def case_number(name: str) -> int | None:
+    """The last number in a name, that of a channel aside; None if there is none.
+
+    `case_0003` has no channel: without the 3 nothing would tell it from other cases.
+    """
+    number = last_number(without_channel(name))
+    return last_number(name) if number is None else number
+
+
+def last_number(name: str) -> int | None:
+    """The last number in a name; None if there is none."""
+    digits = re.findall(r"\d+", name)
+    return int(digits[-1]) if digits else None
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"%{code - 0xDC00:02X}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
