@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import Debug, ReportFolder
+from volattn.cli.options import Debug, ReportFolder, TrustGrid
 
 NAME = "detection"
 
@@ -28,6 +28,7 @@ def command(
     predicted_lesion: Annotated[
         int | None, typer.Option(min=1, help="Value of lesions in semantic predicted masks.")
     ] = None,
+    trust_grid: TrustGrid = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stops at the first bad case.")] = False,
     report: ReportFolder = None,
@@ -52,6 +53,7 @@ def command(
                 PRESETS[preset],
                 lesion=lesion,
                 predicted_lesion=predicted_lesion,
+                trust_grid=trust_grid,
                 seed=seed,
                 fail_fast=fail_fast,
                 progress=progress,
@@ -60,6 +62,8 @@ def command(
         print(detection_table(scores.content, f"Preset {preset}").text(), end="")
         if report is not None:
             print(f"Report: {write_report(out, report)}")
+        for note in scores.content["notes"]:
+            exits.say(note)
         if scores.unpaired:
             exits.say(f"no reference for {', '.join(scores.unpaired)}; not scored")
         return exits.report_failures(scores.faults, scores.cases)

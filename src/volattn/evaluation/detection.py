@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volattn.datasets.case_files import CaseFiles, find_case_files
-from volattn.datasets.check import GRID_TOLERANCE_MM
 from volattn.datasets.instances import Instance, Instances, read_boxes, read_mask
 from volattn.evaluation.froc import Start
 from volattn.evaluation.lesionwise import SIZES, size_of
@@ -20,6 +19,7 @@ from volattn.evaluation.pairing import pair_cases
 from volattn.evaluation.pool import Measures, Pool, score_pool
 from volattn.evaluation.scored_image import ScoredDetection, ScoredImage
 from volattn.structures.boxes import Boxes
+from volattn.structures.geometry import check_same_grid
 from volattn.structures.lesions import measure_lesions
 
 LEVELS = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
@@ -97,6 +97,7 @@ def score_detections(
     *,
     lesion: int | None = None,
     predicted_lesion: int | None = None,
+    trust_grid: bool = False,
     seed: int = 0,
     fail_fast: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
@@ -109,6 +110,7 @@ def score_detections(
         preset: How.
         lesion: The value of lesion voxels where the references are semantic masks.
         predicted_lesion: The same for predicted masks.
+        trust_grid: Voxels are compared as they lie, whatever a prediction's grid says.
         seed: Of the bootstrap.
         fail_fast: Whether the first case that cannot be scored is an error.
         progress: Called with ("score", cases done, cases) after each case.
@@ -131,6 +133,7 @@ def score_detections(
     )
     faults: dict[str, str] = {}
     met: list[_Met] = []
+    notes: list[str] = []
     for done, (name, files) in enumerate(references.items(), start=1):
         try:
             if name not in pairs:
@@ -138,7 +141,9 @@ def score_detections(
                     f"{files.masks[0]}: has no prediction in {prediction}; predict it, or move it away"
                 )
             wanted = read_mask(files.mask(semantic=lesion is not None), lesion)
-            met.append(_meet(name, wanted, _read(predictions[pairs[name]], wanted, predicted_lesion), preset))
+            found, note = _read(predictions[pairs[name]], wanted, predicted_lesion, trust_grid)
+            met.append(_meet(name, wanted, found, preset))
+            notes += [] if note is None else [note]
         except (ValueError, OSError) as error:
             if fail_fast:
                 raise
@@ -167,6 +172,7 @@ def score_detections(
         **score_pool(pool, groups, seed),
         "failed": faults,
         "predictions_without_reference": list(unpaired),
+        "notes": notes,
         "cases": [image.as_json() for image in pool.images],
     }
     return DetectionScores(content, faults, unpaired, len(references))
@@ -197,30 +203,25 @@ class _Met:
         return None not in (*self.labels, *self.lesion_labels)
 
 
-def _read(files: CaseFiles, wanted: Instances, predicted_lesion: int | None) -> Instances:
-    """Boxes where there are some, else the mask."""
+def _read(
+    files: CaseFiles, wanted: Instances, predicted_lesion: int | None, trust_grid: bool
+) -> tuple[Instances, str | None]:
+    """Boxes where there are some, else the mask; and what was overlooked."""
     assert wanted.volume is not None
     grid = wanted.volume
     if predicted_lesion is None:
         for path in files.boxes:
-            found = read_boxes(path, grid)
+            found = read_boxes(path, grid, trust_grid)
             if found is not None:
-                return found
+                return found, None
     if not files.masks:
         raise ValueError(
             f"{files.boxes[0]}: holds neither predict's lesions nor nnDetection's boxes, and there is no mask beside it"
         )
     found = read_mask(files.mask(semantic=predicted_lesion is not None), predicted_lesion)
     assert found.volume is not None
-    apart = grid.geometry.disagreement(found.volume.geometry)
-    if apart > GRID_TOLERANCE_MM:
-        what = (
-            f"lies {apart:.3g} mm off the reference {wanted.path}"
-            if np.isfinite(apart)
-            else f"has the shape {found.volume.array.shape} where the reference has {grid.array.shape}"
-        )
-        raise ValueError(f"{found.path}: {what}; resample one onto the other")
-    return found
+    called = (str(wanted.path), str(found.path))
+    return found, check_same_grid(grid.geometry, found.volume.geometry, called, trust_grid)
 
 
 def _meet(name: str, wanted: Instances, found: Instances, preset: Preset) -> _Met:

@@ -15,10 +15,8 @@ from volattn.datasets.lits import SCHEME, has_lits
 from volattn.datasets.naming import case_number, is_nifti, without_channel
 from volattn.datasets.open import open_dataset
 from volattn.io.nifti import read_labels, volume_name
+from volattn.structures.geometry import check_same_grid
 from volattn.structures.volume import Volume
-
-AGREE_MM = 1e-3
-"""A reference lies on the CT's grid if no voxel is further from its place."""
 
 _LABELS = re.compile(r"segmentation-\d+|labels?[-_].*|.*_lesions")
 
@@ -137,16 +135,22 @@ class References:
                 cases.append(Case(volume_name(image), image, None))
         return Dataset(self.folder.name, self.folder, tuple(cases), self.scheme)
 
-    def read(self, path: Path, volume: Volume) -> NDArray[np.uint8]:
-        """A reference in the CT's file axes: 0 background, 1 organ, 2 lesion.
+    def read(
+        self, path: Path, volume: Volume, trust_grid: bool = False
+    ) -> tuple[NDArray[np.uint8], str | None]:
+        """A reference in the CT's file axes: 0 background, 1 organ, 2 lesion; and what was overlooked.
+
+        Args:
+            path: The reference.
+            volume: The CT.
+            trust_grid: Voxels of the CT's shape are taken as they lie, whatever the reference's grid says.
 
         Raises:
             ValueError: It cannot be read, lies on another grid, or has a label that the scheme does not know.
         """
         labels = read_labels(path)
-        if labels.geometry.disagreement(volume.geometry) > AGREE_MM:
-            raise ValueError(f"{path}: is not on the CT's grid; resample it onto that")
+        note = check_same_grid(volume.geometry, labels.geometry, (volume.name, str(path)), trust_grid)
         try:
-            return self.scheme.normalise(labels.array)
+            return self.scheme.normalise(labels.array), note
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None

@@ -22,7 +22,7 @@ from volattn.inference.predict import Prediction, Predictor, Progress
 from volattn.inference.records import AXES
 from volattn.inference.stitch import MASK_PROBABILITY, ORGAN_SCORE
 from volattn.io.atomic import write_json
-from volattn.io.nifti import read_header, read_volume, volume_name, write_labels
+from volattn.io.nifti import read_header, volume_name, write_labels
 from volattn.provenance import commit, versions
 
 FORMAT = 1
@@ -116,6 +116,7 @@ class Job:
         threshold: Lesion detections below this score are dropped.
         references: Where reference segmentations are looked for.
         resume: Whether finished cases are left as they are.
+        force: See `predict_files`, as is `trust_grid`.
     """
 
     predictor: Predictor
@@ -123,6 +124,8 @@ class Job:
     threshold: float
     references: References | None
     resume: bool
+    force: bool = False
+    trust_grid: bool = False
 
     def files(self, name: str) -> Files:
         """What is written for a CT."""
@@ -138,6 +141,8 @@ def predict_files(
     reference: Path | str | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    force: bool = False,
+    trust_grid: bool = False,
 ) -> list[Outcome]:
     """Predicts CTs one after the other and writes `NAME.nii.gz`, `NAME_lesions.nii.gz`, `NAME.json`, `NAME.png`; of a
     detector of boxes the last two.
@@ -152,6 +157,8 @@ def predict_files(
         reference: A folder with reference segmentations, for the pictures; see `References`.
         resume: Whether to skip the cases that are finished with the same input, model and settings.
         progress: Called with ("1/3 NAME", slices done, slices).
+        force: Values that cannot be a CT's are taken all the same, with a note.
+        trust_grid: References of the CT's shape are taken as they lie, whatever their own grid says, with a note.
 
     Returns:
         One outcome per CT.
@@ -163,7 +170,7 @@ def predict_files(
     out = Path(out)
     files = find_inputs(inputs)
     references = None if reference is None else References.open(reference, predictor.folder.classes)
-    job = Job(predictor, out, predictor.check_threshold(threshold), references, resume)
+    job = Job(predictor, out, predictor.check_threshold(threshold), references, resume, force, trust_grid)
     _check_outputs(job, files)
     outcomes = []
     for index, image in enumerate(files, start=1):
@@ -197,6 +204,8 @@ def _predict_one(job: Job, image: Path, progress: Progress | None) -> Outcome:
         "refinement": None if crf is None else crf.model_dump(),
         "precision": "bfloat16" if job.predictor.bf16 else "float32",
         "reference": None if reference is None else _sha256(reference),
+        "force": job.force,
+        "trust_grid": job.trust_grid,
         "volattn": version("volattn"),
     }
     fingerprint = _fingerprint(settings)
@@ -205,9 +214,10 @@ def _predict_one(job: Job, image: Path, progress: Progress | None) -> Outcome:
         if done is not None:
             return Outcome(name, image, "skipped", len(done["lesions"]), tuple(done["notes"]))
 
-    volume = read_volume(image)
-    prediction = job.predictor.predict(volume, job.threshold, progress)
-    truth = _read_reference(job.references, reference, prediction, notes)
+    prediction = job.predictor.predict(image, job.threshold, progress, force=job.force)
+    volume = prediction.volume
+    notes += prediction.notes
+    truth = _read_reference(job, reference, prediction, notes)
     split = known_case(job.predictor.folder.training, name, source)
     if split is not None and split.note is not None:
         notes.append(split.note)
@@ -314,16 +324,18 @@ def _find_reference(references: References | None, image: Path, notes: list[str]
 
 
 def _read_reference(
-    references: References | None, path: Path | None, prediction: Prediction, notes: list[str]
+    job: Job, path: Path | None, prediction: Prediction, notes: list[str]
 ) -> NDArray[np.uint8] | None:
     """A bad reference costs the comparison, not the prediction."""
-    if references is None or path is None:
+    if job.references is None or path is None:
         return None
     try:
-        return references.read(path, prediction.volume)
+        truth, note = job.references.read(path, prediction.volume, job.trust_grid)
     except ValueError as error:
         notes.append(f"without its reference: {error}")
         return None
+    notes += [] if note is None else [note]
+    return truth
 
 
 def _finished(files: Files, fingerprint: str) -> dict[str, Any] | None:
