@@ -24,7 +24,7 @@ from volattn.structures.volume import Volume
 SHAPE = (12, 20, 24)
 SPACING = (1.5, 0.8, 0.8)
 AS_IT_IS = Turn()
-AIR, LIVER, TUMOUR = -200, 100, 200
+AIR, LIVER, TUMOUR = -1000, 100, 200
 
 LIVER_BOX = (2, 4, 3, 11, 17, 21)
 LESION_BOXES = ((3, 6, 5, 6, 9, 7), (7, 8, 12, 10, 12, 19))

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import DataSet, Debug, KeepNoisy
+from volattn.cli.options import DataSet, Debug, Force, KeepNoisy, TrustGrid
 
 NAME = "check"
 
 
 def command(
     dataset: DataSet,
-    force: Annotated[bool, typer.Option("--force", help="Takes values that cannot be HU of a CT.")] = False,
+    force: Force = False,
+    trust_grid: TrustGrid = False,
     keep_noisy: KeepNoisy = False,
     debug: Debug = False,
 ) -> None:
@@ -27,7 +26,7 @@ def command(
 
         opened = open_dataset(dataset, keep_noisy=keep_noisy)
         with shown() as progress:
-            findings = check_dataset(opened, force, progress)
+            findings = check_dataset(opened, force, progress, trust_grid=trust_grid)
         for finding in findings:
             print(finding)
         errors = sum(finding.severity == "error" for finding in findings)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import Debug, ReportFolder
+from volattn.cli.options import Debug, ReportFolder, TrustGrid
 
 NAME = "detection"
 
@@ -27,6 +27,7 @@ def command(
         typer.Option(min=1, help="Value of lesions in reference masks of classes; found where it can be."),
     ] = None,
     predicted_lesion: Annotated[int | None, typer.Option(min=1, help="The same of predicted masks.")] = None,
+    trust_grid: TrustGrid = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stops at the first bad case.")] = False,
     report: ReportFolder = None,
@@ -52,6 +53,7 @@ def command(
                     PRESETS[preset],
                     lesion=lesion,
                     predicted_lesion=predicted_lesion,
+                    trust_grid=trust_grid,
                     seed=seed,
                     fail_fast=fail_fast,
                     progress=progress,
@@ -60,7 +62,7 @@ def command(
             print(detection_table(content, f"Preset {preset}").text(), end="")
             if report is not None:
                 print(f"Report: {build_report(content).write(report)}")
-            for note in scores.notes:
+            for note in content["notes"]:
                 exits.say(note)
             exits.say_left_out(scores.left_out)
             if scores.unpaired:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import Debug, ReportFolder
+from volattn.cli.options import Debug, ReportFolder, TrustGrid
 from volattn.cli.values import organ_label
 
 NAME = "lits"
@@ -28,6 +28,7 @@ def command(
     lesion: Annotated[
         int | None, typer.Option(help="Label of lesions; what a dataset.json says, or 2, by default.")
     ] = None,
+    trust_grid: TrustGrid = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stops at the first case that cannot be scored.")
@@ -59,6 +60,7 @@ def command(
                     prediction,
                     scheme,
                     strict=strict,
+                    trust_grid=trust_grid,
                     seed=seed,
                     fail_fast=fail_fast,
                     progress=progress,

@@ -20,6 +20,11 @@ Splits = Annotated[
     str | None,
     typer.Option(metavar="PART,...", help="Parts of the data set's own split: train, val, test."),
 ]
+Force = Annotated[bool, typer.Option("--force", help="Takes values that cannot be HU of a CT.")]
+TrustGrid = Annotated[
+    bool,
+    typer.Option("--trust-grid", help="Takes voxels as they lie where shapes agree and headers do not."),
+]
 ReportFolder = Annotated[
     Path | None,
     typer.Option(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import Debug
+from volattn.cli.options import Debug, Force, TrustGrid
 
 if TYPE_CHECKING:
     from volattn.datasets.case import Dataset
@@ -53,6 +53,8 @@ def command(
         Path | None, typer.Option(help="Folder with reference segmentations, to draw and to score.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skips the CTs that are finished.")] = False,
+    force: Force = False,
+    trust_grid: TrustGrid = False,
     splits: Annotated[
         str | None, typer.Option(help="DeepLesion: parts of its own split, e.g. test; all by default.")
     ] = None,
@@ -89,12 +91,14 @@ def command(
                 reference=reference,
                 resume=resume,
                 progress=progress,
+                force=force,
+                trust_grid=trust_grid,
             )
         for outcome in outcomes:
             if outcome.status != "failed":
                 print(outcome.message + (" (finished before)" if outcome.status == "skipped" else ""))
         if reference is not None and predictor.masks:
-            _score(reference, predictor.folder.classes, out, outcomes)
+            _score(reference, predictor.folder.classes, out, outcomes, trust_grid)
         elif reference is not None:
             print(
                 f"Scores: volattn evaluate detection --reference {reference} --prediction {out} -o scores.json"
@@ -125,7 +129,14 @@ def command(
         predictor = _loaded()
         with shown() as progress:
             found = predict_key_slices(
-                predictor, dataset, out, threshold=threshold, pictures=png, resume=resume, progress=progress
+                predictor,
+                dataset,
+                out,
+                threshold=threshold,
+                pictures=png,
+                resume=resume,
+                progress=progress,
+                force=force,
             )
         print(f"{found.csv}: {found.detections} detections on {len(found.predicted)} key slices")
         for note in found.notes:
@@ -153,7 +164,9 @@ def _score_key_slices(
     print(detection_table(scores.content, f"DeepLesion, split {part}").text(), end="")
 
 
-def _score(reference: Path, classes: Sequence[str], out: Path, outcomes: Sequence[Outcome]) -> None:
+def _score(
+    reference: Path, classes: Sequence[str], out: Path, outcomes: Sequence[Outcome], trust_grid: bool
+) -> None:
     """Prints how the predictions compare with their references."""
     from volattn.datasets.case import Case
     from volattn.evaluation.folders import score_folder
@@ -162,7 +175,7 @@ def _score(reference: Path, classes: Sequence[str], out: Path, outcomes: Sequenc
 
     done = [Case(one.name, one.image, None) for one in outcomes if one.status != "failed"]
     dataset = References.open(reference, classes).dataset(done)
-    scores = score_folder(dataset, out)
+    scores = score_folder(dataset, out, trust_grid=trust_grid)
     for reason in scores.failed:
         exits.say(f"not scored: {reason}")
     if scores.cases:

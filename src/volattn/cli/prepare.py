@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import DataSet, Debug, KeepNoisy, Splits
+from volattn.cli.options import DataSet, Debug, Force, KeepNoisy, Splits, TrustGrid
 
 NAME = "prepare"
 
@@ -22,6 +22,8 @@ def command(
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 works in this one.")] = 0,
     splits: Splits = None,
     keep_noisy: KeepNoisy = False,
+    force: Force = False,
+    trust_grid: TrustGrid = False,
     debug: Debug = False,
 ) -> None:
     """Prepares a data set for training; run again after a kill, it goes on where it was."""
@@ -44,7 +46,17 @@ def command(
             f"and {max(1, round(expected.seconds / 60))} min"
         )
         with shown() as progress:
-            outcome = prepare_dataset(opened, plan, out, workers=workers, progress=progress)
+            outcome = prepare_dataset(
+                opened,
+                plan,
+                out,
+                workers=workers,
+                progress=progress,
+                force=force,
+                trust_grid=trust_grid,
+            )
+        for note in outcome.notes:
+            exits.say(note)
         print(f"{out}: {len(outcome.prepared)} cases prepared, {len(outcome.kept)} stood from before")
         unreadable = {
             finding.case or finding.file.name: f"{finding.file}: {finding.message}"

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import Debug
+from volattn.cli.options import Debug, TrustGrid
 from volattn.cli.values import organ_label
 
 NAME = "render"
@@ -60,6 +60,7 @@ def command(
     ] = None,
     lesion: Annotated[int, typer.Option(help="Label of lesions.")] = 2,
     slices: Annotated[int, typer.Option(min=1, max=20, help="Slices at most.")] = 3,
+    trust_grid: TrustGrid = False,
     debug: Debug = False,
 ) -> None:
     """Draws label maps of one CT side by side: surfaces in 3D, and slices with outlines."""
@@ -76,6 +77,7 @@ def command(
             organ=organ_label("--organ", organ, lesion),
             lesion=lesion,
             slices=slices,
+            trust_grid=trust_grid,
         )
         with shown() as progress:
             done = render_case(

@@ -9,11 +9,11 @@ import numpy as np
 
 from volattn.datasets.case import Case, Dataset, LabelScheme, label_values
 from volattn.datasets.check_key_slice import check_key_slice
-from volattn.datasets.ct_values import not_hounsfield
+from volattn.datasets.ct_values import check_values
 from volattn.datasets.finding import Finding, Findings
-from volattn.io.nifti import NiftiInfo, count_not_finite, inspect_header, read_voxels, refuse_bomb, to_labels
+from volattn.io.nifti import NiftiInfo, image_voxels, inspect_header, label_voxels
+from volattn.structures.geometry import check_same_grid
 
-GRID_TOLERANCE_MM = 1e-3
 _USUAL_IN_PLANE_MM = (0.3, 2.0)
 _USUAL_SLICE_MM = (0.3, 8.0)
 _USUAL_SLICES = 5
@@ -25,6 +25,8 @@ def check_dataset(
     dataset: Dataset,
     force: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
+    *,
+    trust_grid: bool = False,
 ) -> list[Finding]:
     """Reads every file of a data set to its end and lists all that is wrong, not only the first fault.
 
@@ -32,6 +34,7 @@ def check_dataset(
         dataset: What `open_dataset` gives.
         force: Values that cannot be a CT's are a note, not an error.
         progress: Called with ("check", cases done, cases) after each case.
+        trust_grid: Labels of the image's shape that lie elsewhere are a note, not an error.
 
     Returns:
         Findings in the order of the cases; empty if all is well.
@@ -48,17 +51,19 @@ def check_dataset(
             )
         )
     for done, case in enumerate(dataset.cases, 1):
-        findings += check_case(case, dataset.scheme, force)
+        findings += check_case(case, dataset.scheme, force, trust_grid)
         if progress is not None:
             progress("check", done, len(dataset.cases))
     return findings
 
 
-def check_case(case: Case, scheme: LabelScheme, force: bool = False) -> list[Finding]:
+def check_case(
+    case: Case, scheme: LabelScheme, force: bool = False, trust_grid: bool = False
+) -> list[Finding]:
     """Checks one case: its image, what is known of its lesions, and that they belong together."""
     if case.key_slice is not None:
         return check_key_slice(case.name, case.key_slice, force)
-    check = _CaseCheck(case, scheme, force)
+    check = _CaseCheck(case, scheme, force, trust_grid)
     image = check.header(case.image)
     if image is not None:
         check.spacing(image)
@@ -78,10 +83,11 @@ def check_case(case: Case, scheme: LabelScheme, force: bool = False) -> list[Fin
 class _CaseCheck(Findings):
     """Collects what is wrong with one case; each method goes on where another found a fault."""
 
-    def __init__(self, case: Case, scheme: LabelScheme, force: bool) -> None:
+    def __init__(self, case: Case, scheme: LabelScheme, force: bool, trust_grid: bool) -> None:
         super().__init__(case.name)
         self.scheme = scheme
         self.force = force
+        self.trust_grid = trust_grid
 
     def header(self, file: Path) -> NiftiInfo | None:
         """What the header says; None if the voxels cannot be read."""
@@ -92,6 +98,8 @@ class _CaseCheck(Findings):
             return None
         for fault in info.faults:
             self.error(file, fault)
+        for note in info.notes:
+            self.note(file, note)
         return info
 
     def spacing(self, info: NiftiInfo) -> None:
@@ -107,11 +115,9 @@ class _CaseCheck(Findings):
         elif abs(y - x) > 0.01 * max(y, x):
             odd.append(f"in-plane spacing differs between x and y ({shown})")
         pixdim = np.array(info.header["pixdim"][3:0:-1], dtype=float) * info.units_mm
-        if not info.faults and not np.allclose(pixdim, info.geometry.spacing, rtol=1e-3):
+        if not (info.faults or info.notes) and not np.allclose(pixdim, info.geometry.spacing, rtol=1e-3):
             given = " x ".join(f"{size:.4g}" for size in pixdim[::-1])
             odd.append(f"pixdim says {given} mm where the affine says otherwise")
-        if not (int(info.header["sform_code"]) or int(info.header["qform_code"])):
-            odd.append("says nothing of its orientation (sform and qform codes are 0), taken as L, P, S")
         directions = canonical.affine[:3, :3] / canonical.spacing
         if np.abs(directions.T @ directions - np.eye(3)).max() > 1e-3:
             odd.append("axes are not perpendicular (a tilted gantry?)")
@@ -123,27 +129,23 @@ class _CaseCheck(Findings):
     def values(self, info: NiftiInfo) -> np.ndarray | None:
         """Whether an image's voxels are numbers, and a CT's; the voxels, if they can be read."""
         try:
-            refuse_bomb(info)
-            array = read_voxels(info)
+            array = image_voxels(info)
         except ValueError as error:
             self.error(info.path, str(error))
             return None
-        bad = count_not_finite(array)
-        if bad:
-            self.error(
-                info.path,
-                f"{bad} of its {array.size} voxels are NaN or infinite; export it again or fill them",
-            )
-        if bad < array.size:
-            wrong = not_hounsfield(array, array.size - bad)
-            if wrong is not None:
-                self.doubt(info.path, *wrong, self.force)
+        try:
+            note = check_values(array, str(info.path), self.force)
+        except ValueError as error:
+            self.error(info.path, str(error))
+        else:
+            if note is not None:
+                self.note(info.path, note)
         return array
 
     def labels(self, info: NiftiInfo) -> np.ndarray | None:
         """Whether a label map holds labels, the scheme's, and a lesion; the labels, if they can be read."""
         try:
-            array = to_labels(read_voxels(info), info.path)
+            array = label_voxels(info)
         except ValueError as error:
             self.error(info.path, str(error))
             return None
@@ -157,20 +159,16 @@ class _CaseCheck(Findings):
 
     def grids(self, image: NiftiInfo, labels: NiftiInfo) -> None:
         """Whether image and labels lie on one grid."""
-        if image.shape != labels.shape:
-            shapes = [" x ".join(map(str, info.shape[::-1])) for info in (labels, image)]
-            self.error(
-                labels.path,
-                f"is {shapes[0]} voxels where the image is {shapes[1]}; resample it onto the image's grid",
-            )
-        elif image.geometry is not None and labels.geometry is not None:
-            distance = image.geometry.disagreement(labels.geometry)
-            if distance > GRID_TOLERANCE_MM:
-                self.error(
-                    labels.path,
-                    f"lies {distance:.3g} mm off the image; copy the image's affine if the voxels match, "
-                    "else resample it onto the image's grid",
-                )
+        if image.geometry is None or labels.geometry is None:
+            return
+        try:
+            called = (image.path.name, str(labels.path))
+            note = check_same_grid(image.geometry, labels.geometry, called, self.trust_grid)
+        except ValueError as error:
+            self.error(labels.path, str(error))
+        else:
+            if note is not None:
+                self.note(labels.path, note)
 
     def sides(self, image: NiftiInfo, values: np.ndarray, labels: np.ndarray) -> None:
         """Notes a liver on the patient's left: some public cases have headers that swap left and right."""

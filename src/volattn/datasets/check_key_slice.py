@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from volattn.datasets.ct_values import not_hounsfield
+from volattn.datasets.ct_values import check_values
 from volattn.datasets.finding import Finding, Findings
 from volattn.datasets.key_slice import KeySlice
 from volattn.io.png import read_slice
@@ -22,16 +22,20 @@ def check_key_slice(case: str, key_slice: KeySlice, force: bool = False) -> list
     findings = Findings(case)
     for fault in key_slice.faults():
         findings.error(key_slice.table, key_slice.at_row(fault))
+    if key_slice.grid_fault() is not None:
+        return findings.found
     missing = key_slice.missing()
     if missing is not None:
         findings.error(key_slice.folder, key_slice.at_row(missing))
     slices = _read(key_slice, findings)
     if slices:
-        array = np.stack(slices)
-        wrong = not_hounsfield(array, array.size, needs_air=False)
-        if wrong is not None:
-            message, way_out = wrong
-            findings.doubt(key_slice.folder, key_slice.at_row(message), way_out, force)
+        try:
+            note = check_values(np.stack(slices), key_slice.called, force)
+        except ValueError as error:
+            findings.error(key_slice.folder, str(error))
+        else:
+            if note is not None:
+                findings.note(key_slice.folder, key_slice.at_row(note))
     if not any(finding.severity == "error" for finding in findings.found):
         _over_the_edge(key_slice, findings)
     return findings.found

@@ -1,37 +1,104 @@
-"""Whether numbers can be the HU of a CT."""
+"""Whether numbers can be the HU of a CT: the one test of `check`, `prepare` and `predict`.
+
+A CT shows soft tissue, and what is below water: air, or fat where the field of view is too narrow for air. Numbers that
+were shifted, windowed or scaled, another modality's and labels lack one of them, or crowd at their own ends.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-_AIR_BELOW = -500
+from volattn.io.nifti import count_not_finite
+
+_LOWEST, _HIGHEST = -1101, 3072  # ends of the histogram
+_PADDING = -1100  # below it, -2000 and -3024 for example, is what no scanner measures
+_AIR = -500
 _SOFT_TISSUE = (-100, 200)
+_FAT = (-200, -10)
+_BONE = 700
 _LEAST_AIR = 1e-4  # share of the voxels; metal artefacts alone reach -500 HU in a few
 _LEAST_SOFT_TISSUE = 1e-2
+# Of what is above air. The liver alone has 0.2 % of such voxels, by noise.
+_LEAST_FAT = 1e-3
+_LEAST_TISSUE = 0.25  # soft tissue and fat, where there is no air
+_MOST_BONE = 0.15  # unless there is twice as much fat: real CTs have under 1 %, those stored with +1024 over a third
+_AT_AN_END = 1e-2  # share of the voxels: noise has few at its least or largest value, a window many
+
+_FORCED = "taken as it is (--force)"
 
 
-def not_hounsfield(array: np.ndarray, finite: int, needs_air: bool = True) -> tuple[str, str] | None:
-    """Why an array cannot hold the HU of a CT, and what to do; None if it can.
+def check_values(array: NDArray[np.number], called: str, force: bool = False) -> str | None:
+    """Refuses what cannot be the HU of a CT.
 
     Args:
-        array: (z, y, x); NaN and infinity are passed over.
-        finite: How many of its voxels are finite; at least one.
-        needs_air: A narrow field of view need not show any.
+        array: (z, y, x).
+        called: What errors call it: its file.
+        force: It is taken all the same, unless a voxel is NaN or infinite.
+
+    Returns:
+        What was overlooked by `force`, one sentence without the file; None if the values can be HU.
+
+    Raises:
+        ValueError: They cannot.
     """
-    air = sum(int((plane <= _AIR_BELOW).sum()) for plane in array)
-    low, high = _SOFT_TISSUE
-    soft = sum(int(((plane >= low) & (plane <= high)).sum()) for plane in array)
-    missing = []
-    if needs_air and air < _LEAST_AIR * finite:
-        missing.append(f"air (at most {_AIR_BELOW} HU)")
-    if soft < _LEAST_SOFT_TISSUE * finite:
-        missing.append(f"soft tissue ({low} to {high} HU)")
-    if not missing:
+    bad = count_not_finite(array)
+    if bad:
+        raise ValueError(
+            f"{called}: {bad} of its {array.size} voxels are NaN, infinite or beyond 32 bits; export it again, or fill "
+            "them with -1024"
+        )
+    wrong = _not_hounsfield(array)
+    if wrong is None:
         return None
-    values = array[np.isfinite(array)]
-    least, most = float(values.min()), float(values.max())
-    message = f"values from {least:g} to {most:g} cannot be a CT's HU, there is no {' and no '.join(missing)}"
-    way_out = "convert it to HU"
-    if least >= 0 and most > 1000:
-        way_out += " (is the rescale intercept of -1024 missing?)"
-    return message, way_out
+    message, way_out = wrong
+    if force:
+        return f"{message}; {_FORCED}"
+    raise ValueError(f"{called}: {message}; {way_out}, or say --force if it is right")
+
+
+def _not_hounsfield(array: NDArray[np.number]) -> tuple[str, str] | None:
+    """Why finite numbers cannot be HU, and what to do; None if they can."""
+    counts = np.zeros(_HIGHEST - _LOWEST + 1, np.int64)
+    for plane in array:
+        bins = np.rint(np.clip(plane, _LOWEST, _HIGHEST)).astype(np.int64) - _LOWEST
+        counts += np.bincount(bins.ravel(), minlength=len(counts))
+
+    def number(low: int, high: int) -> int:
+        """Voxels from `low` to `high` HU, both included."""
+        return int(counts[low - _LOWEST : high - _LOWEST + 1].sum())
+
+    least, most = float(array.min()), float(array.max())
+    measured = number(_PADDING, _HIGHEST)
+    body, fat, bone = number(_AIR + 1, _HIGHEST), number(*_FAT), number(_BONE, _HIGHEST)
+    low, high = _SOFT_TISSUE
+    filled = np.flatnonzero(counts)
+    at_an_end = [end for end in filled[[0, -1]] if counts[end] >= _AT_AN_END * array.size]
+    to_hu = "convert it to HU"
+    if most > 1000:
+        to_hu += " (is the rescale intercept of -1024 missing?)"
+    elif least >= 0:
+        to_hu = "give the CT itself, in HU, not labels or a picture"
+    if least == most:
+        return f"all its voxels are {least:g}, which is no CT", "give the CT itself"
+    if number(low, high) < max(1, _LEAST_SOFT_TISSUE * measured):
+        found = f"there is no soft tissue ({low} to {high} HU)", to_hu
+    elif bone > max(fat / 2, _MOST_BONE * body):
+        found = f"there is too much bone (above {_BONE} HU)", to_hu
+    elif number(_PADDING, _AIR) >= _LEAST_AIR * measured:
+        return None
+    elif fat < _LEAST_FAT * body:
+        found = f"there is no air (at most {_AIR} HU) and no fat", to_hu
+    elif least > _AIR and any(
+        end + _LOWEST < _BONE for end in at_an_end
+    ):  # Scanners cut at 1023 and 3071 HU.
+        found = (
+            "there is no air and many voxels have the same end value, as after a window",
+            "give the CT itself",
+        )
+    elif number(_FAT[0], high) < _LEAST_TISSUE * body:
+        found = "there is no air and little soft tissue", to_hu
+    else:
+        return None
+    reason, way_out = found
+    return f"values from {least:g} to {most:g} cannot be a CT's HU, {reason}", way_out

@@ -93,11 +93,4 @@ class Findings:
 
     def note(self, file: Path, message: str) -> None:
         """Adds an oddity."""
-        self.found.append(Finding(self.case, file, "note", message))
-
-    def doubt(self, file: Path, message: str, way_out: str, force: bool) -> None:
-        """Adds a fault that a user may overrule, and then an oddity."""
-        if force:
-            self.note(file, f"{message}; taken as it is (--force)")
-        else:
-            self.error(file, f"{message}; {way_out}, or say --force if it is right")
+        self.found.append(Finding(self.case, file, "note", message.removeprefix(f"{file}: ")))

@@ -120,12 +120,13 @@ def read_mask(path: Path | str, classes: Classes | None = None) -> Instances:
     return Instances(path, "one value per instance", _boxes(volume.array), volume)
 
 
-def read_boxes(path: Path | str, reference: Volume) -> Instances | None:
+def read_boxes(path: Path | str, reference: Volume, trust_grid: bool = False) -> Instances | None:
     """Reads detections as boxes: `predict`'s `NAME.json`, or what nnDetection's `nndet_boxes2nii` writes.
 
     Args:
         path: JSON.
         reference: Whose grid the boxes must lie on.
+        trust_grid: They need not: their places in the array count.
 
     Returns:
         None for JSON of another kind.
@@ -137,7 +138,8 @@ def read_boxes(path: Path | str, reference: Volume) -> Instances | None:
     content = _read_json(path)
     if isinstance(content.get("lesions"), list) and isinstance(content.get("grid"), Mapping):
         _check_shape(path, content["grid"].get("shape"), reference.geometry)
-        found = [_predicted(path, number, entry, reference.geometry) for number, entry in _numbered(content)]
+        grid = None if trust_grid else reference.geometry
+        found = [_predicted(path, number, entry, grid) for number, entry in _numbered(content)]
         return Instances(path, "boxes of predict", tuple(found))
     if content and all(key.isdecimal() and isinstance(entry, Mapping) for key, entry in content.items()):
         found = [_nndetection(path, int(key), entry) for key, entry in content.items()]
@@ -194,7 +196,7 @@ def _numbered(content: Mapping[str, Any]) -> list[tuple[int, Any]]:
     return list(enumerate(content["lesions"], start=1))
 
 
-def _predicted(path: Path, number: int, entry: Any, geometry: Geometry) -> Instance:
+def _predicted(path: Path, number: int, entry: Any, geometry: Geometry | None) -> Instance:
     where = f"{path}: lesion {number}"
     try:
         voxels, bounds = entry["box_voxels"], entry["box_lps_mm"]
@@ -204,13 +206,15 @@ def _predicted(path: Path, number: int, entry: Any, geometry: Geometry) -> Insta
     except (TypeError, KeyError, ValueError):
         raise ValueError(f"{where} is not as predict writes it; predict again") from None
     box = _box(where, start, stop)
+    if geometry is None:
+        return Instance(lesion_id, box, _score(path, str(number), score))
     corners = np.array(list(itertools.product(*zip(start, stop, strict=True)))) - 0.5
     world = geometry.to_world(corners)
     apart = np.abs(np.concatenate([world.min(axis=0) - low, world.max(axis=0) - high])).max()
     if not apart <= _LPS_MM:
         raise ValueError(
             f"{where} lies {apart:.3g} mm from where the reference's grid puts it; "
-            "score it against the reference of the same CT"
+            "score it against the reference of the same CT, or say --trust-grid if its voxels lie as the reference's do"
         )
     return Instance(lesion_id, box, _score(path, str(number), score))
 

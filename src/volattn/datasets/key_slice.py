@@ -65,7 +65,7 @@ class KeySlice:
         """The canonical grid. Parts of one scan lie where they are to each other; where the patient lies is not known.
 
         Raises:
-            ValueError: A size or a spacing is not positive.
+            ValueError: See `grid_fault`.
         """
         bottom = -self.last * self.spacing[0]
         return Geometry.aligned((self.depth, *self.shape), self.spacing, (0.0, 0.0, bottom))
@@ -84,20 +84,16 @@ class KeySlice:
 
     def faults(self) -> list[str]:
         """What makes the case unusable before any image is read, one sentence each with what to do."""
+        fault = self.grid_fault()
+        if fault is not None:
+            return [fault]
         found = []
-        if self.last < self.first:
-            found.append(f"slices {self.first} to {self.last} are none; correct Slice_range")
-        elif not self.first <= self.number <= self.last:
+        if not self.first <= self.number <= self.last:
             found.append(
                 f"key slice {self.number} is outside slices {self.first} to {self.last}; correct Key_slice_index or "
                 "Slice_range"
             )
-        if not (min(self.spacing) > 0 and np.isfinite(self.spacing).all()):
-            shown = " x ".join(f"{size:g}" for size in reversed(self.spacing))
-            found.append(f"spacing {shown} mm is not a CT's; correct Spacing_mm_px_")
         height, width = self.shape
-        if min(self.shape) < 1:
-            return [*found, f"image size {width} x {height} is none; correct Image_size"]
         for x0, y0, x1, y1 in self.boxes:
             shown = f"box x {x0:g} to {x1:g}, y {y0:g} to {y1:g}"
             if not (x0 < x1 and y0 < y1):
@@ -105,6 +101,36 @@ class KeySlice:
             elif x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
                 found.append(f"{shown} is outside the image of {width} x {height}; correct Bounding_boxes")
         return found
+
+    def grid_fault(self) -> str | None:
+        """Why the table describes no grid, or none that a CT has, and what to do; None if it does.
+
+        Nothing that grows with the numbers of the table, such as the list of files, may be made before.
+        """
+        if self.last < self.first:
+            return f"slices {self.first} to {self.last} are none; correct Slice_range"
+        try:
+            assert self.geometry is not None
+        except (ValueError, OverflowError) as error:
+            return f"{error}; correct Spacing_mm_px_, Slice_range or Image_size"
+        return None
+
+    def check(self) -> None:
+        """Refuses a case that cannot be used, before any image is read.
+
+        Raises:
+            ValueError: Its rows have a fault, or a slice is missing.
+        """
+        for fault in self.faults():
+            raise ValueError(f"{self.table}: {self.at_row(fault)}")
+        missing = self.missing()
+        if missing is not None:
+            raise ValueError(f"{self.folder}: {self.at_row(missing)}")
+
+    @property
+    def called(self) -> str:
+        """What errors about its images call it."""
+        return f"{self.folder}: {self.at_row('')}".removesuffix(": ")
 
     def at_row(self, message: str) -> str:
         """A fault with the place in the table that it comes from."""

@@ -99,7 +99,13 @@ def score_case(
 
 
 def score_volumes(
-    name: str, reference: Volume, prediction: Volume, scheme: LabelScheme, *, trained_on: bool = False
+    name: str,
+    reference: Volume,
+    prediction: Volume,
+    scheme: LabelScheme,
+    *,
+    trained_on: bool = False,
+    trust_grid: bool = False,
 ) -> CaseScore:
     """Scores a predicted label volume (0, 1, 2) against a reference one with its data set's own values.
 
@@ -111,12 +117,13 @@ def score_volumes(
         prediction: As written by `predict`, on the same grid.
         scheme: What the reference's values mean.
         trained_on: Noted in the score.
+        trust_grid: Voxels are compared as they lie, whatever the prediction's grid says.
 
     Raises:
-        ValueError: The grids disagree by more than 1e-3 mm, or a label is unknown.
+        ValueError: The grids differ, or a label is unknown.
     """
     called = f"{name} (reference)", f"{name} (prediction)"
-    pair = LabelPair.of(reference, prediction, (scheme, WRITTEN), called)
+    pair = LabelPair.of(reference, prediction, (scheme, WRITTEN), called, trust_grid=trust_grid)
     return score_pair(name, pair, organ=scheme.organ_name is not None, trained_on=trained_on)
 
 

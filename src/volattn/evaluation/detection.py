@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volattn.datasets.case_files import CaseFiles, find_case_files
-from volattn.datasets.check import GRID_TOLERANCE_MM
 from volattn.datasets.finding import LeftOut, faults_among
 from volattn.datasets.instances import Classes, Instance, Instances, read_boxes, read_mask
 from volattn.evaluation.froc import Start
@@ -23,6 +22,7 @@ from volattn.evaluation.pool import Measures, Pool, score_pool
 from volattn.evaluation.scored_image import ScoredDetection, ScoredImage
 from volattn.faults import explain
 from volattn.structures.boxes import Boxes
+from volattn.structures.geometry import check_same_grid
 from volattn.structures.lesions import measure_lesions
 
 LEVELS = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
@@ -85,7 +85,6 @@ class DetectionScores:
         faults: Cases that could not be scored, each with the reason.
         unpaired: Predictions without a reference.
         cases: Cases in all.
-        notes: How masks were read where nobody said it, a sentence each.
         left_out: What else is in the folders.
     """
 
@@ -93,7 +92,6 @@ class DetectionScores:
     faults: dict[str, str]
     unpaired: tuple[str, ...]
     cases: int
-    notes: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
 
 
@@ -104,6 +102,7 @@ def score_detections(
     *,
     lesion: int | None = None,
     predicted_lesion: int | None = None,
+    trust_grid: bool = False,
     seed: int = 0,
     fail_fast: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
@@ -116,6 +115,7 @@ def score_detections(
         preset: How.
         lesion: The value of lesion voxels where the references are semantic masks; see `find_classes`.
         predicted_lesion: The same for predicted masks.
+        trust_grid: Voxels are compared as they lie, whatever a prediction's grid says.
         seed: Of the bootstrap.
         fail_fast: Whether the first case that cannot be scored is an error.
         progress: Called with ("score", cases done, cases) after each case.
@@ -141,6 +141,7 @@ def score_detections(
     if fail_fast and faults:
         raise ValueError(next(iter(faults.values())))
     met: list[_Met] = []
+    overlooked: list[str] = []
     for done, (name, files) in enumerate(references.items(), start=1):
         try:
             if name not in pairs:
@@ -148,8 +149,10 @@ def score_detections(
                     f"{files.masks[0]}: has no prediction in {prediction}; predict it, or move it away"
                 )
             wanted = read_mask(files.mask(semantic=lesion is not None), _of(files, classes))
-            found = _read(predictions[pairs[name]], wanted, predicted, asked=predicted_lesion is not None)
+            predicted_files, asked = predictions[pairs[name]], predicted_lesion is not None
+            found, note = _read(predicted_files, wanted, predicted, asked=asked, trust_grid=trust_grid)
             met.append(_meet(name, wanted, found, preset))
+            overlooked += [] if note is None else [note]
         except Exception as error:  # Whatever is wrong with one case must not cost the user the others.
             if fail_fast:
                 raise
@@ -164,6 +167,13 @@ def score_detections(
     if by_class:
         groups["class"] = sorted({str(label) for case in met for label in case.lesion_labels})
     unpaired = tuple(name for name in predictions if name not in set(pairs.values()))
+    notes = [
+        f"{folder.root}: its masks are read as {read.scheme.described}, {read.reason}; {option} says otherwise"
+        for folder, read, option in zip(
+            folders, (classes, predicted), ("--lesion", "--predicted-lesion"), strict=True
+        )
+        if read is not None and read.scheme is not None
+    ]
     content = {
         "kind": "detection",
         "settings": {
@@ -178,17 +188,11 @@ def score_detections(
         **score_pool(pool, groups, seed),
         "failed": faults,
         "predictions_without_reference": list(unpaired),
+        "notes": notes + overlooked,
         "cases": [image.as_json() for image in pool.images],
     }
-    notes = tuple(
-        f"{folder.root}: its masks are read as {read.scheme.described}, {read.reason}; {option} says otherwise"
-        for folder, read, option in zip(
-            folders, (classes, predicted), ("--lesion", "--predicted-lesion"), strict=True
-        )
-        if read is not None and read.scheme is not None
-    )
     total = len(references) + len(faults.keys() - references.keys())
-    return DetectionScores(content, faults, unpaired, total, notes, left_out)
+    return DetectionScores(content, faults, unpaired, total, left_out)
 
 
 _SIZE_NAMES = dict(zip(SIZES, ("<15 mm", "15-30 mm", ">30 mm"), strict=True))
@@ -221,30 +225,25 @@ def _of(files: CaseFiles, classes: Classes | None) -> Classes | None:
     return None if classes is not None and classes.scheme is not None and files.numbered else classes
 
 
-def _read(files: CaseFiles, wanted: Instances, classes: Classes | None, *, asked: bool) -> Instances:
-    """Boxes where there are some, else the mask."""
+def _read(
+    files: CaseFiles, wanted: Instances, classes: Classes | None, *, asked: bool, trust_grid: bool
+) -> tuple[Instances, str | None]:
+    """Boxes where there are some, else the mask; and what was overlooked."""
     assert wanted.volume is not None
     grid = wanted.volume
     if not asked:
         for path in files.boxes:
-            found = read_boxes(path, grid)
+            found = read_boxes(path, grid, trust_grid)
             if found is not None:
-                return found
+                return found, None
     if not files.masks:
         raise ValueError(
             f"{files.boxes[0]}: holds neither predict's lesions nor nnDetection's boxes, and there is no mask beside it"
         )
     found = read_mask(files.mask(semantic=asked), _of(files, classes))
     assert found.volume is not None
-    apart = grid.geometry.disagreement(found.volume.geometry)
-    if apart > GRID_TOLERANCE_MM:
-        what = (
-            f"lies {apart:.3g} mm off the reference {wanted.path}"
-            if np.isfinite(apart)
-            else f"has the shape {found.volume.array.shape} where the reference has {grid.array.shape}"
-        )
-        raise ValueError(f"{found.path}: {what}; resample one onto the other")
-    return found
+    called = (str(wanted.path), str(found.path))
+    return found, check_same_grid(grid.geometry, found.volume.geometry, called, trust_grid)
 
 
 def _meet(name: str, wanted: Instances, found: Instances, preset: Preset) -> _Met:

@@ -70,6 +70,7 @@ def score_folder(
     predictions: Path | str,
     *,
     progress: Callable[[str, int, int], None] | None = None,
+    trust_grid: bool = False,
 ) -> FolderScores:
     """Scores `NAME.nii.gz` in a folder, as `predict` writes it, against each case of a data set.
 
@@ -80,6 +81,7 @@ def score_folder(
         dataset: The references.
         predictions: Folder of label maps with 0, 1 and 2.
         progress: Called with ("score", cases done, cases) after each case.
+        trust_grid: Voxels are compared as they lie, whatever a prediction's grid says.
     """
     pairs = [
         Pair(case.name, case.labels, Path(predictions) / f"{case.name}.nii.gz")
@@ -94,6 +96,7 @@ def score_folder(
             read_labels(pair.prediction),
             dataset.scheme,
             trained_on=trained_on(pair.prediction),
+            trust_grid=trust_grid,
         )
 
     scored, failed = score_pairs(pairs, score, progress=progress)

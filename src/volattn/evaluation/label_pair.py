@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volattn.datasets.case import LESION, ORGAN, LabelScheme
-from volattn.datasets.check import GRID_TOLERANCE_MM
 from volattn.evaluation.contingency import Contingency
 from volattn.structures.crop import Box, foreground_box
-from volattn.structures.geometry import Geometry, Turn
+from volattn.structures.geometry import Geometry, Turn, check_same_grid
 from volattn.structures.volume import Volume
 
 Masks = tuple[NDArray[np.bool_], NDArray[np.bool_]]
@@ -29,12 +28,14 @@ class LabelPair:
         prediction: The same shape.
         geometry: The grid of both.
         turn: From the axes of the files to these.
+        note: That the prediction's own grid was not trusted; None if it is the reference's.
     """
 
     reference: NDArray[np.uint8]
     prediction: NDArray[np.uint8]
     geometry: Geometry
     turn: Turn
+    note: str | None = None
 
     @classmethod
     def cropped(cls, reference: NDArray[np.uint8], prediction: NDArray[np.uint8], geometry: Geometry) -> Self:
@@ -51,6 +52,7 @@ class LabelPair:
         called: tuple[str, str],
         *,
         way_out: str = "",
+        trust_grid: bool = False,
     ) -> Self:
         """Crops two label volumes, translates their values and turns them to canonical axes.
 
@@ -60,11 +62,12 @@ class LabelPair:
             schemes: What the values of each mean.
             called: What errors call each: its file.
             way_out: What else can be done about a label that is unknown, after "correct the labels".
+            trust_grid: Voxels are compared as they lie, whatever the prediction's grid says.
 
         Raises:
-            ValueError: The grids disagree by more than 1e-3 mm, or a label is unknown.
+            ValueError: The grids differ (`check_same_grid`), or a label is unknown.
         """
-        check_grids(reference.geometry, prediction.geometry, called)
+        note = check_same_grid(reference.geometry, prediction.geometry, called, trust_grid)
         box = _not_empty(foreground_box(reference.array, prediction.array))
         turn = reference.geometry.turn()
         parts = []
@@ -74,7 +77,7 @@ class LabelPair:
             except ValueError as error:
                 raise ValueError(f"{name}: {error}{way_out}") from None
             parts.append(np.ascontiguousarray(turn.apply(part)))
-        return cls(parts[0], parts[1], reference.geometry.cropped(box).turned(turn), turn)
+        return cls(parts[0], parts[1], reference.geometry.cropped(box).turned(turn), turn, note)
 
     @cached_property
     def organ(self) -> Masks:
@@ -105,27 +108,3 @@ def _not_empty(box: Box) -> Box:
     """The box itself, or one of one voxel: no grid is without voxels."""
     z, y, x = (part if part.stop > part.start else slice(0, 1) for part in box)
     return z, y, x
-
-
-def check_grids(reference: Geometry, prediction: Geometry, called: tuple[str, str]) -> None:
-    """Refuses two grids that are not one.
-
-    Args:
-        reference: A grid.
-        prediction: Another one.
-        called: What errors call each: its file.
-
-    Raises:
-        ValueError: They disagree by more than 1e-3 mm.
-    """
-    apart = reference.disagreement(prediction)
-    if apart <= GRID_TOLERANCE_MM:
-        return
-    what = (
-        f"their affines differ by {apart:.3g} mm"
-        if np.isfinite(apart)
-        else f"they have shapes {prediction.shape} and {reference.shape}"
-    )
-    raise ValueError(
-        f"{called[1]} and {called[0]} are not on one grid, {what}; resample one of them onto the other first"
-    )

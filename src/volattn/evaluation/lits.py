@@ -90,6 +90,7 @@ class LitsCase:
         detection: Lesions counted at each overlap, as the mode has it.
         scored: Each lesion that the challenge's scorer detects (> 0.5).
         detected: Each lesion that is detected by the union of what was merged (> 0.5).
+        note: See `LabelPair`.
     """
 
     score: CaseScore
@@ -98,6 +99,7 @@ class LitsCase:
     detection: dict[float, Counts]
     scored: tuple[MaskScore, ...]
     detected: tuple[MaskScore, ...]
+    note: str | None = None
 
     @property
     def name(self) -> str:
@@ -140,7 +142,13 @@ class LitsCase:
 
 
 def score_lits_files(
-    name: str, reference: Path, prediction: Path, scheme: LabelScheme, *, strict: bool = False
+    name: str,
+    reference: Path,
+    prediction: Path,
+    scheme: LabelScheme,
+    *,
+    strict: bool = False,
+    trust_grid: bool = False,
 ) -> LitsCase:
     """Reads and scores one case.
 
@@ -150,9 +158,10 @@ def score_lits_files(
         prediction: NIfTI file on the same grid.
         scheme: What the values of both mean (`lits_scheme`).
         strict: See `score_lits`; distances are then measured with the header's pixdim, as the scorer does.
+        trust_grid: Voxels are compared as they lie, whatever the prediction's grid says.
 
     Raises:
-        ValueError: A file cannot be read, the grids disagree by more than 1e-3 mm, a label is unknown, or see
+        ValueError: A file cannot be read, the grids differ, a label is unknown, or see
             `score_lits`.
     """
     wanted, found = read_labels(reference), read_labels(prediction)
@@ -162,6 +171,7 @@ def score_lits_files(
         (scheme, scheme),
         (str(reference), str(prediction)),
         way_out=", or say with --liver and --lesion which ones to take",
+        trust_grid=trust_grid,
     )
     spacing = header_spacing(wanted) if strict else wanted.geometry.spacing
     z, y, x = (spacing[axis] for axis in pair.turn.axes)
@@ -232,6 +242,7 @@ def score_lits(
         },
         scored=tuple(scores[lesion] for lesion in scored),
         detected=tuple(scores[lesion] for lesion in detected),
+        note=pair.note,
     )
 
 

@@ -48,6 +48,8 @@ class LitsFolderScores:
         """What the reader of the scores should know, a sentence each."""
         notes = [f"{path}: there is no reference for it; left out" for path in self.unused]
         for case in () if self.scores is None else self.scores.cases:
+            if case.note is not None:
+                notes.append(case.note)
             if case.score.trained_on:
                 notes.append(f"{case.name}: the model was trained on this case: its score is no test")
             if case.liver is not None and not case.liver.labelled:
@@ -83,6 +85,7 @@ def score_lits_folders(
     scheme: LabelScheme | None = None,
     *,
     strict: bool = False,
+    trust_grid: bool = False,
     seed: int = 0,
     fail_fast: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
@@ -95,6 +98,7 @@ def score_lits_folders(
         scheme: What the values of both mean (`lits_scheme`); by default what a `dataset.json` in a folder says, or
             else 1 liver and 2 lesion.
         strict: Lesions are counted as the challenge's scorer counts them, its faults included.
+        trust_grid: Voxels are compared as they lie, whatever a prediction's grid says.
         seed: Of the intervals' bootstrap.
         fail_fast: The first case that fails, or lacks a prediction, ends it all.
         progress: Called with ("score", cases done, cases) after each case.
@@ -112,7 +116,9 @@ def score_lits_folders(
         raise ValueError(f"{pairing.references[0]}: {NO_PREDICTION}")
 
     def score(pair: Pair) -> LitsCase:
-        return score_lits_files(pair.name, pair.reference, pair.prediction, meaning, strict=strict)
+        return score_lits_files(
+            pair.name, pair.reference, pair.prediction, meaning, strict=strict, trust_grid=trust_grid
+        )
 
     cases, failed = score_pairs(pairing.pairs, score, fail_fast=fail_fast, progress=progress)
     failed |= {volume_name(path): f"{path}: {NO_PREDICTION}" for path in pairing.references} | unreached

@@ -20,10 +20,8 @@ from volattn.datasets.lits import SCHEME, has_lits
 from volattn.datasets.open import open_dataset
 from volattn.io.names import case_number, volume_name, without_channel
 from volattn.io.nifti import read_header, read_labels
+from volattn.structures.geometry import check_same_grid
 from volattn.structures.volume import Volume
-
-AGREE_MM = 1e-3
-"""A reference lies on the CT's grid if no voxel is further from its place."""
 
 _LABELS = re.compile(r"segmentation-\d+|labels?[-_].*|.*_lesions", re.IGNORECASE)
 _NUMBERED = re.compile(r"(.+)_(000\d)", re.DOTALL)
@@ -184,7 +182,7 @@ def _one_grid(files: Iterable[Path]) -> bool:
         except ValueError:
             continue
     known = [grid for grid in grids if grid is not None]
-    return all(grid.disagreement(known[0]) <= AGREE_MM for grid in known)
+    return all(known[0].difference(grid) is None for grid in known)
 
 
 @dataclass(frozen=True)
@@ -254,16 +252,22 @@ class References:
                 found.append(Case(case.name, case.image, None))
         return Dataset(self.folder.name, self.folder, tuple(found), self.scheme)
 
-    def read(self, path: Path, volume: Volume) -> NDArray[np.uint8]:
-        """A reference in the CT's file axes: 0 background, 1 organ, 2 lesion.
+    def read(
+        self, path: Path, volume: Volume, trust_grid: bool = False
+    ) -> tuple[NDArray[np.uint8], str | None]:
+        """A reference in the CT's file axes: 0 background, 1 organ, 2 lesion; and what was overlooked.
+
+        Args:
+            path: The reference.
+            volume: The CT.
+            trust_grid: Voxels of the CT's shape are taken as they lie, whatever the reference's grid says.
 
         Raises:
             ValueError: It cannot be read, lies on another grid, or has a label that the scheme does not know.
         """
         labels = read_labels(path)
-        if labels.geometry.disagreement(volume.geometry) > AGREE_MM:
-            raise ValueError(f"{path}: is not on the CT's grid; resample it onto that")
+        note = check_same_grid(volume.geometry, labels.geometry, (volume.name, str(path)), trust_grid)
         try:
-            return self.scheme.normalise(labels.array)
+            return self.scheme.normalise(labels.array), note
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None

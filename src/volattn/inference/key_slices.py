@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volattn.datasets.case import BACKGROUND, LESION, Case, Dataset
+from volattn.datasets.ct_values import check_values
 from volattn.datasets.deeplesion import as_published
 from volattn.datasets.dl_detections import KeyDetection, write_detections
 from volattn.datasets.key_slice import KeySlice
@@ -29,7 +30,7 @@ from volattn.provenance import commit, versions
 from volattn.structures.volume import Volume
 
 DETECTIONS, MANIFEST, JOURNAL = "detections.csv", "detections.json", "detections.journal"
-FORMAT = 1
+FORMAT = 2
 HIT_IOU = 0.5
 """From which IoU on a picture calls a lesion found, as DeepLesion's scores do."""
 
@@ -67,6 +68,7 @@ def predict_key_slices(
     pictures: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
+    force: bool = False,
 ) -> KeySlicesPredicted:
     """Detects lesions on key slices, each with the slices that were published around it.
 
@@ -81,6 +83,7 @@ def predict_key_slices(
         pictures: Whether a `NAME.png` is drawn for every key slice.
         resume: Whether to leave out the key slices that are done with the same model and settings.
         progress: Called with ("predict", key slices done, key slices).
+        force: Values that cannot be a CT's are taken all the same, with a note.
 
     Raises:
         ValueError: The threshold is none, or `out` is a file.
@@ -92,6 +95,7 @@ def predict_key_slices(
         "model": predictor.fingerprint,
         "precision": "bfloat16" if predictor.bf16 else "float32",
         "volattn": version("volattn"),
+        "force": force,
     }
     written = [out / DETECTIONS, out / MANIFEST, out / JOURNAL]
     written += [out / f"{case.name}.png" for case in dataset.cases if pictures]
@@ -112,6 +116,7 @@ def _predict_all(
 ) -> KeySlicesPredicted:
     journal = Journal(out / JOURNAL, settings, resume=resume and predictor.fingerprint is not None)
     found: dict[str, list[KeyDetection]] = {}
+    overlooked: list[str] = []
     failed: dict[str, str] = {
         finding.case: str(finding)
         for finding in dataset.found
@@ -122,19 +127,20 @@ def _predict_all(
         picture = out / f"{case.name}.png" if pictures else None
         known = None if picture is not None and not picture.is_file() else journal.get(case)
         try:
-            found[case.name] = (
-                known if known is not None else _predict_one(predictor, case, picture, threshold)
+            found[case.name], note = known or _predict_one(
+                predictor, case, picture, threshold, settings["force"]
             )
+            overlooked += [] if note is None else [f"{case.name}: {note}"]
         except Exception as error:  # Whatever is wrong with one key slice must not cost the user the others.
             failed[case.name] = explain(error, case.image)
         else:
             if known is None:
-                journal.add(case, found[case.name])
+                journal.add(case, found[case.name], note)
         if progress is not None:
             progress("predict", done, len(dataset.cases))
     rows = [(f"{name}.png", detection) for name, detections in found.items() for detection in detections]
     write_detections(out / DETECTIONS, rows)
-    notes = trained_among(predictor.folder.training, list(found))
+    notes = (*trained_among(predictor.folder.training, list(found)), *overlooked)
     content = {
         "dataset": dataset.name,
         "parts": sorted({case.part for case in dataset.cases if case.part is not None}),
@@ -171,18 +177,21 @@ class Journal:
         # A kill may have cut the last line short.
         kept = [line for line in kept if line.endswith("\n")]
         path.write_text("".join([f"{head}\n", *kept]), encoding="utf-8")
-        self._done: dict[str, list[list[float]]] = dict(map(json.loads, kept))
+        self._done: dict[str, tuple[list[list[float]], str | None]] = {
+            identity: (rows, note) for identity, rows, note in map(json.loads, kept)
+        }
 
-    def get(self, case: Case) -> list[KeyDetection] | None:
-        """The detections on a key slice; None if it is not done."""
-        rows = self._done.get(_identity(case))
-        if rows is None:
+    def get(self, case: Case) -> tuple[list[KeyDetection], str | None] | None:
+        """The detections on a key slice, and what was overlooked there; None if it is not done."""
+        done = self._done.get(_identity(case))
+        if done is None:
             return None
-        return [KeyDetection((x1, y1, x2, y2), score) for x1, y1, x2, y2, score in rows]
+        rows, note = done
+        return [KeyDetection((x1, y1, x2, y2), score) for x1, y1, x2, y2, score in rows], note
 
-    def add(self, case: Case, detections: Sequence[KeyDetection]) -> None:
+    def add(self, case: Case, detections: Sequence[KeyDetection], note: str | None) -> None:
         """Notes a key slice."""
-        row = [_identity(case), [[*one.box, one.score] for one in detections]]
+        row = [_identity(case), [[*one.box, one.score] for one in detections], note]
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -199,22 +208,19 @@ def _identity(case: Case) -> str:
 
 
 def _predict_one(
-    predictor: Predictor, case: Case, picture: Path | None, threshold: float
-) -> list[KeyDetection]:
+    predictor: Predictor, case: Case, picture: Path | None, threshold: float, force: bool
+) -> tuple[list[KeyDetection], str | None]:
     key = case.key_slice
     assert key is not None
-    missing = key.missing()
-    if missing is not None:
-        raise ValueError(f"{key.folder}: {key.at_row(missing)}")
-    faults = key.faults()
-    if faults:
-        raise ValueError(f"{key.table}: {key.at_row(faults[0])}")
+    key.check()
     volume = key.read(case.name)
+    note = check_values(volume.array, key.called, force)
     boxes, scores = detect_on(predictor, volume, key.z)
     if picture is not None:
         _draw(picture, volume, key, boxes[scores >= threshold], scores[scores >= threshold])
     published = [as_published((x0, y0, x1, y1)) for x0, y0, x1, y1 in boxes.tolist()]
-    return [KeyDetection(box, score) for box, score in zip(published, scores.tolist(), strict=True)]
+    found = [KeyDetection(box, score) for box, score in zip(published, scores.tolist(), strict=True)]
+    return found, note
 
 
 def detect_on(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from volattn import checkpoints
 from volattn.checkpoints import ModelFolder
 from volattn.datasets.case import BACKGROUND, LESION, ORGAN
+from volattn.datasets.ct_values import check_values
 from volattn.inference.link import Linker
 from volattn.inference.paint import paint_chains
 from volattn.inference.reader import SliceReader
 from volattn.inference.records import LesionRecord, describe_chains, describe_lesions
 from volattn.inference.stitch import ORGAN_SCORE, Stitcher
 from volattn.inference.stream import SliceDetections, stream
-from volattn.io.nifti import count_not_finite, read_volume
+from volattn.io.nifti import read_volume
 from volattn.models.architectures import ARCHITECTURES
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.segmentation_config import Refinement
@@ -56,6 +57,7 @@ class Prediction:
         organ: None for a model of lesions only, and of boxes.
         threshold: Lesion detections below this score were dropped.
         organ_threshold: The same for the organ.
+        notes: What the CT's header leaves in doubt, and what was overlooked, a sentence each.
     """
 
     volume: Volume
@@ -66,6 +68,7 @@ class Prediction:
     organ: OrganRecord | None
     threshold: float
     organ_threshold: float
+    notes: tuple[str, ...] = ()
 
 
 class Predictor:
@@ -108,7 +111,12 @@ class Predictor:
         return ARCHITECTURES[self.model.config.name].masks
 
     def predict(
-        self, volume: Volume | Path | str, threshold: float | None = None, progress: Progress | None = None
+        self,
+        volume: Volume | Path | str,
+        threshold: float | None = None,
+        progress: Progress | None = None,
+        *,
+        force: bool = False,
     ) -> Prediction:
         """Finds and outlines the lesions of a CT.
 
@@ -119,25 +127,23 @@ class Predictor:
             volume: HU, or a NIfTI file.
             threshold: Lesion detections below this score are dropped; the model's own by default.
             progress: Called with (the volume's name, slices done, slices).
+            force: Values that cannot be a CT's are taken all the same, with a note.
 
         Raises:
-            ValueError: The file cannot be read, a voxel is NaN or infinite, or the threshold is not in [0,
-                1].
+            ValueError: The file cannot be read, a voxel is NaN or infinite, the values cannot be HU
+                (`check_values`), or the threshold is not in [0, 1].
         """
         threshold = self.check_threshold(threshold)
+        called = volume.name or "volume" if isinstance(volume, Volume) else str(volume)
         if not isinstance(volume, Volume):
             volume = read_volume(volume)
-        elif bad := count_not_finite(volume.array):
-            raise ValueError(
-                f"{volume.name or 'volume'}: {bad} of its {volume.array.size} voxels are NaN or infinite; "
-                "fill them with -1024"
-            )
+        note = check_values(volume.array, called, force)
+        notes = (*volume.notes, *(() if note is None else (note,)))
         reader = SliceReader(volume, self.folder.plan)
         found = self.detect(reader, range(reader.depth))
         slices = _told(found, lambda done: progress(volume.name, done, reader.depth) if progress else None)
-        if self.masks:
-            return self._stitched(volume, reader, slices, threshold)
-        return self._linked(volume, reader, slices, threshold)
+        finish = self._stitched if self.masks else self._linked
+        return replace(finish(volume, reader, slices, threshold), notes=notes)
 
     def detect(self, reader: SliceReader, targets: Sequence[int]) -> Iterator[tuple[int, SliceDetections]]:
         """What is found on some prepared slices of a CT; see `stream`.

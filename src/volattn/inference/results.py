@@ -26,7 +26,7 @@ from volattn.inference.records import AXES
 from volattn.inference.stitch import MASK_PROBABILITY, ORGAN_SCORE
 from volattn.io.atomic import write_json
 from volattn.io.names import one_line, printable
-from volattn.io.nifti import read_header, read_volume, write_labels
+from volattn.io.nifti import read_header, write_labels
 from volattn.io.output import check_replaceable, claim_folder
 from volattn.provenance import commit, versions
 
@@ -129,6 +129,7 @@ class Job:
         threshold: Lesion detections below this score are dropped.
         references: Where reference segmentations are looked for.
         resume: Whether finished cases are left as they are.
+        force: See `predict_files`, as is `trust_grid`.
     """
 
     predictor: Predictor
@@ -136,6 +137,8 @@ class Job:
     threshold: float
     references: References | None
     resume: bool
+    force: bool = False
+    trust_grid: bool = False
 
     def files(self, name: str) -> Files:
         """What is written for a CT."""
@@ -151,6 +154,8 @@ def predict_files(
     reference: Path | str | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    force: bool = False,
+    trust_grid: bool = False,
 ) -> list[Outcome]:
     """Predicts CTs one after the other and writes `NAME.nii.gz`, `NAME_lesions.nii.gz`, `NAME.json`, `NAME.png`; of a
     detector of boxes the last two.
@@ -165,6 +170,8 @@ def predict_files(
         reference: A folder with reference segmentations, for the pictures; see `References`.
         resume: Whether to skip the cases that are finished with the same input, model and settings.
         progress: Called with ("1/3 NAME", slices done, slices).
+        force: Values that cannot be a CT's are taken all the same, with a note.
+        trust_grid: References of the CT's shape are taken as they lie, whatever their own grid says, with a note.
 
     Returns:
         One outcome per CT.
@@ -177,7 +184,7 @@ def predict_files(
     found = find_inputs(inputs)
     cases = found.cases
     references = None if reference is None else References.open(reference, predictor.folder.classes)
-    job = Job(predictor, out, predictor.check_threshold(threshold), references, resume)
+    job = Job(predictor, out, predictor.check_threshold(threshold), references, resume, force, trust_grid)
     written = _check_outputs(job, cases)
     outcomes = []
     with claim_folder(out):
@@ -219,6 +226,8 @@ def _predict_one(job: Job, case: Case, progress: Progress | None) -> Outcome:
         "refinement": None if crf is None else crf.model_dump(),
         "precision": "bfloat16" if job.predictor.bf16 else "float32",
         "reference": None if reference is None else _sha256(reference),
+        "force": job.force,
+        "trust_grid": job.trust_grid,
         "volattn": version("volattn"),
     }
     fingerprint = _fingerprint(settings)
@@ -227,9 +236,10 @@ def _predict_one(job: Job, case: Case, progress: Progress | None) -> Outcome:
         if done is not None:
             return Outcome(name, image, "skipped", len(done["lesions"]), tuple(done["notes"]))
 
-    volume = read_volume(image)
-    prediction = job.predictor.predict(volume, job.threshold, progress)
-    truth = _read_reference(job.references, reference, prediction, notes)
+    prediction = job.predictor.predict(image, job.threshold, progress, force=job.force)
+    volume = prediction.volume
+    notes += prediction.notes
+    truth = _read_reference(job, reference, prediction, notes)
     split = known_case(job.predictor.folder.training, name, source)
     if split is not None and split.note is not None:
         notes.append(split.note)
@@ -336,16 +346,18 @@ def _find_reference(references: References | None, case: Case, notes: list[str])
 
 
 def _read_reference(
-    references: References | None, path: Path | None, prediction: Prediction, notes: list[str]
+    job: Job, path: Path | None, prediction: Prediction, notes: list[str]
 ) -> NDArray[np.uint8] | None:
     """A bad reference costs the comparison, not the prediction."""
-    if references is None or path is None:
+    if job.references is None or path is None:
         return None
     try:
-        return references.read(path, prediction.volume)
+        truth, note = job.references.read(path, prediction.volume, job.trust_grid)
     except ValueError as error:
         notes.append(f"without its reference: {error}")
         return None
+    notes += [] if note is None else [note]
+    return truth
 
 
 def _finished(files: Files, fingerprint: str) -> dict[str, Any] | None:

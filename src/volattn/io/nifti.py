@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from nibabel.nifti1 import Nifti1Header
 
 from volattn.io.atomic import atomic_path
 from volattn.io.names import volume_name
-from volattn.io.nifti_header import NiftiInfo, inspect_header, read_header
+from volattn.io.nifti_header import NiftiInfo, inspect_header, read_header, units_mm
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
 
@@ -21,23 +22,23 @@ __all__ = [
     "NiftiInfo",
     "count_not_finite",
     "header_spacing",
+    "image_voxels",
     "inspect_header",
+    "label_voxels",
     "read_header",
     "read_labels",
     "read_volume",
-    "read_voxels",
-    "refuse_bomb",
-    "to_labels",
     "volume_name",
     "write_labels",
     "write_volume",
 ]
 
 _SLACK = 2**16  # some writers pad the end of a file
-_BLOCK = 2**24
+_BLOCK = 2**22
 # Noise does not compress: real CTs reach 2:1 to 20:1. Only a bomb is large and nearly empty.
 _BOMB_RATIO = 150
 _BOMB_BYTES = 2**28
+_LABEL_TYPES = (np.uint8, np.int16, np.int32)
 _FROM_WHOLE = 1e-4  # labels that went through a scaled file are not whole to the last bit
 
 
@@ -52,21 +53,18 @@ def read_volume(path: Path | str) -> Volume:
             header promises, or a voxel is NaN or infinite.
     """
     info = read_header(path)
-    refuse_bomb(info)
-    array = read_voxels(info)
+    array = image_voxels(info)
     bad = count_not_finite(array)
     if bad:
         raise ValueError(
-            f"{info.path}: {bad} of its {array.size} voxels are NaN or infinite; export it again, "
+            f"{info.path}: {bad} of its {array.size} voxels are NaN, infinite or beyond 32 bits; export it again, "
             "or fill them with -1024"
         )
-    if array.dtype != np.int16:
-        array = array.astype(np.float32, copy=False)
-    return Volume(array, _grid(info), volume_name(path), info.header)
+    return _volume(info, array)
 
 
 def header_spacing(volume: Volume) -> tuple[float, float, float]:
-    """The distance between voxels along the array's axes (z, y, x) that the header's pixdim gives.
+    """The distance between voxels along the array's axes (z, y, x) that the header's pixdim gives, mm.
 
     It is the geometry's spacing but for rounding, unless the header contradicts itself; other programs measure with it.
 
@@ -75,7 +73,8 @@ def header_spacing(volume: Volume) -> tuple[float, float, float]:
     """
     if volume.header is None:
         return volume.geometry.spacing
-    x, y, z = (float(size) for size in cast(Nifti1Header, volume.header)["pixdim"][1:4])
+    header = cast(Nifti1Header, volume.header)
+    x, y, z = (float(size) * units_mm(header) for size in header["pixdim"][1:4])
     return z, y, x
 
 
@@ -89,68 +88,72 @@ def read_labels(path: Path | str) -> Volume:
         ValueError: As `read_volume`, or a label is fractional or beyond 32 bits.
     """
     info = read_header(path)
-    return Volume(to_labels(read_voxels(info), info.path), _grid(info), volume_name(path), info.header)
+    return _volume(info, label_voxels(info))
 
 
-def read_voxels(info: NiftiInfo) -> np.ndarray:
-    """Reads the numbers of a file whose header was read, scaled; NaN is left for the caller to judge.
+def image_voxels(info: NiftiInfo) -> np.ndarray:
+    """Reads an image whose header was read, scaled; NaN is left for the caller to judge.
 
     Never inflates more than the header promises and a little slack.
 
     Returns:
-        (z, y, x) in file axes, native byte order. Whole numbers (also after scaling) are int16 where they
-        fit, else their own type; all else is float32.
+        (z, y, x) in file axes: int16 where the numbers are whole (also after scaling) and fit, else float32, in which
+        what is beyond its range is infinite.
 
     Raises:
-        ValueError: The file is truncated, damaged, or holds more than its header promises.
+        ValueError: The file is truncated, damaged, holds more than its header promises, or would inflate to far more
+            than a CT of its size on disk.
     """
-    array = _read_stored(info)
-    if array.dtype.kind == "f":
-        scaled = info.slope != 1 or info.intercept != 0
-        return _scale(array, info) if scaled else array.astype(np.float32, copy=False)
-    if not (info.slope.is_integer() and info.intercept.is_integer()):
-        return _scale(array, info)
-    ends = [int(end) * int(info.slope) + int(info.intercept) for end in (array.min(), array.max())]
-    if min(ends) < -(2**15) or max(ends) >= 2**15:
-        return array if (info.slope, info.intercept) == (1, 0) else _scale(array, info)
-    if (info.slope, info.intercept) == (1, 0):
-        return array.astype(np.int16, copy=False)
-    result = np.empty(array.shape, np.int16)
-    for z, plane in enumerate(array):
-        result[z] = plane.astype(np.int64) * int(info.slope) + int(info.intercept)
-    return result
+    _refuse_bomb(info)
+    is_whole = info.dtype.kind in "iu" and info.slope.is_integer() and info.intercept.is_integer()
+    array = _zeros(info, np.int16 if is_whole else np.float32)
+    for start, block in _scaled_blocks(info):
+        if array.dtype == np.int16 and (block.min() < -(2**15) or block.max() >= 2**15):
+            array = array.astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            array.reshape(-1)[start : start + len(block)] = block
+    return array
 
 
-def to_labels(array: np.ndarray, path: Path) -> np.ndarray:
-    """Numbers as labels, in the smallest of uint8, int16 and int32 that holds them.
+def label_voxels(info: NiftiInfo) -> np.ndarray:
+    """Reads a label map whose header was read, scaled.
 
-    Args:
-        array: (z, y, x) as `read_voxels` gives it.
-        path: The file it came from; errors name it.
+    It takes no more memory than the labels in their small type, and where they are 0 for long, as in a bomb, not even
+    that.
+
+    Returns:
+        (z, y, x) in file axes, in the smallest of uint8, int16 and int32 that holds them.
 
     Raises:
-        ValueError: A number is NaN, infinite, not whole or beyond 32 bits.
+        ValueError: The file is truncated, damaged or holds more than its header promises; or a number is NaN, infinite,
+            not whole or beyond 32 bits.
     """
-    if array.dtype.kind == "f":
-        for z, plane in enumerate(array):
+    array = _zeros(info, np.uint8)
+    low = high = 0
+    for start, block in _scaled_blocks(info):
+        labels = block
+        if block.dtype.kind == "f":
+            labels = np.rint(block)
             with np.errstate(invalid="ignore"):  # NaN and infinity compare as wrong, as they should
-                wrong = ~(np.abs(plane - np.rint(plane)) <= _FROM_WHOLE)
+                wrong = ~(np.abs(block - labels) <= _FROM_WHOLE)
             if wrong.any():
-                y, x = np.unravel_index(int(wrong.argmax()), plane.shape)
+                place = int(wrong.argmax())
+                z, y, x = np.unravel_index(start + place, info.shape)
                 raise ValueError(
-                    f"{path}: label {plane[y, x]:g} at voxel (z {z}, y {y}, x {x}) is not a whole number; "
+                    f"{info.path}: label {block[place]:g} at voxel (z {z}, y {y}, x {x}) is not a whole number; "
                     "export the labels with nearest-neighbour interpolation"
                 )
-    low, high = float(array.min()), float(array.max())
-    for dtype in (np.uint8, np.int16, np.int32):
-        if np.iinfo(dtype).min <= round(low) and round(high) <= np.iinfo(dtype).max:
-            if array.dtype == dtype:
-                return array
-            labels = np.empty(array.shape, dtype)
-            for z, plane in enumerate(array):
-                labels[z] = np.rint(plane)
-            return labels
-    raise ValueError(f"{path}: labels from {low:g} to {high:g} do not fit 32 bits; is it a label map?")
+        if not labels.any():
+            continue  # Memory that is never written to is never taken.
+        low, high = min(low, int(labels.min())), max(high, int(labels.max()))
+        fitting = [t for t in _LABEL_TYPES if np.iinfo(t).min <= low and high <= np.iinfo(t).max]
+        if not fitting:
+            raise ValueError(
+                f"{info.path}: labels from {low} to {high} do not fit 32 bits; is it a label map?"
+            )
+        array = array.astype(fitting[0], copy=False)
+        array.reshape(-1)[start : start + len(block)] = labels
+    return array
 
 
 def count_not_finite(array: np.ndarray) -> int:
@@ -195,12 +198,12 @@ def write_volume(path: Path | str, volume: Volume) -> None:
     _write(Path(path), volume.array, cast(Nifti1Header, header))
 
 
-def _grid(info: NiftiInfo) -> Geometry:
+def _volume(info: NiftiInfo, array: np.ndarray) -> Volume:
     assert info.geometry is not None, "read_header refuses files without a grid"
-    return info.geometry
+    return Volume(array, info.geometry, volume_name(info.path), info.header, info.notes)
 
 
-def refuse_bomb(info: NiftiInfo) -> None:
+def _refuse_bomb(info: NiftiInfo) -> None:
     """Refuses an image that would inflate to far more than a CT of its size on disk, before it does.
 
     For images only: empty label maps do compress like that.
@@ -216,20 +219,44 @@ def refuse_bomb(info: NiftiInfo) -> None:
         )
 
 
-def _read_stored(info: NiftiInfo) -> np.ndarray:
-    """The stored numbers (z, y, x), native byte order, before scaling."""
+def _zeros(info: NiftiInfo, dtype: type) -> np.ndarray:
     try:
-        stored = np.empty(info.nbytes, np.uint8)
+        return np.zeros(info.shape, dtype)
+    except MemoryError:
+        size = math.prod(info.shape) * np.dtype(dtype).itemsize
+        raise ValueError(
+            f"{info.path}: needs {size / 2**30:.1f} GiB of memory, more than there is; crop it"
+        ) from None
+
+
+def _scaled_blocks(info: NiftiInfo) -> Iterator[tuple[int, np.ndarray]]:
+    """The numbers of a file in its own order, some at a time, each block with the place of its first; valid until the
+    next one. Scaled ones are float64: slope * x + intercept.
+    """
+    scaled = (info.slope, info.intercept) != (1, 0)
+    for start, block in _stored_blocks(info):
+        with np.errstate(over="ignore", invalid="ignore"):
+            yield start, block.astype(np.float64) * info.slope + info.intercept if scaled else block
+
+
+def _stored_blocks(info: NiftiInfo) -> Iterator[tuple[int, np.ndarray]]:
+    """The stored numbers, see `_scaled_blocks`."""
+    buffer = np.empty(min(_BLOCK, info.nbytes), np.uint8)  # _BLOCK is a multiple of every item's size
+    try:
         with gzip.open(info.path) if info.compressed else info.path.open("rb") as stream:
             file = cast(BinaryIO, stream)
-            skipped = len(file.read(info.offset))
-            filled = _fill(file, stored) if skipped == info.offset else 0
+            filled = 0
+            if len(file.read(info.offset)) == info.offset:
+                while filled < info.nbytes:
+                    wanted = min(_BLOCK, info.nbytes - filled)
+                    count = _fill(file, buffer[:wanted])
+                    if count == wanted:
+                        yield filled // info.dtype.itemsize, buffer[:wanted].view(info.dtype)
+                    filled += count
+                    if count < wanted:
+                        break
             # Reading on to the end also has gzip compare its checksum.
             excess = len(file.read(_SLACK + 1)) if filled == info.nbytes else 0
-    except MemoryError:
-        raise ValueError(
-            f"{info.path}: needs {info.nbytes / 2**30:.1f} GiB of memory, more than there is; crop it"
-        ) from None
     except EOFError:
         raise ValueError(f"{info.path}: is truncated; copy or download it again") from None
     except (zlib.error, gzip.BadGzipFile) as error:
@@ -247,28 +274,17 @@ def _read_stored(info: NiftiInfo) -> np.ndarray:
             f"{info.path}: inflates to more than the {info.nbytes} bytes that its header promises; "
             "export it again"
         )
-    array = stored.view(info.dtype).reshape(info.shape)
-    return array if info.dtype.isnative else array.astype(info.dtype.newbyteorder("="))
 
 
 def _fill(file: BinaryIO, buffer: np.ndarray) -> int:
     """Reads until the buffer is full or the file ends; the number of bytes read."""
     filled = 0
     while filled < len(buffer):
-        block = file.read(min(_BLOCK, len(buffer) - filled))
-        if not block:
+        count = file.readinto(buffer[filled:])  # type: ignore[attr-defined]
+        if not count:
             break
-        buffer[filled : filled + len(block)] = np.frombuffer(block, np.uint8)
-        filled += len(block)
+        filled += count
     return filled
-
-
-def _scale(array: np.ndarray, info: NiftiInfo) -> np.ndarray:
-    """slope * x + intercept, computed in float64 slice by slice, kept in float32."""
-    result = np.empty(array.shape, np.float32)
-    for z, plane in enumerate(array):
-        result[z] = plane.astype(np.float64) * info.slope + info.intercept
-    return result
 
 
 def _new_header(geometry: Geometry) -> Nifti1Header:

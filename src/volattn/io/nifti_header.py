@@ -18,10 +18,9 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 
-from volattn.structures.geometry import Geometry
+from volattn.io.files import check_regular
+from volattn.structures.geometry import MAX_VOXELS, Geometry
 
-MAX_VOXELS = 2**31
-MAX_BYTES = 16 * 2**30
 _MAX_EXTENSION = 16 * 2**20
 _MAX_RATIO = 1032  # deflate cannot compress further than this
 _SUPPORTED = frozenset(
@@ -47,6 +46,7 @@ class NiftiInfo:
         intercept: and this is added.
         units_mm: Millimetres per unit of the header's lengths.
         faults: What is wrong with the geometry, each with what to do; empty if nothing is.
+        notes: What the header leaves in doubt, a sentence each, and how it was read.
     """
 
     path: Path
@@ -61,6 +61,7 @@ class NiftiInfo:
     intercept: float
     units_mm: float
     faults: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def inspect_header(path: Path | str) -> NiftiInfo:
@@ -77,7 +78,7 @@ def inspect_header(path: Path | str) -> NiftiInfo:
     dtype = _dtype(path, header)
     voxels = math.prod(shape)
     nbytes = voxels * dtype.itemsize
-    if voxels > MAX_VOXELS or nbytes > MAX_BYTES:
+    if voxels > MAX_VOXELS:
         raise ValueError(
             f"{path}: its header asks for {' x '.join(map(str, reversed(shape)))} voxels "
             f"({nbytes / 2**30:.1f} GiB), which is no CT volume; export it again or crop it"
@@ -90,8 +91,7 @@ def inspect_header(path: Path | str) -> NiftiInfo:
             "cannot hold them; copy or download it again"
         )
     slope, intercept = _scaling(path, header)
-    units_mm = _UNIT_MM.get(int(header["xyzt_units"]) % 8, 1.0)
-    geometry, faults = _geometry(header, shape, units_mm)
+    geometry, faults, notes = _geometry(header, shape)
     return NiftiInfo(
         path=path,
         shape=shape,
@@ -103,9 +103,15 @@ def inspect_header(path: Path | str) -> NiftiInfo:
         compressed=compressed,
         slope=slope,
         intercept=intercept,
-        units_mm=units_mm,
+        units_mm=units_mm(header),
         faults=tuple(faults),
+        notes=tuple(notes),
     )
+
+
+def units_mm(header: Nifti1Header) -> float:
+    """Millimetres per unit of a header's lengths, pixdim and affines alike."""
+    return _UNIT_MM.get(int(header["xyzt_units"]) % 8, 1.0)
 
 
 def read_header(path: Path | str) -> NiftiInfo:
@@ -126,12 +132,8 @@ def read_header(path: Path | str) -> NiftiInfo:
 
 def _first_bytes(path: Path) -> tuple[bytes, bool, int]:
     """The first 540 bytes, inflated; whether the file is gzip; its size on disk."""
-    if path.is_dir():
-        raise ValueError(f"{path}: is a folder, not a NIfTI file; name the .nii or .nii.gz file in it")
-    if not path.exists():
-        raise ValueError(f"{path}: does not exist; check the name")
+    size = check_regular(path)
     try:
-        size = path.stat().st_size
         with path.open("rb") as file:
             compressed = file.read(2) == b"\x1f\x8b"
         with gzip.open(path) if compressed else path.open("rb") as file:
@@ -217,9 +219,16 @@ def _scaling(path: Path, header: Nifti1Header) -> tuple[float, float]:
 
 
 def _geometry(
-    header: Nifti1Header, shape: tuple[int, int, int], units_mm: float
-) -> tuple[Geometry | None, list[str]]:
-    faults = []
+    header: Nifti1Header, shape: tuple[int, int, int]
+) -> tuple[Geometry | None, list[str], list[str]]:
+    """The grid, what is wrong with it, and what is in doubt.
+
+    It is the sform if that is set, else the qform, else a guess: a header without either says nothing of orientation.
+    Tools disagree there; the axes are taken to run to L, P and S from the origin, as SimpleITK does and as slices from
+    DICOM usually lie.
+    """
+    faults: list[str] = []
+    notes: list[str] = []
     spacing = [float(size) for size in header["pixdim"][1:4]]
     if not all(math.isfinite(size) and size > 0 for size in spacing):
         shown = " x ".join(f"{size:g}" for size in spacing)
@@ -227,24 +236,35 @@ def _geometry(
     header = header.copy()
     if float(header["pixdim"][0]) not in (-1.0, 1.0):
         header["pixdim"][0] = 1  # the standard's reading of a qfac that was never set
+    unit = units_mm(header)
+    sform, qform = int(header["sform_code"]) > 0, int(header["qform_code"]) > 0
     try:
-        ras = _ras_affine(header)
-        # Row by row, not as a matrix product, which would spread a NaN over the whole affine.
-        lps = ras * np.array([[-units_mm], [-units_mm], [units_mm], [1.0]])
-        return Geometry(shape, lps[:, [2, 1, 0, 3]]), faults
+        if not (sform or qform):
+            notes.append("says nothing of its orientation (sform and qform codes are 0), taken as L, P, S")
+            i, j, k = spacing
+            return _in_lps(np.diag([-i, -j, k, 1.0]), shape, unit), faults, notes
+        ras = header.get_sform() if sform else header.get_qform()
+        geometry = _in_lps(ras, shape, unit, rounded=not sform)
     except (HeaderDataError, ValueError, np.linalg.LinAlgError) as error:
         if not faults:
-            faults.append(f"{error}; correct its sform or qform, or export it again")
-        return None, faults
+            given = "" if unit == 1 else f" (its header gives lengths in units of {unit:g} mm)"
+            faults.append(f"{error}{given}; correct its sform or qform, or export it again")
+        return None, faults, notes
+    if sform and qform and not faults:
+        try:
+            difference = geometry.difference(_in_lps(header.get_qform(), shape, unit, rounded=True))
+        except (HeaderDataError, ValueError, np.linalg.LinAlgError):
+            difference = "is none"
+        if difference is not None:
+            notes.append(
+                f"its sform and qform contradict each other, the qform {difference}; the sform was taken, and programs "
+                "that take the qform see it elsewhere"
+            )
+    return geometry, faults, notes
 
 
-def _ras_affine(header: Nifti1Header) -> np.ndarray:
-    """(i, j, k, 1) -> RAS, in the header's unit: the sform if it is set, else the qform, else a guess.
-
-    A header without either says nothing of orientation. Tools disagree there; the axes are taken to run to
-    L, P and S from the origin, as SimpleITK does and as slices from DICOM usually lie.
-    """
-    if not (int(header["sform_code"]) or int(header["qform_code"])):
-        i, j, k = (float(size) for size in header["pixdim"][1:4])
-        return np.diag([-i, -j, k, 1.0])
-    return np.asarray(header.get_best_affine())
+def _in_lps(ras: np.ndarray, shape: tuple[int, int, int], unit: float, *, rounded: bool = False) -> Geometry:
+    """The grid of an affine (i, j, k, 1) -> RAS in the header's unit."""
+    # Row by row, not as a matrix product, which would spread a NaN over the whole affine.
+    lps = np.asarray(ras) * np.array([[-unit], [-unit], [unit], [1.0]])
+    return Geometry(shape, lps[:, [2, 1, 0, 3]], rounded)

@@ -83,12 +83,14 @@ class Outcome:
         prepared: Names of the cases prepared now.
         kept: Names of those that stood from before.
         failed: Name -> reason of those that could not be prepared; they are not in the store.
+        notes: What was overlooked because the user said so.
     """
 
     store: Store
     prepared: tuple[str, ...]
     kept: tuple[str, ...]
     failed: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def estimate(dataset: Dataset, plan: Plan, workers: int = 1) -> Estimate:
@@ -118,6 +120,8 @@ def prepare_dataset(
     *,
     workers: int = 1,
     progress: Progress | None = None,
+    force: bool = False,
+    trust_grid: bool = False,
 ) -> Outcome:
     """Prepares every labelled case of a data set.
 
@@ -130,17 +134,21 @@ def prepare_dataset(
         out: The store's folder.
         workers: Processes; 0 or 1 works in this one.
         progress: Called with ("prepare", done, total).
+        force: See `prepare_source`, as is `trust_grid`; what they overlook is noted.
 
     Raises:
         ValueError: The folder holds something else or a store of another plan or data set, another process is
             preparing it, or no case could be prepared.
     """
     out = Path(out)
+    overlook = {"force": force, "trust_grid": trust_grid}
     with claim_folder(out, marker=JOB, what="store"):
-        return _prepare(dataset, plan, out, workers, progress or (lambda what, done, total: None))
+        return _prepare(dataset, plan, out, workers, progress or (lambda what, done, total: None), overlook)
 
 
-def _prepare(dataset: Dataset, plan: Plan, out: Path, workers: int, tell: Progress) -> Outcome:
+def _prepare(
+    dataset: Dataset, plan: Plan, out: Path, workers: int, tell: Progress, overlook: dict[str, bool]
+) -> Outcome:
     job = Job(dataset=dataset.name, plan=plan, scheme=dataset.scheme)
     _claim(out, job)
     cases = [case for case in dataset.cases if case.has_reference]
@@ -150,7 +158,7 @@ def _prepare(dataset: Dataset, plan: Plan, out: Path, workers: int, tell: Progre
     failed: dict[str, str] = {}
 
     tell("prepare", 0, len(cases))
-    tasks = [_Task(case, dataset.scheme, plan, case_folder(out, case.name)) for case in cases]
+    tasks = [_Task(case, dataset.scheme, plan, case_folder(out, case.name), overlook) for case in cases]
     for task, result in each(_attempt, tasks, workers):
         if isinstance(result, WorkerDied):
             failed[task.case.name] = (
@@ -186,6 +194,7 @@ def _prepare(dataset: Dataset, plan: Plan, out: Path, workers: int, tell: Progre
         tuple(name for name in done if fresh[name]),
         tuple(name for name in done if not fresh[name]),
         description.failed,
+        tuple(f"{case.name}: {note}" for case in described for note in case.notes or ()),
     )
 
 
@@ -210,6 +219,7 @@ class _Task:
     scheme: LabelScheme
     plan: Plan
     folder: Path
+    overlook: dict[str, bool]
 
 
 def _attempt(task: _Task) -> bool | str:
@@ -217,16 +227,17 @@ def _attempt(task: _Task) -> bool | str:
     try:
         # A killed run's workers outlive it by a moment, and by its lock: a case has one of its own.
         with claim_folder(task.folder, patience=_ORPHANS):
-            return _prepare_case(task.case, task.scheme, task.plan, task.folder)
+            return _prepare_case(task)
     except Exception as error:  # Whatever is wrong with one case must not cost the user the others.
         return explain(error, task.case.image)
 
 
-def _prepare_case(case: Case, scheme: LabelScheme, plan: Plan, folder: Path) -> bool:
+def _prepare_case(task: _Task) -> bool:
+    case, folder = task.case, task.folder
     sources = digests(case)
     if _stands(folder, sources):
         return False
-    prepared = prepare_source(case, scheme, plan)
+    prepared = prepare_source(case, task.scheme, task.plan, **task.overlook)
     image, resampled = prepared.image, prepared.image.resampled
     shape = (len(image), *resampled.shape)
     files = {}
@@ -253,6 +264,7 @@ def _prepare_case(case: Case, scheme: LabelScheme, plan: Plan, folder: Path) -> 
         files=files,
         measures=prepared.measures,
         boxes=prepared.boxes,
+        notes=prepared.notes or None,
     )
     write_text(folder / CASE, description.text("json"))
     return True
@@ -274,6 +286,8 @@ def _stands(folder: Path, sources: tuple[str, str]) -> bool:
     try:
         description = CaseDescription.read(folder / CASE)
     except ValueError:
+        return False
+    if description.notes:  # What may be overlooked is for this run to say.
         return False
     return (description.image_sha256, description.labels_sha256) == sources and all(
         (folder / name).is_file() and sha256(folder / name) == digest

@@ -22,6 +22,7 @@ from volattn.preprocessing.resample import (
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
 
+_MOST_VOXELS = 2**31
 _FEW = 8
 """Shrunk slices that are kept where keeping all would take too much."""
 
@@ -45,8 +46,15 @@ class Resampled:
         self.geometry = geometry
         self.anchor = anchor
         self.step = plan.z_spacing or geometry.spacing[0]
-        self.weights = resampling_weights(depth, geometry.spacing[0], self.step, anchor)
         self.shape = shrunk_shape((in_plane[0], in_plane[1]), plan.size)
+        _, slices = resampled_extent(depth, geometry.spacing[0], self.step, anchor)
+        planned = slices * self.shape[0] * self.shape[1]
+        if planned > _MOST_VOXELS:
+            raise ValueError(
+                f"its {depth} slices {geometry.spacing[0]:.4g} mm apart become {slices} at "
+                f"{self.step:g} mm, {planned:.2g} voxels in all; give a larger plan.z_spacing or a smaller plan.size"
+            )
+        self.weights = resampling_weights(depth, geometry.spacing[0], self.step, anchor)
         # A stream passes three times. Shrunk slices are slow to make and small: all are kept where they take no more
         # than a byte per voxel of the input.
         few = 4 * self.shape[0] * self.shape[1] > in_plane[0] * in_plane[1]

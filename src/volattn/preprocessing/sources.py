@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volattn.datasets.case import Case, LabelScheme
-from volattn.datasets.check import GRID_TOLERANCE_MM
+from volattn.datasets.ct_values import check_values
 from volattn.datasets.key_slice import KeySlice
+from volattn.io.files import check_regular
 from volattn.io.nifti import read_header, read_labels, read_volume
 from volattn.preprocessing.measures import measure_boxes, measure_case
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepared import PreparedSlices, prepare_labels
 from volattn.preprocessing.store import canonical_json
 from volattn.preprocessing.store_files import PreparedBoxes
-from volattn.structures.geometry import Geometry
+from volattn.structures.geometry import Geometry, check_same_grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +33,14 @@ class Prepared:
         labels: (Z, h, w) 0 background, 1 organ, 2 lesion; None with boxes.
         boxes: On one slice; None with labels.
         measures: What the data set's fingerprint needs of the case.
+        notes: What was overlooked, a sentence each.
     """
 
     image: PreparedSlices
     labels: NDArray[np.uint8] | None
     boxes: PreparedBoxes | None
     measures: dict[str, Any]
+    notes: tuple[str, ...]
 
 
 def canonical_geometry(case: Case) -> Geometry:
@@ -72,6 +76,7 @@ def sha256(path: Path) -> str:
     Raises:
         ValueError: It cannot be read.
     """
+    check_regular(path)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -79,35 +84,45 @@ def sha256(path: Path) -> str:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from None
 
 
-def prepare_source(case: Case, scheme: LabelScheme, plan: Plan) -> Prepared:
+def prepare_source(
+    case: Case, scheme: LabelScheme, plan: Plan, force: bool = False, trust_grid: bool = False
+) -> Prepared:
     """Reads a case whole and prepares what is known of it; its slices are made when they are asked for.
+
+    Args:
+        case: With labels or boxes.
+        scheme: What the labels mean.
+        plan: How.
+        force: Values that cannot be a CT's are taken all the same.
+        trust_grid: Labels of the image's shape are taken as they lie, whatever their own grid says.
 
     Raises:
         ValueError: A file cannot be read, or the case is at odds with itself.
     """
     if case.key_slice is not None:
-        return _prepare_boxed(case.name, case.key_slice, plan)
+        return _prepare_boxed(case.name, case.key_slice, plan, force)
     assert case.labels is not None
     volume, labels = read_volume(case.image), read_labels(case.labels)
-    apart = volume.geometry.disagreement(labels.geometry)
-    if apart > GRID_TOLERANCE_MM:
-        shapes = f"shapes {labels.geometry.shape} and {volume.geometry.shape}"
-        raise ValueError(
-            f"{case.labels}: its grid is not that of {case.image.name} "
-            f"({f'{apart:.3g} mm apart' if np.isfinite(apart) else shapes}); resample it onto the image's grid"
-        )
+    note = check_values(volume.array, str(case.image), force)
+    called = (case.image.name, str(case.labels))
+    overlooked = check_same_grid(volume.geometry, labels.geometry, called, trust_grid)
+    if overlooked is not None:  # A store says nothing of where its sources lay.
+        overlooked = overlooked.replace(str(case.labels), case.labels.name)
+    labels = replace(labels, geometry=volume.geometry)
     try:
         measures = measure_case(volume, labels, scheme)
         prepared_labels = prepare_labels(labels, scheme, plan)
     except ValueError as error:
         raise ValueError(f"{case.labels}: {error}") from None
-    return Prepared(PreparedSlices(volume, plan), prepared_labels, None, measures)
+    return Prepared(PreparedSlices(volume, plan), prepared_labels, None, measures, _known([note, overlooked]))
+
+
+def _known(notes: Iterable[str | None]) -> tuple[str, ...]:
+    return tuple(note for note in notes if note is not None)
 
 
 def _digests_of_slices(case: Case, key_slice: KeySlice) -> tuple[str, str]:
-    missing = key_slice.missing()
-    if missing is not None:
-        raise ValueError(f"{key_slice.folder}: {key_slice.at_row(missing)}")
+    key_slice.check()
     slices = [[path.name, sha256(path)] for path in key_slice.files]
     facts = asdict(key_slice) | {"patient": case.patient, "part": case.part}
     for place in ("folder", "table", "rows"):  # where it lies does not change what it is
@@ -119,12 +134,11 @@ def _digest(content: Any) -> str:
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
-def _prepare_boxed(name: str, key_slice: KeySlice, plan: Plan) -> Prepared:
+def _prepare_boxed(name: str, key_slice: KeySlice, plan: Plan, force: bool) -> Prepared:
     """The key slice stays as it is, and the others are interpolated around it."""
-    faults = key_slice.faults()
-    if faults:
-        raise ValueError(f"{key_slice.table}: {key_slice.at_row(faults[0])}")
+    key_slice.check()
     volume = key_slice.read(name)
+    note = check_values(volume.array, key_slice.called, force)
     image = PreparedSlices(volume, plan, anchor=key_slice.z)
     rows, columns = np.array(image.resampled.shape) / key_slice.shape
     boxes = np.array(key_slice.inside()) * [columns, rows, columns, rows]
@@ -136,4 +150,5 @@ def _prepare_boxed(name: str, key_slice: KeySlice, plan: Plan) -> Prepared:
             boxes=tuple((x0, y0, x1, y1) for x0, y0, x1, y1 in boxes.round(6).tolist()),
         ),
         measure_boxes(volume, key_slice),
+        _known([note]),
     )

@@ -82,6 +82,7 @@ class CaseDescription(StoreFile):
         files: Name -> SHA-256 of the prepared files.
         measures: What the data set's fingerprint needs of the case: lesion long axes (mm), HU in the organ, ...
         boxes: The lesions, where there is no label map; the pixels are then those in boxes.
+        notes: What was overlooked because the user said so.
     """
 
     name: CaseName
@@ -96,3 +97,4 @@ class CaseDescription(StoreFile):
     files: dict[str, str]
     measures: dict[str, Any]
     boxes: PreparedBoxes | None = None
+    notes: tuple[str, ...] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,6 @@ from PIL.PngImagePlugin import PngInfo
 
 from volattn.datasets.case import LESION, ORGAN, label_values
 from volattn.evaluation.contingency import Contingency
-from volattn.evaluation.label_pair import check_grids
 from volattn.evaluation.lesion_detection import detect
 from volattn.evaluation.lits import lits_scheme
 from volattn.figures.panels import draw_panels
@@ -31,7 +30,7 @@ from volattn.reporting.pages import Page
 from volattn.reporting.tables import Cell, Column, Table
 from volattn.structures.components import label_components
 from volattn.structures.crop import Box, foreground_box
-from volattn.structures.geometry import Geometry
+from volattn.structures.geometry import Geometry, check_same_grid
 from volattn.structures.volume import Volume
 
 Pictures = Literal["all", "surfaces", "panels"]
@@ -50,6 +49,7 @@ class Rendering:
         organ: Label of the organ; None for masks of lesions only.
         lesion: Label of lesions.
         slices: At most as many are drawn.
+        trust_grid: Label maps of the CT's shape are taken as they lie, whatever their own grid says.
     """
 
     pictures: Pictures = "all"
@@ -57,6 +57,7 @@ class Rendering:
     organ: int | None = 1
     lesion: int = 2
     slices: int = 3
+    trust_grid: bool = False
 
     def __post_init__(self) -> None:
         lits_scheme(self.organ, self.lesion)  # It knows what labels can be.
@@ -100,8 +101,8 @@ def render_case(
         progress: Told what is being done.
 
     Raises:
-        ValueError: `out` is neither; names are missing or equal; a file cannot be read; the grids disagree by more than
-            1e-3 mm; slices are wanted and there is no CT; surfaces are wanted and cannot be rendered.
+        ValueError: `out` is neither; names are missing or equal; a file cannot be read; the grids differ; slices are
+            wanted and there is no CT; surfaces are wanted and cannot be rendered.
     """
     how = how or Rendering()
     _check_out(out)
@@ -155,7 +156,9 @@ class _Case:
             progress("Reading", done, steps)
             found = read_labels(path)
             geometry = geometry or found.geometry
-            check_grids(geometry, found.geometry, (str(first), str(path)))
+            note = check_same_grid(geometry, found.geometry, (str(first), str(path)), how.trust_grid)
+            notes += [] if note is None else [note]
+            found = replace(found, geometry=geometry)
             maps.append(_organ_and_lesion(found, how, path, notes))
         progress("Reading", steps, steps)
         assert geometry is not None

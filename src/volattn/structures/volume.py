@@ -18,12 +18,14 @@ class Volume:
         geometry: The array's grid.
         name: What to call it in results, e.g. `volume-44`.
         header: The header it was read with, opaque here; the writer carries its geometry over bit for bit.
+        notes: What that header left in doubt, a sentence each.
     """
 
     array: np.ndarray
     geometry: Geometry
     name: str = ""
     header: object | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.array.shape != self.geometry.shape:
