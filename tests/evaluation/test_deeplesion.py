@@ -278,7 +278,6 @@ def test_a_file_that_is_none(tmp_path: Path, content: str | bytes | None, part: 
 
 
 def test_blank_rows_line_ends_and_marks_change_nothing(tmp_path: Path) -> None:
-    info = write_rows(tmp_path / "DL_info.csv", HEADER, [info_row(NAMES[0], (1, 2, 30, 40))])
     text = f'File_name,x1,y1,x2,y2,score,note\n,,,,,,\n{NAMES[0]},1,2,30,40,0.5,"two\nlines"\n , ,\n\n'
     expected = None
     for begins, ends in (("", "\n"), ("\ufeff", "\n"), ("", "\r\n"), ("\ufeff", "\r")):
@@ -289,7 +288,7 @@ def test_blank_rows_line_ends_and_marks_change_nothing(tmp_path: Path) -> None:
         expected = found
         path.write_bytes((begins + text + f"{NAMES[0]},9,2,3,40,0.5\n").replace("\n", ends).encode())
         scores = read_detections(path, {NAMES[0]}, fail_fast=False)
-        assert list(scores.faults.values())[0].startswith(f"{path}: row 6: ")
+        assert next(iter(scores.faults.values())).startswith(f"{path}: row 6: ")
 
 
 def test_detections_are_written_as_they_are_read(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ class LitsScores(_Scores):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        livers = [self.intervals.liver, *(case.liver_dice for case in self.cases)]
+        livers: list[object] = [self.intervals.liver, *(case.liver_dice for case in self.cases)]
         livers += [case.volume_ml.liver for case in self.cases]
         if any((liver is None) != (self.liver is None) for liver in livers):
             raise ValueError("scores of a liver must be in all cases, their means and intervals, or in none")
@@ -268,7 +268,8 @@ class DetectionScores(_Boxes, _ScanGroup):
     def _check_preset(self) -> Self:
         measures = measures_of({"kind": self.kind, "settings": self.settings})
         assert measures is not None
-        for part in (self, self.intervals, *self.by_size.values(), *self.by_class.values()):
+        parts: list[_OnScans[Any]] = [self, self.intervals, *self.by_size.values(), *self.by_class.values()]
+        for part in parts:
             if ("average_precision" in part.model_fields_set) != (measures.precision_key is not None):
                 raise ValueError("average_precision must be in all groups, or in none with the preset luna16")
         return self

@@ -141,7 +141,7 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
     check_regular(path)
     try:
         if path.suffix == ".safetensors":
-            state = load_file(path)
+            state: Any = load_file(path)
         else:
             # Mapped, a tensor cannot reach beyond its file; the format before zip knows its sizes itself.
             state = torch.load(

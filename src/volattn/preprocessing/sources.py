@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from volattn.datasets.case import Case, LabelScheme
 from volattn.datasets.check import GRID_TOLERANCE_MM
 from volattn.datasets.key_slice import KeySlice
+from volattn.io.files import sha256
 from volattn.io.nifti import read_header, read_labels, read_volume
 from volattn.preprocessing.measures import measure_boxes, measure_case
 from volattn.preprocessing.plan import Plan
@@ -64,19 +64,6 @@ def digests(case: Case) -> tuple[str, str]:
         return _digests_of_slices(case, case.key_slice)
     assert case.labels is not None
     return sha256(case.image), sha256(case.labels)
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file.
-
-    Raises:
-        ValueError: It cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from None
 
 
 def prepare_source(case: Case, scheme: LabelScheme, plan: Plan) -> Prepared:
