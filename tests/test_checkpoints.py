@@ -82,7 +82,7 @@ def test_nothing_but_the_two_files_is_left(folder: Path) -> None:
         ("absent", "no such model folder"),
         ("empty", "is not a model folder"),
         ("truncated", r"model.safetensors: cannot be read as weights"),
-        ("garbage", r"config.json: is not valid json"),
+        ("garbage", r"config.json: is not valid JSON"),
         ("unknown", r"unknown key 'colour'"),
         ("other", r"model.safetensors: does not fit"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,10 @@ def test_settings_reach_nested_keys_and_keep_their_types() -> None:
         ("atention.kind=both", r"unknown key 'atention'; did you mean attention\?"),
         ("bag.size=3", r"unknown key 'size'"),
         ("bag", r"write it as key=value"),
-        ("bag=[", r"--set bag=\[: the value is not valid yaml"),
-        ("bag=2001-99-99", r"the value is not valid yaml"),
-        ("bag=four", r"bag: .*\(found 'four'\)"),
+        ("bag=[", r"--set bag=\[: the value is not valid YAML"),
+        ("bag=2001-99-99", r"bag: must be a whole number, found '2001-99-99'"),
+        ("bag=four", r"bag: must be a whole number, found 'four'"),
+        ("bag=0", r"bag: must be at least 1, found 0"),
         ("attention.kind=triple", r"attention.kind: "),
     ],
 )
@@ -56,12 +58,71 @@ def test_a_wrong_file_is_named(tmp_path: Path) -> None:
         ("bags: 9\n", r"config.yaml: unknown key 'bags'; did you mean bag\?"),
         ("attention: {kinds: both}\n", r"unknown key 'attention.kinds'; did you mean kind\?"),
         ("- 1\n", r"config.yaml: expected a mapping"),
-        ("a: [\n", r"config.yaml: is not valid yaml"),
-        ("a: " + 5000 * "[", r"config.yaml: is not valid yaml"),
-        ("a: 2001-99-99\n", r"config.yaml: is not valid yaml"),
+        ("a: [\n", r"config.yaml: is not valid YAML"),
+        ("a: " + 5000 * "[", r"config.yaml: is not valid YAML"),
+        ("name: 2001-99-99\n", r"name: must be .*found '2001-99-99'"),
     ):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
             ModelConfig.read(path)
-    with pytest.raises(ValueError, match=r"absent.json: cannot be read"):
+    with pytest.raises(ValueError, match=r"absent.json: does not exist"):
         ModelConfig.read(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a0: &a0 [1, 1]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)),
+        "bag: &a 3\nslices: *a\n",
+        "bag: {<<: {a: 1}}\n",
+        "bag: 3\nbag: 5\n",
+        "1: 2\n",
+        "no: 2\n",
+        "[1]: 2\n",
+        "bag: !!python/name:os.system\n",
+        "bag: !!bool maybe\n",
+        "bag: !!int ''\n",
+        "bag: !mine 3\n",
+        "bag: 0x" + 5000 * "F" + "\n",
+        "bag: " + 5000 * "9" + "\n",
+        "bag: 1" + 300 * ":10" + ".5\n",
+        "bag: .nan\n",
+        "regions: {score: .inf}\n",
+        "bag: " + 9000 * "x" + "\n",
+        9000 * "x" + ": 3\n",
+        "bag: [" + "1, " * 9000 + "]\n",
+        "mean: [" + "a, " * 9000 + "]\n",
+        "bag: " + 90 * "{a: " + 90 * "}" + "\n",
+        "bag: " + 9000 * "- " + "\n",
+        'bag: "\\0\\e\\n"\n',
+        "bag: \0\n",
+        "bag: =\n",
+        "--- 1\n--- 2\n",
+        "# " + 200_000 * "x",
+        "",
+    ],
+    ids=lambda text: repr(text[:20]),
+)
+def test_an_odd_text_is_one_short_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"config\.yaml: ") as caught:
+        ModelConfig.read(path)
+    message = str(caught.value).removeprefix(str(path))
+    assert len(message) < 1000
+    assert message.isprintable()
+
+
+@pytest.mark.parametrize("value", ["*a", "!!set {a}", "{1: 2}", "0x" + 5000 * "F", 9000 * "x", "\n\0"])
+def test_an_odd_setting_is_one_short_line(value: str) -> None:
+    with pytest.raises(ValueError, match="--set bag=") as caught:
+        ModelConfig().updated([f"bag={value}"])
+    assert len(str(caught.value)) < 1000
+    assert str(caught.value).isprintable()
+
+
+def test_at_most_five_faults_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({f"key{number}": 0 for number in range(1000)}))
+    with pytest.raises(ValueError, match=r"key4.*and 995 more faults"):
+        ModelConfig.read(path)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+import torch
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
+from torch import Tensor
 
 from volattn.config import Config
 from volattn.io.atomic import atomic_path, write_text
+from volattn.io.names import shown
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.catalogue import build_model
 from volattn.models.config import ModelConfig
 from volattn.models.segmentation_config import CrfConfig, Refinement
+from volattn.models.weights import check_finite, read_tensors
 from volattn.preprocessing.plan import Plan
 
 CONFIG = "config.json"
@@ -118,15 +122,24 @@ def load_weights_file(path: Path | str, model: BagBackbone) -> None:
     Raises:
         ValueError: The file is missing, is no safetensors file, or is of another network.
     """
-    path = Path(path)
-    try:
-        model.load_state_dict(load_file(path))
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: cannot be read as weights ({error})") from None
-    except RuntimeError as error:
-        raise ValueError(
-            f"{path}: does not fit its configuration ({' '.join(str(error).split())[:200]})"
-        ) from None
+    state = read_tensors(path)
+    _check_fits(path, state, model)
+    model.load_state_dict(state)
+
+
+def _check_fits(path: Path | str, state: Mapping[str, Tensor], model: BagBackbone) -> None:
+    own = model.state_dict()
+    for name in dict.fromkeys([*own, *state]):
+        theirs, ours = (
+            None if tensor is None else f"{tensor.dtype} {tuple(tensor.shape)}".removeprefix("torch.")
+            for tensor in (state.get(name), own.get(name))
+        )
+        if theirs != ours:
+            raise ValueError(
+                f"{path}: does not fit its configuration (has {theirs or 'nothing'} as {shown(name)}, not "
+                f"{ours or 'nothing'}); both files must be of one run"
+            )
+    check_finite(path, state)
 
 
 def resolve(source: Path | str) -> Path:
@@ -138,7 +151,7 @@ def resolve(source: Path | str) -> Path:
     path = DEMO if str(source) == "demo" else Path(source)
     if not path.is_dir():
         raise ValueError(f"{path}: no such model folder; give a run folder of `volattn train`, or demo")
-    missing = [name for name in (CONFIG, WEIGHTS) if not (path / name).is_file()]
+    missing = [name for name in (CONFIG, WEIGHTS) if not (path / name).exists()]
     if missing:
         raise ValueError(
             f"{path}: is not a model folder ({' and '.join(missing)} missing); "
@@ -170,8 +183,12 @@ def load_folder(source: Path | str, refinement: Refinement | None = None) -> tup
     folder = ModelFolder.read(path / CONFIG)
     if refinement is not None:
         folder = folder.refined(refinement)
+    weights = read_tensors(path / WEIGHTS)
+    # Without memory first: a configuration can ask for any, and weights that fit it say how much there is to need.
+    with torch.device("meta"):
+        _check_fits(path / WEIGHTS, weights, build_model(folder.model, folder.classes))
     model = build_model(folder.model, folder.classes)
-    load_weights_file(path / WEIGHTS, model)
+    model.load_state_dict(weights)
     return model.eval(), folder
 
 

@@ -6,13 +6,55 @@ import difflib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-_UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
-"""What YAML and JSON raise: their own errors, ValueError for dates that are none, RecursionError for deep nesting."""
+from volattn.io.files import read_json, read_text
+from volattn.io.names import SHOWN, cut, shown
+
+# Bounds on whatever decides how much memory is asked for: ten times what anyone uses.
+Channels = Annotated[int, Field(ge=1, le=16_384)]
+Kernel = Annotated[int, Field(ge=1, le=99)]
+Images = Annotated[int, Field(ge=1, le=255)]
+Objects = Annotated[int, Field(ge=1, le=100_000)]
+Steps = Annotated[int, Field(ge=1, le=10**7)]
+Pixels = Annotated[float, Field(gt=0, le=16_384)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+_YAML_BYTES = 2**17
+"""Twenty times the largest recipe; PyYAML needs two seconds for it."""
+_FAULT, _FAULTS = 300, 5
+"""Characters of a fault in a message, and how many faults it names."""
+_WORDS = {
+    "missing": "is missing",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "multiple_of": "must be a multiple of {multiple_of}",
+    "literal_error": "must be {expected}",
+    "finite_number": "must be a finite number",
+    "int_from_float": "must be a whole number",
+    "too_short": "must have at least {min_length} values",
+    "too_long": "must have at most {max_length} values",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_unicode": "must be text in UTF-8",
+    "string_pattern_mismatch": "must be of the form {pattern}",
+    "invalid_key": "must have text as its name",
+    "none_required": "must be null",
+    "int": "must be a whole number",
+    "float": "must be a number",
+    "string": "must be text",
+    "bool": "must be true or false",
+    "tuple": "must be a list",
+    "list": "must be a list",
+    "dict": "must be a mapping of keys to values",
+    "model": "must be a mapping of keys to values",
+}
+"""Plain words for what pydantic finds, by its type of error, or by what that begins with."""
 
 
 class Config(BaseModel):
@@ -39,8 +81,10 @@ class Config(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            faults = "; ".join(_describe(fault, cls) for fault in error.errors())
-            raise ValueError(f"{source}: {faults}") from None
+            faults = error.errors(include_url=False)
+            said = [cut(_describe(fault, cls), _FAULT) for fault in faults[:_FAULTS]]
+            more = [f"and {len(faults) - _FAULTS} more faults"] if len(faults) > _FAULTS else []
+            raise ValueError(f"{source}: {'; '.join(said + more)}") from None
 
     @classmethod
     def read(cls, path: Path | str) -> Self:
@@ -73,7 +117,7 @@ class Config(BaseModel):
                 place = _child(place, name, setting)
             _child(place, last, setting)
             place[last] = value
-        return type(self).parse(values, "--set " + " ".join(settings))
+        return type(self).parse(values, cut("--set " + " ".join(settings), _FAULT))
 
     def settable(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The plain values that settings change: every key that may be set, as it is before them.
@@ -91,14 +135,61 @@ def read_values(path: Path | str) -> Any:
         ValueError: The file is missing, or is not YAML or JSON.
     """
     path = Path(path)
+    if path.suffix == ".json":
+        return read_json(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read ({error})") from None
+        return parse_yaml(read_text(path, _YAML_BYTES))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: is not valid YAML ({error}); correct it") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that says no more than JSON could: no aliases, which can multiply, no tags, dates or repeated keys."""
+
+    yaml_implicit_resolvers = {
+        first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            raise _fault(f"the alias *{event.anchor} is not taken; write the values out", event.start_mark)
+        if event.tag is not None:
+            raise _fault(f"the tag {event.tag} is not taken; leave it out", event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:str":
+                raise _fault(f"the key {shown(key.value)} is not text; put it in quotes", key.start_mark)
+            if key.value in seen:
+                raise _fault(f"the key {shown(key.value)} is there twice; keep one", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _fault(problem: str, mark: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+
+
+def parse_yaml(text: str) -> Any:
+    """What a YAML text says, as plain values.
+
+    Raises:
+        yaml.YAMLError: It is not YAML, or has aliases, tags or repeated keys; in one line.
+    """
     try:
-        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except _UNREADABLE as error:
-        raise ValueError(f"{path}: is not valid {path.suffix[1:]} ({error})") from None
+        return yaml.load(text, _Loader)
+    except RecursionError:
+        problem = "nested too deeply"
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        problem = f"{line}{error.problem}"
+    except (yaml.YAMLError, ValueError, ArithmeticError) as error:  # A number of too many digits
+        problem = str(error)
+    raise yaml.YAMLError(cut(problem, _FAULT)) from None
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,28 +220,32 @@ def parse_setting(setting: str, form: str = "key=value") -> tuple[str, Any]:
     """
     key, separator, text = setting.partition("=")
     if not separator:
-        raise ValueError(f"--set {setting}: write it as {form}")
+        raise ValueError(f"--set {cut(setting, SHOWN)}: write it as {form}")
     try:
-        return key.strip(), yaml.safe_load(text)
-    except _UNREADABLE as error:
-        problem = " ".join(str(getattr(error, "problem", error)).split())
-        raise ValueError(f"--set {setting[:80]}: the value is not valid yaml ({problem})") from None
+        return key.strip(), parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set {cut(setting, SHOWN)}: the value is not valid YAML ({error})") from None
 
 
 def _child(place: Any, name: str, setting: str) -> Any:
     if not isinstance(place, dict) or name not in place:
         known = sorted(place) if isinstance(place, dict) else []
-        raise ValueError(f"--set {setting}: unknown key {name!r}{_nearest(name, known)}")
+        raise ValueError(f"--set {cut(setting, SHOWN)}: unknown key {shown(name)}{_nearest(name, known)}")
     return place[name]
 
 
 def _describe(fault: Any, cls: type[BaseModel]) -> str:
-    where = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "extra_forbidden":
+    where = cut(".".join(str(part) for part in fault["loc"]), SHOWN)
+    kind = fault["type"]
+    if kind == "extra_forbidden":
         return f"unknown key {where!r}{_nearest(str(fault['loc'][-1]), _keys(cls, fault['loc'][:-1]))}"
-    if fault["type"] == "value_error":  # It says itself what was found.
-        return f"{where}: {fault['ctx']['error']}" if where else str(fault["ctx"]["error"])
-    return f"{where}: {fault['msg']} (found {fault['input']!r})" if where else str(fault["msg"])
+    if kind == "value_error":  # It says itself what was found.
+        said = str(fault["ctx"]["error"])
+        return f"{where}: {said}" if where else said
+    words = _WORDS.get(kind) or _WORDS.get(kind.split("_")[0]) or fault["msg"]
+    said = words.format(**fault.get("ctx", {}))
+    found = "" if kind == "missing" else f", found {shown(fault['input'])}"
+    return f"{where}: {said}{found}" if where else f"{said}{found}"
 
 
 def _keys(cls: type[BaseModel], parents: tuple[Any, ...]) -> list[str]:
@@ -167,7 +262,7 @@ def _keys(cls: type[BaseModel], parents: tuple[Any, ...]) -> list[str]:
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3)
+    near = difflib.get_close_matches(name[:SHOWN], known, n=3)
     if near:
         return f"; did you mean {' or '.join(near)}?"
     return f"; known keys: {', '.join(known)}" if known else ""

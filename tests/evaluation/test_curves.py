@@ -58,5 +58,5 @@ def test_no_band_of_one_patient() -> None:
 
 def test_what_was_measured() -> None:
     assert measures_of({"kind": "lits"}) is None
-    with pytest.raises(ValueError, match="preset best is unknown"):
+    with pytest.raises(ValueError, match="preset 'best' is unknown"):
         measures_of({"kind": "detection", "settings": {"preset": "best"}})

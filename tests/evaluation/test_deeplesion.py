@@ -19,7 +19,7 @@ from key_slices import (
     write_rows,
 )
 
-from volattn.datasets.dl_detections import KeyDetection, write_detections
+from volattn.datasets.dl_detections import KeyDetection, read_detections, write_detections
 from volattn.datasets.dl_info import read_dl_info
 from volattn.evaluation.deeplesion import MEASURES, SPLITS, Split, score_deeplesion
 from volattn.evaluation.pool import Pool
@@ -258,8 +258,13 @@ def test_a_bad_row_of_the_reference_costs_its_key_slice(
     [
         ("File_name,x1,y1,x2,score\n", "row 1: has no column y2"),
         ("", "is empty"),
-        (b"\x80\x81\xff\xfe\x00", "no text file"),
-        (None, "is not a file"),
+        (b"\x80\x81\xff\xfe\x00", "not a text file"),
+        (None, "does not exist"),
+        ("File_name,x1,x1,y1,x2,y2,score\n", "row 1: has the column x1 twice"),
+        ("File_name,x1,y1,x2,y2,score\n\0,1,2,3,4,5\n", "holds null characters"),
+        ('File_name,x1,y1,x2,y2,score\n"a,1,2,3,4,5\n', "line 2: cannot be read"),
+        ("File_name,x1,y1,x2,y2,score\n" + 200_000 * "a", "line 2: cannot be read"),
+        (",,,\n", "is empty"),
     ],
 )
 def test_a_file_that_is_none(tmp_path: Path, content: str | bytes | None, part: str) -> None:
@@ -270,6 +275,20 @@ def test_a_file_that_is_none(tmp_path: Path, content: str | bytes | None, part: 
     with pytest.raises(ValueError, match=part) as raised:
         score_deeplesion(info, path)
     assert str(path) in str(raised.value)
+
+
+def test_blank_rows_line_ends_and_marks_change_nothing(tmp_path: Path) -> None:
+    text = f'File_name,x1,y1,x2,y2,score,note\n,,,,,,\n{NAMES[0]},1,2,30,40,0.5,"two\nlines"\n , ,\n\n'
+    expected = None
+    for begins, ends in (("", "\n"), ("\ufeff", "\n"), ("", "\r\n"), ("\ufeff", "\r")):
+        path = tmp_path / "detections.csv"
+        path.write_bytes((begins + text.replace("\n", ends)).encode())
+        found = read_detections(path, {NAMES[0]})
+        assert found == (expected or found)
+        expected = found
+        path.write_bytes((begins + text + f"{NAMES[0]},9,2,3,40,0.5\n").replace("\n", ends).encode())
+        scores = read_detections(path, {NAMES[0]}, fail_fast=False)
+        assert next(iter(scores.faults.values())).startswith(f"{path}: row 6: ")
 
 
 def test_detections_are_written_as_they_are_read(tmp_path: Path) -> None:

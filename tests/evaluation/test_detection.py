@@ -314,13 +314,13 @@ def test_what_predict_says_of_a_lesion_is_read(tmp_path: Path) -> None:
         ("NaN", "is not a whole number"),
         ("truncated", "is truncated within its header"),
         ("no class", "has no class for instance 2 of case_02.nii.gz; add it"),
-        ("no voxel", "instance 3 has no voxel in case_02.nii.gz"),
-        ("score", "the score of 1 is None; give a finite number"),
-        ("no JSON", "case_02.json: is no JSON"),
+        ("no voxel", "instance '3' has no voxel in case_02.nii.gz"),
+        ("score", "scores.1: must be a number, found None"),
+        ("no JSON", "case_02.json: is not valid JSON"),
         ("other JSON", "holds neither predict's lesions nor nnDetection's boxes"),
         ("inside out", "is turned inside out"),
         ("other grid", "was predicted on [1, 2, 3] voxels"),
-        ("no box", "lesion 1 is not as predict writes it"),
+        ("no box", "lesions.0.box_voxels: must be a mapping of keys to values, found None; predict again"),
     ],
 )
 def test_a_bad_case_stops_nothing_but_itself(reference: Path, fault: str, part: str) -> None:

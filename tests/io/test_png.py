@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -92,7 +94,7 @@ def test_other_kinds_of_png_are_refused(image: Image.Image, reason: str, tmp_pat
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no\.png: cannot be read"):
+    with pytest.raises(ValueError, match=r"no\.png: does not exist"):
         read_slice(tmp_path / "no.png")
     (tmp_path / "empty.png").touch()
     with pytest.raises(ValueError, match=r"empty\.png: is empty"):
@@ -110,4 +112,20 @@ def test_a_bomb_is_refused(tmp_path: Path) -> None:
     content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
     (tmp_path / "a.png").write_bytes(bytes(content))
     with pytest.raises(ValueError, match=r"a\.png: .*larger than a CT slice"):
+        read_slice(tmp_path / "a.png")
+
+
+def test_a_size_is_judged_before_it_is_decoded(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((4097, 8192), np.uint16)).save(tmp_path / "a.png")
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"a\.png: is larger than a CT slice"):
+        read_slice(tmp_path / "a.png")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 10 * 2**20
+
+
+def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"a\.png: is a pipe"):
         read_slice(tmp_path / "a.png")

@@ -161,5 +161,5 @@ def test_draws_fill_their_bounds():
 
 @pytest.mark.parametrize("zoom", [(0, 1), (1.2, 0.8), (-1, 1)])
 def test_impossible_zoom_is_refused(zoom):
-    with pytest.raises(ValueError, match="least <= largest"):
+    with pytest.raises(ValueError, match=r"recipe.yaml: .*zoom"):
         AugmentConfig.parse({"zoom": zoom}, "recipe.yaml")

@@ -131,7 +131,7 @@ def test_the_slabs_are_the_models() -> None:
     [
         ("tyni", r"tyni: no such recipe; did you mean tiny\?"),
         ("quite-another", "quite-another: no such recipe; `volattn info` lists them"),
-        ("absent.yaml", "absent.yaml: cannot be read"),
+        ("absent.yaml", "absent.yaml: does not exist"),
     ],
 )
 def test_what_is_no_recipe_is_named(source: str, message: str) -> None:
@@ -208,7 +208,7 @@ def test_what_another_model_does_not_take_is_said(settings: list[str], message: 
     ("text", "message"),
     [
         ("base: absent\n", "absent: no such recipe"),
-        ("base: absent.yaml\n", "absent.yaml: cannot be read"),
+        ("base: absent.yaml\n", "absent.yaml: does not exist"),
         ("base: mine.yaml\n", "is a base of itself"),
         ("base: list.yaml\n", "its base list.yaml is not a recipe"),
         ("base: 3\n", "3: no such recipe"),

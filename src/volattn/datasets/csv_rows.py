@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from volattn.io.files import read_text
+from volattn.io.names import shown
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,9 @@ class Row:
         """
         parts = self.text(column).split(",")
         if len(parts) != count:
-            raise self.error(f"{column} is {self.text(column)!r}", f"give {count} numbers, parted by commas")
+            raise self.error(
+                f"{column} is {shown(self.text(column))}", f"give {count} numbers, parted by commas"
+            )
         return tuple(self._number(column, part.strip()) for part in parts)
 
     def whole_in(self, column: str, allowed: Sequence[int]) -> int:
@@ -83,7 +89,7 @@ class Row:
         value = self.number_in(column)
         if value not in allowed:
             raise self.error(
-                f"{column} is {self.text(column)!r}", f"give one of {', '.join(map(str, allowed))}"
+                f"{column} is {shown(self.text(column))}", f"give one of {', '.join(map(str, allowed))}"
             )
         return int(value)
 
@@ -103,14 +109,14 @@ class Row:
         try:
             value = float(text)
         except ValueError:
-            raise self.error(f"{column} is {text!r}", "give a number") from None
+            raise self.error(f"{column} is {shown(text)}", "give a number") from None
         if not math.isfinite(value):
-            raise self.error(f"{column} is {text!r}", "give a finite number")
+            raise self.error(f"{column} is {shown(text)}", "give a finite number")
         return value
 
 
 def read_rows(path: Path | str, needed: Sequence[str]) -> Iterator[Row]:
-    """Reads a CSV file row by row; blank rows are skipped.
+    """Reads a CSV file row by row; rows without anything in them are skipped.
 
     Args:
         path: UTF-8, with a header.
@@ -120,27 +126,27 @@ def read_rows(path: Path | str, needed: Sequence[str]) -> Iterator[Row]:
         ValueError: The file is no CSV, is empty, or lacks a column.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: is not a file; check the path")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file)
-        try:
-            header = [name.strip() for name in next(reader, [])]
-            if not header:
-                raise ValueError(f"{path}: is empty; its first row must name the columns {', '.join(needed)}")
-            missing = [name for name in needed if name not in header]
-            if missing:
-                raise ValueError(
-                    f"{path}: row 1: has no column {', '.join(missing)}; "
-                    f"the columns {', '.join(needed)} are needed"
-                )
-            columns = {name: place for place, name in enumerate(header)}
-            for cells in reader:
-                if cells:
-                    yield Row(path, reader.line_num, columns, cells)
-        except UnicodeDecodeError:
-            raise ValueError(f"{path}: is no text file; give a CSV in UTF-8") from None
-        except csv.Error as error:
+    text = read_text(path)
+    if "\0" in text:
+        raise ValueError(f"{path}: holds null characters; save it as CSV in UTF-8")
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        missing = [name for name in needed if name not in header]
+        if not any(header):
+            raise ValueError(f"{path}: is empty; its first row must name the columns {', '.join(needed)}")
+        if missing:
             raise ValueError(
-                f"{path}: row {reader.line_num}: cannot be read ({error}); save it as CSV again"
-            ) from None
+                f"{path}: row 1: has no column {', '.join(missing)}; the columns {', '.join(needed)} are needed"
+            )
+        twice = [name for name in needed if header.count(name) > 1]
+        if twice:
+            raise ValueError(f"{path}: row 1: has the column {twice[0]} twice; keep one")
+        columns = {name: place for place, name in enumerate(header)}
+        for number, cells in enumerate(reader, start=2):
+            if any(map(str.strip, cells)):
+                yield Row(path, number, columns, cells)
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}: line {reader.line_num}: cannot be read ({error}); save it as CSV again"
+        ) from None

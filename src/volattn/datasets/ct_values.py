@@ -22,7 +22,9 @@ _LEAST_SOFT_TISSUE = 1e-2
 # Of what is above air. The liver alone has 0.2 % of such voxels, by noise.
 _LEAST_FAT = 1e-3
 _LEAST_TISSUE = 0.25  # soft tissue and fat, where there is no air
-_MOST_BONE = 0.15  # unless there is twice as much fat: real CTs have under 1 %, those stored with +1024 over a third
+_MOST_BONE = (
+    0.15  # unless there is twice as much fat: real CTs have under 1 %, those stored with +1024 over a third
+)
 _AT_AN_END = 1e-2  # share of the voxels: noise has few at its least or largest value, a window many
 
 _FORCED = "taken as it is (--force)"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from volattn.datasets.csv_rows import read_rows
 from volattn.io.atomic import write_text
+from volattn.io.names import shown
 
 COLUMNS = ("File_name", "x1", "y1", "x2", "y2", "score")
 
@@ -59,7 +60,7 @@ def read_detections(path: Path | str, known: Collection[str], *, fail_fast: bool
         try:
             if name not in known:
                 raise row.error(
-                    f"File_name {name!r} is not in the reference",
+                    f"File_name {shown(name)} is not in the reference",
                     "write it as DL_info.csv does, or leave it out",
                 )
             *corners, score = row.numbers(COLUMNS[1:])

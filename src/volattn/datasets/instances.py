@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import ConfigDict, Field
 from scipy import ndimage
 
+from volattn.config import Config
 from volattn.datasets.case import LabelScheme, label_values
+from volattn.io.files import read_json
+from volattn.io.names import shown
 from volattn.io.nifti import read_labels, volume_name
 from volattn.structures.components import label_components
 from volattn.structures.geometry import Geometry
@@ -21,6 +23,60 @@ from volattn.structures.volume import Volume
 
 _LPS_MM = 0.05
 """How far a box in `predict`'s JSON may lie from where the reference's grid puts it: far less than a voxel."""
+
+
+_Place = Annotated[float, Field(ge=-1e6, le=1e6)]
+_Corner = Annotated[list[_Place], Field(min_length=3, max_length=3)]
+_Class = Annotated[int, Field(ge=0, le=10**6)]
+
+
+class _Part(Config):
+    """A part of other programs' files too: what they say beyond this is left alone."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
+class _Classes(_Part):
+    """nnDetection's `NAME.json` beside a mask: number of an instance -> class and score."""
+
+    instances: dict[str, _Class]
+    scores: dict[str, float] = {}
+
+
+class _Boxed(_Part):
+    """An entry of what `nndet_boxes2nii` writes: z0, y0, z1, y1, x0, x1, the lower ends one voxel further out."""
+
+    box: list[_Place] = Field(min_length=6, max_length=6)
+    score: float
+    label: _Class
+
+
+class _Voxels(_Part):
+    start: _Corner
+    stop: _Corner
+
+
+class _Millimetres(_Part):
+    min: _Corner
+    max: _Corner
+
+
+class _Found(_Part):
+    id: int = Field(ge=0, le=10**9)
+    score: float
+    box_voxels: _Voxels
+    box_lps_mm: _Millimetres
+
+
+class _Grid(_Part):
+    shape: list[int]
+
+
+class _Predicted(_Part):
+    """What `predict` writes, as far as it says where lesions are."""
+
+    grid: _Grid
+    lesions: list[_Found]
 
 
 @dataclass(frozen=True)
@@ -80,7 +136,7 @@ class Classes:
 def numbers_instances(path: Path) -> bool:
     """Whether nnDetection's JSON beside a mask says that it numbers lesions."""
     sidecar = path.with_name(f"{volume_name(path)}.json")
-    return sidecar.is_file() and "instances" in _read_json(sidecar)
+    return sidecar.is_file() and "instances" in _read_mapping(sidecar)
 
 
 def read_mask(path: Path | str, classes: Classes | None = None) -> Instances:
@@ -112,9 +168,9 @@ def read_mask(path: Path | str, classes: Classes | None = None) -> Instances:
         kind = f"components of the value {' or '.join(map(str, classes.lesions))}"
         return _components(path, volume, np.isin(volume.array, classes.lesions), kind)
     if sidecar.is_file():
-        content = _read_json(sidecar)
+        content = _read_mapping(sidecar)
         if "instances" in content:
-            return _with_classes(path, volume, sidecar, content)
+            return _with_classes(path, volume, sidecar, _Classes.parse(content, str(sidecar)))
     if values[-1] == 1:
         return _components(path, volume, volume.array == 1, "components of the value 1")
     return Instances(path, "one value per instance", _boxes(volume.array), volume)
@@ -135,14 +191,27 @@ def read_boxes(path: Path | str, reference: Volume, trust_grid: bool = False) ->
         ValueError: It cannot be read, a score or a box is none, or it belongs to another grid.
     """
     path = Path(path)
-    content = _read_json(path)
+    content = _read_mapping(path)
     if isinstance(content.get("lesions"), list) and isinstance(content.get("grid"), Mapping):
-        _check_shape(path, content["grid"].get("shape"), reference.geometry)
+        try:
+            predicted = _Predicted.parse(content, str(path))
+        except ValueError as error:
+            raise ValueError(f"{error}; predict again") from None
+        _check_shape(path, predicted.grid.shape, reference.geometry)
         grid = None if trust_grid else reference.geometry
-        found = [_predicted(path, number, entry, grid) for number, entry in _numbered(content)]
+        found = [
+            _located(f"{path}: lesion {number}", one, grid)
+            for number, one in enumerate(predicted.lesions, start=1)
+        ]
         return Instances(path, "boxes of predict", tuple(found))
     if content and all(key.isdecimal() and isinstance(entry, Mapping) for key, entry in content.items()):
-        found = [_nndetection(path, int(key), entry) for key, entry in content.items()]
+        found = []
+        for key, entry in content.items():
+            where = f"{path}: instance {shown(key)}"
+            boxed = _Boxed.parse(entry, where)
+            z0, y0, z1, y1, x0, x1 = boxed.box
+            box = _box(where, [z0 + 1, y0 + 1, x0 + 1], [z1, y1, x1])
+            found.append(Instance(int(key[:9]), box, boxed.score, boxed.label))
         return Instances(path, "boxes of nnDetection", tuple(sorted(found, key=lambda one: one.id)))
     return None
 
@@ -167,105 +236,61 @@ def _boxes(labels: np.ndarray) -> tuple[Instance, ...]:
     return tuple(found)
 
 
-def _with_classes(path: Path, volume: Volume, sidecar: Path, content: Mapping[str, Any]) -> Instances:
-    classes, scores = content["instances"], content.get("scores", {})
-    if not isinstance(classes, Mapping) or not isinstance(scores, Mapping):
-        raise ValueError(f'{sidecar}: write "instances" (and "scores") as {{"1": value, ...}}')
+def _with_classes(path: Path, volume: Volume, sidecar: Path, content: _Classes) -> Instances:
     found = _boxes(volume.array)
-    there, named = {str(one.id) for one in found}, {str(key) for key in classes}
+    there, named = {str(one.id) for one in found}, content.instances.keys()
     for missing in sorted(there - named):
         raise ValueError(f"{sidecar}: has no class for instance {missing} of {path.name}; add it")
     for extra in sorted(named - there):
-        raise ValueError(f"{sidecar}: instance {extra} has no voxel in {path.name}; correct one of them")
-    if scores and not there <= set(scores):
-        missing = min(there - set(scores))
+        raise ValueError(
+            f"{sidecar}: instance {shown(extra)} has no voxel in {path.name}; correct one of them"
+        )
+    if content.scores and not there <= content.scores.keys():
+        missing = min(there - content.scores.keys())
         raise ValueError(f"{sidecar}: has no score for instance {missing}; give each one, or none")
     instances = [
-        Instance(
-            one.id,
-            one.box,
-            _score(sidecar, str(one.id), scores[str(one.id)]) if scores else 1.0,
-            _label(sidecar, str(one.id), classes[str(one.id)]),
-        )
+        Instance(one.id, one.box, content.scores.get(str(one.id), 1.0), content.instances[str(one.id)])
         for one in found
     ]
     return Instances(path, "instances with nnDetection's classes", tuple(instances), volume)
 
 
-def _numbered(content: Mapping[str, Any]) -> list[tuple[int, Any]]:
-    return list(enumerate(content["lesions"], start=1))
-
-
-def _predicted(path: Path, number: int, entry: Any, geometry: Geometry | None) -> Instance:
-    where = f"{path}: lesion {number}"
-    try:
-        voxels, bounds = entry["box_voxels"], entry["box_lps_mm"]
-        start, stop = [float(v) for v in voxels["start"]], [float(v) for v in voxels["stop"]]
-        low, high = [float(v) for v in bounds["min"]], [float(v) for v in bounds["max"]]
-        score, lesion_id = entry["score"], int(entry["id"])
-    except (TypeError, KeyError, ValueError):
-        raise ValueError(f"{where} is not as predict writes it; predict again") from None
+def _located(where: str, found: _Found, geometry: Geometry | None) -> Instance:
+    """A lesion in a file of `predict`; where there is a grid, its voxels must lie where its millimetres say."""
+    start, stop = found.box_voxels.start, found.box_voxels.stop
     box = _box(where, start, stop)
     if geometry is None:
-        return Instance(lesion_id, box, _score(path, str(number), score))
+        return Instance(found.id, box, found.score)
     corners = np.array(list(itertools.product(*zip(start, stop, strict=True)))) - 0.5
     world = geometry.to_world(corners)
+    low, high = found.box_lps_mm.min, found.box_lps_mm.max
     apart = np.abs(np.concatenate([world.min(axis=0) - low, world.max(axis=0) - high])).max()
     if not apart <= _LPS_MM:
         raise ValueError(
             f"{where} lies {apart:.3g} mm from where the reference's grid puts it; "
             "score it against the reference of the same CT, or say --trust-grid if its voxels lie as the reference's do"
         )
-    return Instance(lesion_id, box, _score(path, str(number), score))
-
-
-def _nndetection(path: Path, number: int, entry: Mapping[str, Any]) -> Instance:
-    """nnDetection's order is z0, y0, z1, y1, x0, x1, and its lower ends are one voxel further out."""
-    where = f"{path}: instance {number}"
-    try:
-        z0, y0, z1, y1, x0, x1 = (float(value) for value in entry["box"])
-        score, label = entry["score"], entry["label"]
-    except (TypeError, KeyError, ValueError):
-        raise ValueError(f"{where} needs a score, a label and a box of six numbers") from None
-    box = _box(where, [z0 + 1, y0 + 1, x0 + 1], [z1, y1, x1])
-    return Instance(number, box, _score(path, str(number), score), _label(path, str(number), label))
+    return Instance(found.id, box, found.score)
 
 
 def _box(
     where: str, start: list[float], stop: list[float]
 ) -> tuple[float, float, float, float, float, float]:
-    if len(start) != 3 or len(stop) != 3 or not all(map(math.isfinite, (*start, *stop))):
-        raise ValueError(f"{where}: a box is three finite numbers at its start and three at its stop")
     if any(low > high for low, high in zip(start, stop, strict=True)):
         raise ValueError(f"{where}: the box from {start} to {stop} is turned inside out; correct it")
     return (start[0], start[1], start[2], stop[0], stop[1], stop[2])
 
 
-def _score(path: Path, number: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{path}: the score of {number} is {value!r}; give a finite number")
-    return float(value)
-
-
-def _label(path: Path, number: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{path}: the class of {number} is {value!r}; give a whole number from 0")
-    return value
-
-
-def _check_shape(path: Path, shape: Any, geometry: Geometry) -> None:
+def _check_shape(path: Path, shape: list[int], geometry: Geometry) -> None:
     if shape != list(geometry.shape):
         raise ValueError(
-            f"{path}: was predicted on {shape} voxels where the reference has {list(geometry.shape)}; "
+            f"{path}: was predicted on {shown(shape)} voxels where the reference has {list(geometry.shape)}; "
             "score it against the reference of the same CT"
         )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise ValueError(f"{path}: is no JSON ({error}); write it again") from None
+def _read_mapping(path: Path) -> dict[str, Any]:
+    content = read_json(path)
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds no object; write it again")
+        raise ValueError(f"{path}: holds {shown(content)} where an object is expected; write it again")
     return content

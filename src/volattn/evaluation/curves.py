@@ -14,6 +14,7 @@ from volattn.evaluation.detection import PRESETS
 from volattn.evaluation.pool import Measures, Pool
 from volattn.evaluation.scored_image import ScoredImage
 from volattn.evaluation.statistics import percentile_interval, resamples
+from volattn.io.names import shown
 
 
 def measures_of(content: Mapping[str, Any]) -> Measures | None:
@@ -30,8 +31,8 @@ def measures_of(content: Mapping[str, Any]) -> Measures | None:
     if content.get("kind") != "detection":
         return None
     name = content.get("settings", {}).get("preset")
-    if name not in PRESETS:
-        raise ValueError(f"the preset {name} is unknown; evaluate again")
+    if not isinstance(name, str) or name not in PRESETS:
+        raise ValueError(f"the preset {shown(name)} is unknown; evaluate again")
     return PRESETS[name].measures
 
 
@@ -41,14 +42,8 @@ def pool_of(cases: Iterable[Mapping[str, Any]], measures: Measures) -> Pool:
     Args:
         cases: Its cases.
         measures: What was measured on them.
-
-    Raises:
-        ValueError: A case is not as an evaluation writes it.
     """
-    try:
-        return Pool([ScoredImage.from_json(case) for case in cases], measures)
-    except (KeyError, TypeError, IndexError) as error:
-        raise ValueError(f"a case is not as an evaluation writes it ({error}); evaluate again") from None
+    return Pool([ScoredImage.from_json(case) for case in cases], measures)
 
 
 def sensitivity_band(pool: Pool, levels: NDArray[np.float64], seed: int) -> NDArray[np.float64] | None:

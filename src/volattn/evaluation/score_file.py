@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from volattn.evaluation.score_models import KINDS
 from volattn.io.atomic import write_text
+from volattn.io.files import read_json
+from volattn.io.names import shown
 from volattn.provenance import commit, versions
 
 _PAIR = re.compile(r"\[\n\s+([-+.\de]+),\n\s+([-+.\de]+)\n\s+\]")
@@ -45,19 +48,26 @@ def write_scores(path: Path | str, content: Mapping[str, Any]) -> dict[str, Any]
 def read_scores(path: Path | str) -> dict[str, Any]:
     """Reads what an evaluation wrote.
 
+    Returns:
+        Its content, as `volattn.evaluation.score_models` describes it and no more.
+
     Raises:
-        ValueError: The file is missing, is no JSON, or has no cases with different names.
+        ValueError: The file cannot be read, a value is missing or is none that an evaluation writes, or two cases have
+            one name.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: is not a file; give the scores.json of an evaluation")
+    content = read_json(path)
+    kind = content.get("kind") if isinstance(content, dict) else None
+    model = KINDS.get(kind) if isinstance(kind, str) else None
+    if model is None:
+        raise ValueError(
+            f"{path}: holds no scores of {', '.join(KINDS)}; give the scores.json of an evaluation"
+        )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: is no JSON ({error}); give the scores.json of an evaluation") from None
-    cases = content.get("cases") if isinstance(content, dict) else None
-    if not isinstance(cases, list) or not all(isinstance(case, dict) and "name" in case for case in cases):
-        raise ValueError(f"{path}: has no list of cases with names; give the scores.json of an evaluation")
-    if len({case["name"] for case in cases}) != len(cases):
-        raise ValueError(f"{path}: has two cases of one name; evaluate again")
-    return content
+        scores = model.parse(content, str(path))
+    except ValueError as error:
+        raise ValueError(f"{error}; evaluate again") from None
+    names = [case.name for case in scores.cases]
+    if len(set(names)) != len(names):
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise ValueError(f"{path}: has two cases {shown(twice)}; evaluate again")
+    return scores.model_dump(exclude_unset=True)

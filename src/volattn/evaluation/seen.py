@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Literal
 
+from pydantic import ConfigDict
+
+from volattn.config import Config
+from volattn.io.files import read_json
 from volattn.io.nifti import volume_name
+
+
+class _Seen(Config):
+    split: Literal["training", "validation"]
+    case: str
+    known_by: Literal["content", "name", "name, not content"]
+
+
+class _Beside(Config):
+    """What `predict` writes beside a label map, as far as it is of interest; other programs write JSON too."""
+
+    model_config = ConfigDict(extra="ignore")
+    seen_in_training: _Seen | None = None
 
 
 def trained_on(prediction: Path) -> bool:
@@ -20,11 +37,12 @@ def trained_on(prediction: Path) -> bool:
     path = prediction.with_name(f"{volume_name(prediction)}.json")
     if not path.is_file():
         return False
+    content = read_json(path)
     try:
-        seen = json.loads(path.read_text(encoding="utf-8")).get("seen_in_training")
-        # Where cases are numbered, the same name on another file says nothing.
-        return seen is not None and seen["split"] == "training" and seen["known_by"] != "name, not content"
-    except (ValueError, AttributeError, TypeError, KeyError, RecursionError):
+        seen = _Beside.parse(content, str(path)).seen_in_training
+    except ValueError as error:
         raise ValueError(
-            f"{path}: is not what `volattn predict` writes beside {prediction.name}; move it elsewhere"
+            f"{error}; this is not what `volattn predict` writes beside {prediction.name}, move it elsewhere"
         ) from None
+    # Where cases are numbered, the same name on another file says nothing.
+    return seen is not None and seen.split == "training" and seen.known_by != "name, not content"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
@@ -58,7 +59,7 @@ def read_bytes(path: Path | str, limit: int) -> bytes:
         raise ValueError(f"{path}: is {size} bytes long, where at most {limit} are expected; check the file")
     try:
         with path.open("rb") as file:
-            return file.read(limit)
+            return file.read(size)  # A larger number would be allocated before it is read.
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({_reason(error)}); check its permissions") from None
 
@@ -89,6 +90,20 @@ def read_json(path: Path | str) -> Any:
         raise ValueError(f"{path}: is not valid JSON (nested too deeply); write it again") from None
     except ValueError as error:
         raise ValueError(f"{path}: is not valid JSON ({error}); correct it or write it again") from None
+
+
+def sha256(path: Path | str) -> str:
+    """SHA-256 of a regular file.
+
+    Raises:
+        ValueError: See `read_bytes`.
+    """
+    check_regular(path)
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({_reason(error)}); check its permissions") from None
 
 
 def _reason(error: Exception) -> str:

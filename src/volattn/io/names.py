@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from pathlib import Path
 
 NAME_BYTES = 200
 """Of a case's name in UTF-8: with what is added to it, it must still be a file's name, which may have 255."""
 
+SHOWN = 80
+"""Characters of a value in a message."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = SHOWN
 _SUFFIX = re.compile(r"(\.nii)?(\.gz)?\Z", re.IGNORECASE)
 _NIFTI = re.compile(r"(?s)[^.].*\.nii(\.gz)?", re.IGNORECASE)
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -26,10 +32,18 @@ def one_line(text: str) -> str:
     return _CONTROLS.sub(lambda found: f"%{ord(found[0]):02X}", printable(text))
 
 
+def cut(text: str, limit: int) -> str:
+    """A text on one line, printable, and at most so long."""
+    line = "".join(sign if sign.isprintable() else " " for sign in text[: limit + 1])
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."
+
+
 def shown(value: object) -> str:
-    """A value of a file for a message: quoted, escaped, and no longer than a message can bear."""
-    text = ascii(value)
-    return text if len(text) <= 80 else f"{text[:76]}..."
+    """A value of a file as a message shows it: of a sane length, on one line."""
+    try:
+        return cut(_SHORT.repr(value), SHOWN)
+    except ValueError:
+        return "a number of thousands of digits"
 
 
 def volume_name(path: Path | str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import torch
+
 from volattn.models.architectures import Name
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.block import UNet3D
@@ -15,6 +17,9 @@ from volattn.models.one_stage import BagOneStage, fcos, retinanet
 from volattn.models.position_sensitive import ThreeDCE, score_branch
 from volattn.models.rcnn import BagRCNN
 from volattn.models.unet import UNet
+
+_MOST = 2**31
+"""Parameters: ten times the largest network; 8 GiB."""
 
 CATALOGUE: dict[Name, Callable[[ModelConfig, int], BagBackbone]] = {
     "mask_rcnn": partial(BagRCNN, masks=True),
@@ -44,8 +49,18 @@ def build_model(config: ModelConfig, classes: Sequence[str]) -> BagBackbone:
         classes: The names of the object classes; the model's label k is `classes[k - 1]`.
 
     Raises:
-        ValueError: There is no class, their number does not fit, or a package is missing.
+        ValueError: There is no class, their number does not fit, a package is missing, or the network is absurdly
+            large.
     """
     if not classes:
         raise ValueError("a model needs at least one class, found none")
+    if torch.get_default_device().type != "meta":
+        with torch.device("meta"):  # Needs no memory.
+            sketch = CATALOGUE[config.name](config, len(classes))
+        parameters = sum(parameter.numel() for parameter in sketch.parameters())
+        if parameters > _MOST:
+            raise ValueError(
+                f"{config.name} of these widths has {parameters:.3g} parameters, and at most {_MOST:.3g} are taken; "
+                "make it narrower"
+            )
     return CATALOGUE[config.name](config, len(classes))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from volattn.config import Config, merged
+from volattn.config import Channels, Config, Images, Kernel, Share, merged
 from volattn.models.architectures import (
     ARCHITECTURES,
     BLOCK_SLICES,
@@ -47,12 +47,12 @@ class AttentionConfig(Config):
 
     kind: Attention = "both"
     location: Location = "rpn"
-    reduction: int = Field(16, ge=1)
-    kernel_size: int = Field(7, ge=1)
-    gate_kernel: int = Field(1, ge=1)
+    reduction: Channels = 16
+    kernel_size: Kernel = 7
+    gate_kernel: Kernel = 1
     scale: Scale = "mean"
     rectifier: Rectifier = "relu"
-    maps: int = Field(8, ge=1)
+    maps: Channels = 8
     shared: bool = False
     context_grad: ContextGrad = "full"
 
@@ -66,7 +66,7 @@ class DeformableConfig(Config):
         modulated: Whether each sampled value is weighed too, by 2 sigmoid(m), so that m = 0 is the plain convolution.
     """
 
-    stages: tuple[Literal[2, 3, 4, 5], ...] = (3, 4, 5)
+    stages: tuple[Literal[2, 3, 4, 5], ...] = Field((3, 4, 5), max_length=4)
     modulated: bool = False
 
 
@@ -90,11 +90,11 @@ class BackboneConfig(Config):
 
     name: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg16"] = "resnet50"
     norm: Norm = "frozen"
-    norm_eps: float = Field(0.0, ge=0)
+    norm_eps: Share = 0.0
     frozen_stages: int = Field(2, ge=0, le=5)
-    width: int = Field(64, ge=8)
+    width: Channels = Field(64, ge=8)
     stages: int = Field(4, ge=1, le=4)
-    pyramid_channels: int = Field(256, ge=8)
+    pyramid_channels: Channels = Field(256, ge=8)
     pyramid_from: int = Field(1, ge=1, le=4)
     pyramid_top: Literal["pool", "p6p7"] = "pool"
     deformable: DeformableConfig | None = None
@@ -161,10 +161,10 @@ class ModelConfig(Config):
     """
 
     name: Name = "mask_rcnn"
-    bag: int = Field(9, ge=1)
-    slices: int = Field(3, ge=1)
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    bag: Images = 9
+    slices: Images = 3
+    mean: tuple[float, ...] = Field((0.485, 0.456, 0.406), max_length=255)
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field((0.229, 0.224, 0.225), max_length=255)
     attention: AttentionConfig = AttentionConfig()
     backbone: BackboneConfig = BackboneConfig()
     proposals: ProposalConfig = ProposalConfig()

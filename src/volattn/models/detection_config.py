@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from volattn.config import Config
+from volattn.config import Channels, Config, Kernel, Objects, Pixels, Share
+
+_Sizes = Annotated[tuple[Annotated[tuple[Pixels, ...], Field(max_length=32)], ...], Field(max_length=8)]
+_Ratios = Annotated[tuple[Annotated[float, Field(ge=0.01, le=100)], ...], Field(min_length=1, max_length=32)]
 
 
 class ProposalConfig(Config):
@@ -26,16 +29,16 @@ class ProposalConfig(Config):
         channels: Width of the network's 3x3 convolution; null takes that of the maps.
     """
 
-    anchor_sizes: tuple[tuple[float, ...], ...] = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
-    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
-    samples: int = Field(256, ge=2)
-    positive_iou: float = 0.7
-    negative_iou: float = 0.3
-    before_nms: tuple[int, int] = (2000, 1000)
-    after_nms: tuple[int, int] = (2000, 1000)
-    nms_iou: float = 0.7
-    min_size: float = Field(1e-3, ge=0)
-    channels: int | None = Field(None, ge=8)
+    anchor_sizes: _Sizes = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
+    anchor_ratios: _Ratios = (0.5, 1.0, 2.0)
+    samples: Objects = Field(256, ge=2)
+    positive_iou: Share = 0.7
+    negative_iou: Share = 0.3
+    before_nms: tuple[Objects, Objects] = (2000, 1000)
+    after_nms: tuple[Objects, Objects] = (2000, 1000)
+    nms_iou: Share = 0.7
+    min_size: Pixels = 1e-3
+    channels: Channels | None = Field(None, ge=8)
 
 
 class RegionConfig(Config):
@@ -63,23 +66,23 @@ class RegionConfig(Config):
         detections: Detections kept per slice.
     """
 
-    samples: int = Field(512, ge=2)
+    samples: Objects = Field(512, ge=2)
     positive_fraction: float = Field(0.25, gt=0, le=1)
-    iou: float = 0.5
+    iou: Share = 0.5
     pooling: Literal["align", "pool"] = "align"
-    box_pool: int = 7
-    box_channels: int = 1024
+    box_pool: Kernel = 7
+    box_channels: Channels = 1024
     dropout: float = Field(0.0, ge=0, lt=1)
-    position_channels: int = Field(10, ge=1)
+    position_channels: Channels = 10
     initial_std: float | None = Field(None, gt=0)
     box_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
     box_beta: float = Field(1 / 9, gt=0)
     box_loss: float = Field(1.0, gt=0)
-    mask_pool: int = 14
-    mask_layers: tuple[int, ...] = (256, 256, 256, 256)
-    score: float = 0.05
-    nms_iou: float = 0.5
-    detections: int = 100
+    mask_pool: Kernel = 14
+    mask_layers: tuple[Channels, ...] = Field((256, 256, 256, 256), max_length=32)
+    score: Share = 0.05
+    nms_iou: Share = 0.5
+    detections: Objects = 100
 
 
 class DenseConfig(Config):
@@ -100,19 +103,19 @@ class DenseConfig(Config):
         detections: Detections kept per slice.
     """
 
-    anchor_sizes: tuple[tuple[float, ...], ...] = (
+    anchor_sizes: _Sizes = (
         (32.0, 40.0, 50.0),
         (64.0, 80.0, 101.0),
         (128.0, 161.0, 203.0),
         (256.0, 322.0, 406.0),
         (512.0, 645.0, 812.0),
     )
-    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
-    positive_iou: float = 0.5
-    negative_iou: float = 0.4
-    radius: float = Field(1.5, gt=0)
+    anchor_ratios: _Ratios = (0.5, 1.0, 2.0)
+    positive_iou: Share = 0.5
+    negative_iou: Share = 0.4
+    radius: Pixels = 1.5
     norm: Literal["none", "group"] = "none"
-    candidates: int = Field(1000, ge=1)
-    score: float = 0.05
-    nms_iou: float = 0.5
-    detections: int = 100
+    candidates: Objects = 1000
+    score: Share = 0.05
+    nms_iou: Share = 0.5
+    detections: Objects = 100

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from volattn.config import Config
+from volattn.config import Channels, Config, Kernel, Objects, Pixels
 
 Refinement = Literal["none", "crf"]
 """Of a segmenter's probabilities, in prediction."""
@@ -25,12 +25,12 @@ class CrfConfig(Config):
         image_std: Its standard deviation in the image, as a share of the window of HU (0.04 is 20 HU of 500).
     """
 
-    iterations: int = Field(10, ge=1)
-    radius: int = Field(5, ge=1)
+    iterations: int = Field(10, ge=1, le=1000)
+    radius: Kernel = 5
     position_weight: float = Field(3.0, ge=0)
-    position_std: float = Field(1.5, gt=0)
+    position_std: Pixels = 1.5
     image_weight: float = Field(10.0, ge=0)
-    image_position_std: float = Field(9.0, gt=0)
+    image_position_std: Pixels = 9.0
     image_std: float = Field(0.04, gt=0)
 
 
@@ -46,11 +46,11 @@ class HybridConfig(Config):
         dropout: Share of the last maps that are left out in training.
     """
 
-    stem: int = Field(96, ge=8, multiple_of=8)
-    growth: tuple[int, int] = (48, 32)
-    blocks: tuple[int, int, int, int] = (6, 12, 36, 24)
-    volume_blocks: tuple[int, int, int, int] = (3, 4, 12, 8)
-    last: int = Field(64, ge=4)
+    stem: Channels = Field(96, ge=8, multiple_of=8)
+    growth: tuple[Channels, Channels] = (48, 32)
+    blocks: tuple[Kernel, Kernel, Kernel, Kernel] = (6, 12, 36, 24)
+    volume_blocks: tuple[Kernel, Kernel, Kernel, Kernel] = (3, 4, 12, 8)
+    last: Channels = Field(64, ge=4)
     dropout: float = Field(0.3, ge=0, lt=1)
 
 
@@ -70,10 +70,12 @@ class SegmentationConfig(Config):
             multiple of 3 slices, at least 3.
     """
 
-    losses: tuple[Literal["cross_entropy", "dice"], ...] = Field(("cross_entropy", "dice"), min_length=1)
-    class_weights: tuple[float, ...] | None = None
-    objects: int = Field(100, ge=1)
-    width: int = Field(64, ge=4)
+    losses: tuple[Literal["cross_entropy", "dice"], ...] = Field(
+        ("cross_entropy", "dice"), min_length=1, max_length=8
+    )
+    class_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(None, max_length=8)
+    objects: Objects = 100
+    width: Channels = Field(64, ge=4)
     dropout: float = Field(0.0, ge=0, lt=1)
     crf: CrfConfig | None = None
     hybrid: HybridConfig = HybridConfig()

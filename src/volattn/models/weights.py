@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.models import get_model_weights
@@ -20,6 +20,8 @@ from torchvision.models.detection import (
     RetinaNet_ResNet50_FPN_Weights,
 )
 
+from volattn.io.files import check_regular
+from volattn.io.names import shown
 from volattn.models.architectures import Name
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.config import ModelConfig
@@ -29,6 +31,7 @@ _COCO_EPS = 0.0
 _HEADS = r"(roi_heads|detector|position_maps|head|network\.output_block)\."
 _PREDICTORS = r"(roi_heads\.(box_predictor|mask_predictor)|detector\.head\.classification_head\.cls_logits)\."
 _ATTENTION = r"(attention\.|roi_heads\.\w+_roi_pool\.attention\.)"
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
 _FIRST = ("backbone.body.conv1.weight", "backbone.body.features.0.weight")
 _COCO: dict[Name, Any] = {
     "mask_rcnn": MaskRCNN_ResNet50_FPN_Weights.COCO_V1,
@@ -105,11 +108,12 @@ def load_weights(model: BagBackbone, source: str | Path, *, attention: bool = Fa
     wrong = sorted(key for key in state if key in own and state[key].shape != own[key].shape)
     copied = {key: tensor for key, tensor in state.items() if key in own and key not in wrong}
     if not copied or unknown or wrong:
-        example = (unknown or wrong or ["nothing"])[0]
+        example = shown((unknown or wrong or ["nothing"])[0])
         raise ValueError(
             f"{source}: {len(unknown)} unknown and {len(wrong)} differently shaped tensors (first: {example}); "
             f"the weights are of another network than {model.config.backbone.name}"
         )
+    check_finite(source, copied)
     model.load_state_dict(copied, strict=False)
     return Loaded(tuple(copied), tuple(key for key in own if key not in copied))
 
@@ -120,25 +124,66 @@ def _read(config: ModelConfig, source: str | Path) -> Mapping[str, Tensor]:
     path = Path(source)
     if path.is_dir():
         path = path / "model.safetensors"
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(
             f"{path}: no such file; --weights takes none, imagenet, coco, a file or a run folder"
         )
+    return read_tensors(path)
+
+
+def read_tensors(path: Path | str) -> dict[str, Tensor]:
+    """The tensors of a `.safetensors` or `.pth` file by their names; nothing else of a `.pth` is unpickled.
+
+    Raises:
+        ValueError: The file cannot be read, or holds anything but names with plain tensors.
+    """
+    path = Path(path)
+    check_regular(path)
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+            state: Any = load_file(path)
+        else:
+            # Mapped, a tensor cannot reach beyond its file; the format before zip knows its sizes itself.
+            state = torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None
+            )
     except pickle.UnpicklingError:
         raise ValueError(
             f"{path}: holds more than tensors and is not opened; save its state dict alone"
         ) from None
-    except (SafetensorError, OSError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path}: cannot be read as weights ({' '.join(str(error).split())})") from None
+    except Exception as error:  # A damaged file can make these libraries raise anything.
+        raise ValueError(f"{path}: cannot be read as weights ({shown(error)}); copy it again") from None
     if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
         state = state["model"]
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path}: is not a state dict (a mapping of names to tensors)")
-    return state
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
+        raise ValueError(f"{path}: is not a state dict (a mapping of names to tensors); save one")
+    for name, tensor in state.items():
+        kind = _odd_kind(tensor)
+        if kind:
+            raise ValueError(f"{path}: {shown(name)} is {kind} tensor; save it as plain numbers on the CPU")
+    return dict(state)
+
+
+def check_finite(source: Path | str, state: Mapping[str, Tensor]) -> None:
+    """Refuses weights with NaN or infinity: every prediction would be empty.
+
+    Raises:
+        ValueError: There are some.
+    """
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{source}: {shown(name)} holds NaN or infinity; take an earlier state")
+
+
+def _odd_kind(tensor: Tensor) -> str | None:
+    """What no weights are made of; None for plain numbers."""
+    if tensor.layout != torch.strided or tensor.is_nested:
+        return "a sparse"
+    if tensor.device.type != "cpu":
+        return f"a {tensor.device.type}"
+    return None if tensor.dtype in _DTYPES else f"a {str(tensor.dtype).removeprefix('torch.')}"
 
 
 def _download(config: ModelConfig, source: str) -> Mapping[str, Tensor]:
@@ -199,6 +244,8 @@ def _is_run(source: str | Path) -> bool:
 
 def _widened(weight: Tensor, own: Tensor) -> Tensor:
     """A first convolution for more input channels than it was trained with: its own in the middle, 0 beside them."""
+    if weight.dim() != 4 or weight[:, 0].shape != own[:, 0].shape:
+        return weight
     beside = own.shape[1] - weight.shape[1]
     if beside <= 0 or beside % 2:
         return weight

@@ -20,7 +20,7 @@ class Plan(Config):
     """
 
     window: tuple[float, float] = (-200.0, 300.0)
-    z_spacing: float | None = Field(1.5, gt=0)
+    z_spacing: float | None = Field(1.5, ge=0.05, le=50)
     size: int = Field(1024, ge=32, le=4096)
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -14,11 +14,12 @@ from volattn.config import Config
 from volattn.datasets.case import LESION, Case, Dataset, LabelScheme
 from volattn.faults import explain
 from volattn.io.atomic import atomic_path, write_json, write_text
+from volattn.io.files import sha256
 from volattn.io.output import claim_folder
 from volattn.preprocessing.measures import percentiles
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.resample import shrunk_shape
-from volattn.preprocessing.sources import Prepared, canonical_geometry, digests, prepare_source, sha256
+from volattn.preprocessing.sources import Prepared, canonical_geometry, digests, prepare_source
 from volattn.preprocessing.store import (
     CASE,
     IMAGE,
@@ -33,6 +34,7 @@ from volattn.preprocessing.store import (
     write_array,
     write_slices,
 )
+from volattn.preprocessing.store_files import Measure
 from volattn.structures.geometry import resampled_depth
 from volattn.workers import WorkerDied, each
 
@@ -289,6 +291,8 @@ def _stands(folder: Path, sources: tuple[str, str]) -> bool:
         return False
     if description.notes:  # What may be overlooked is for this run to say.
         return False
+    if description.name != folder.name or description.measures.keys() != set(get_args(Measure)):
+        return False
     return (description.image_sha256, description.labels_sha256) == sources and all(
         (folder / name).is_file() and sha256(folder / name) == digest
         for name, digest in description.files.items()
@@ -301,7 +305,7 @@ def _measured(cases: list[CaseDescription]) -> dict[str, Any]:
     axes = [axis for measured in measures for axis in measured["lesion_long_axes_mm"]]
     spacing = np.array([measured["spacing_mm"] for measured in measures])
 
-    def median(key: str) -> list[float]:
+    def median(key: Measure) -> list[float]:
         known = [measured[key] for measured in measures if measured[key]]
         return np.round(np.median(known, axis=0), 2).tolist() if known else []
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from volattn.datasets.case import Case, LabelScheme
 from volattn.datasets.ct_values import check_values
 from volattn.datasets.key_slice import KeySlice
-from volattn.io.files import check_regular
+from volattn.io.files import sha256
 from volattn.io.nifti import read_header, read_labels, read_volume
 from volattn.preprocessing.measures import measure_boxes, measure_case
 from volattn.preprocessing.plan import Plan
@@ -68,20 +67,6 @@ def digests(case: Case) -> tuple[str, str]:
         return _digests_of_slices(case, case.key_slice)
     assert case.labels is not None
     return sha256(case.image), sha256(case.labels)
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file.
-
-    Raises:
-        ValueError: It cannot be read.
-    """
-    check_regular(path)
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from None
 
 
 def prepare_source(

@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from volattn.datasets.case import LabelScheme
+from volattn.io.files import check_regular, sha256
+from volattn.io.names import shown
 from volattn.preprocessing.plan import Plan
-from volattn.preprocessing.store_files import CaseDescription, StoreDescription
+from volattn.preprocessing.store_files import IMAGE, LABELS, CaseDescription, StoreDescription
 from volattn.structures.geometry import Geometry
 
 STORE = "store.json"
 JOB = "job.json"
 CASE = "case.json"
-IMAGE = "image.b2nd"
-LABELS = "labels.b2nd"
 CHUNK = 4
 """Slices in a chunk: a 2.5D image touches one or two."""
 
@@ -34,18 +34,24 @@ class StoredArray:
         path: A `.b2nd` file.
         shape: (Z, h, w), as the case's description says.
         dtype: Of its numbers.
+        digest: SHA-256 of the file, if it is known. The format has no checksums of its own.
 
     Raises:
         ValueError: The file is missing, truncated, damaged or another case's.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, int, int], dtype: DTypeLike) -> None:
+    def __init__(
+        self, path: Path, shape: tuple[int, int, int], dtype: DTypeLike, digest: str | None = None
+    ) -> None:
         self.path = path
         self.shape = shape
         self.dtype = np.dtype(dtype)
         try:
+            check_regular(path)
+            if digest is not None and sha256(path) != digest:
+                raise ValueError("its content is not what was written")
             self._array = blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:  # blosc2 raises whatever a damaged header leads to.
             raise self._unreadable(error) from None
         found = (getattr(self._array, "shape", None), getattr(self._array, "dtype", None))
         if found != (self.shape, self.dtype):
@@ -66,11 +72,11 @@ class StoredArray:
         """
         try:
             return self._array[key]
-        except (OSError, RuntimeError) as error:
+        except Exception as error:
             raise self._unreadable(error) from None
 
     def _unreadable(self, error: Exception) -> ValueError:
-        reason = str(error) or type(error).__name__
+        reason = shown(str(error))[1:-1] or type(error).__name__
         if not self.path.exists():
             reason = "there is no such file"
         return ValueError(
@@ -131,12 +137,12 @@ class StoredCase:
     @cached_property
     def image(self) -> StoredArray:
         """(Z, h, w) int16 HU."""
-        return StoredArray(self.folder / IMAGE, self.shape, np.int16)
+        return StoredArray(self.folder / IMAGE, self.shape, np.int16, self.description.files.get(IMAGE))
 
     @cached_property
     def labels(self) -> StoredArray:
         """(Z, h, w) uint8, 0 background, 1 organ, 2 lesion."""
-        return StoredArray(self.folder / LABELS, self.shape, np.uint8)
+        return StoredArray(self.folder / LABELS, self.shape, np.uint8, self.description.files.get(LABELS))
 
     @property
     def known(self) -> Sequence[int]:
@@ -273,6 +279,8 @@ class Store:
         folder = case_folder(self.path, name)
         try:
             description = CaseDescription.read(folder / CASE)
+            if description.name != name:
+                raise ValueError(f"{folder / CASE}: is of the case {shown(description.name)}")
         except ValueError as error:
             raise ValueError(
                 f"{error}; run `volattn prepare` again: it makes anew what does not stand"

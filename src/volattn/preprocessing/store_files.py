@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from volattn.config import Config
 from volattn.datasets.case import CaseName, LabelScheme
+from volattn.io.names import shown
 from volattn.preprocessing.plan import Plan
+from volattn.structures.geometry import Geometry
+
+IMAGE: Final = "image.b2nd"
+LABELS: Final = "labels.b2nd"
+Measure = Literal["spacing_mm", "lesion_long_axes_mm", "lesion_volumes_ml", "organ_hu", "lesion_hu"]
+
+
+_Size = Annotated[int, Field(ge=1, le=65_536)]
+_Pixels = Annotated[int, Field(ge=0, le=4096**2)]
+_Shape = tuple[_Size, _Size, _Size]
+_Row = tuple[float, float, float, float]
 
 
 class StoreFile(Config):
@@ -44,6 +57,17 @@ class StoreDescription(StoreFile):
     patients: dict[str, str] | None = None
     parts: dict[str, str] | None = None
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        twice = [name for name, count in Counter(self.cases).items() if count > 1]
+        if twice:
+            raise ValueError(f"cases has {shown(twice[0])} twice")
+        for key, given in (("patients", self.patients), ("parts", self.parts)):
+            unknown = sorted((given or {}).keys() - set(self.cases))
+            if unknown:
+                raise ValueError(f"{key} has {shown(unknown[0])}, which is none of the cases")
+        return self
+
 
 class PreparedBoxes(Config):
     """The lesions of a case that are known by their boxes on one slice.
@@ -54,7 +78,7 @@ class PreparedBoxes(Config):
     """
 
     slice: int = Field(ge=0)
-    boxes: tuple[tuple[float, float, float, float], ...]
+    boxes: tuple[_Row, ...] = Field(max_length=10_000)
 
     def pixels(self, shape: tuple[int, int, int]) -> NDArray[np.int64]:
         """(Z,) pixels of each slice of `shape` whose centre is in a box."""
@@ -86,15 +110,35 @@ class CaseDescription(StoreFile):
     """
 
     name: CaseName
-    shape: tuple[int, int, int]
-    step: float
-    source_shape: tuple[int, int, int]
-    source_affine: tuple[tuple[float, float, float, float], ...]
-    organ_pixels: tuple[int, ...]
-    lesion_pixels: tuple[int, ...]
+    shape: _Shape
+    step: float = Field(gt=0, le=1000)
+    source_shape: _Shape
+    source_affine: tuple[_Row, _Row, _Row, _Row]
+    organ_pixels: tuple[_Pixels, ...]
+    lesion_pixels: tuple[_Pixels, ...]
     image_sha256: str
     labels_sha256: str
-    files: dict[str, str]
-    measures: dict[str, Any]
+    files: dict[Literal["image.b2nd", "labels.b2nd"], str]
+    measures: dict[Measure, tuple[float, ...]]
     boxes: PreparedBoxes | None = None
     notes: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        depth, height, width = self.shape
+        for key, pixels in (("organ_pixels", self.organ_pixels), ("lesion_pixels", self.lesion_pixels)):
+            if len(pixels) != depth:
+                raise ValueError(f"{key} has {len(pixels)} values for {depth} slices")
+        if any(
+            not lesion <= organ <= height * width
+            for lesion, organ in zip(self.lesion_pixels, self.organ_pixels, strict=True)
+        ):
+            raise ValueError("a slice has more pixels of lesion than of organ, or more than there are")
+        Geometry(self.source_shape, np.array(self.source_affine))
+        if self.boxes is not None:
+            if self.boxes.slice >= depth:
+                raise ValueError(f"boxes.slice is {self.boxes.slice} of {depth} slices")
+            for x0, y0, x1, y1 in self.boxes.boxes:
+                if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+                    raise ValueError(f"the box {[x0, y0, x1, y1]} is not within {width} x {height} pixels")
+        return self

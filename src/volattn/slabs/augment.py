@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from torch.nn import functional
 
 from volattn.config import Config
 from volattn.slabs.images import input_shape, resize, to_input, to_unit
+
+_Zoom = Annotated[float, Field(gt=0, le=100)]
 
 
 class AugmentConfig(Config):
@@ -30,14 +32,14 @@ class AugmentConfig(Config):
 
     flip: float = Field(default=0.5, ge=0, le=1)
     rotate: float = Field(default=10.0, ge=0, le=180)
-    zoom: tuple[float, float] = (0.85, 1.2)
+    zoom: tuple[_Zoom, _Zoom] = (0.85, 1.2)
     hu_gain: float = Field(default=0.05, ge=0, lt=1)
-    hu_shift: float = Field(default=10.0, ge=0)
+    hu_shift: float = Field(default=10.0, ge=0, le=65536)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         low, high = self.zoom
-        if not 0 < low <= high:
+        if low > high:
             raise ValueError(f"zoom must be two values, 0 < least <= largest, found {list(self.zoom)}")
         return self
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from volattn.config import Config
+from volattn.config import Config, Images, Objects, Share
 from volattn.datasets.case import LESION
 from volattn.preprocessing.store import BoxedCase
 from volattn.slabs.augment import Augmentation, AugmentConfig, move_boxes, move_images, move_maps
@@ -44,14 +44,14 @@ class SlabConfig(Config):
         organ_share: Share of slices without a lesion among those with an object, at most.
     """
 
-    bag: int = Field(default=9, ge=1)
-    slices: int = Field(default=3, ge=1)
-    stride: int = Field(default=STRIDE, ge=1)
+    bag: Images = 9
+    slices: Images = 3
+    stride: Images = STRIDE
     include_target: bool = True
-    window: int = Field(default=1, ge=1)
-    targets: int = Field(default=4, ge=1)
-    empty_share: float = Field(default=0.25, ge=0, le=1)
-    organ_share: float = Field(default=1.0, ge=0, le=1)
+    window: Objects = 1
+    targets: Images = 4
+    empty_share: Share = 0.25
+    organ_share: Share = 1.0
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from volattn.config import Config, merged, read_values
+from volattn.config import Config, Images, Share, Steps, merged, read_values
 from volattn.models.architectures import find_architecture
 from volattn.models.config import ModelConfig
 from volattn.preprocessing.plan import Plan
@@ -34,11 +34,11 @@ class StepConfig(Config):
         organ_share: Share of slices without a lesion among those with an object, at most; 1 takes all.
     """
 
-    targets: int = Field(default=4, ge=1)
-    slabs: int = Field(default=1, ge=1)
-    accumulate: int = Field(default=4, ge=1)
-    empty_share: float = Field(default=0.25, ge=0, le=1)
-    organ_share: float = Field(default=1.0, ge=0, le=1)
+    targets: Images = 4
+    slabs: Images = 1
+    accumulate: Steps = 4
+    empty_share: Share = 0.25
+    organ_share: Share = 1.0
 
     def nominal_targets(self, processes: int = 1) -> int:
         """Targets of a full step over all processes."""
@@ -60,9 +60,9 @@ class OptimiserConfig(Config):
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
-    lr: float = Field(default=0.02, gt=0)
-    reference_targets: int = Field(default=16, ge=1)
-    attention_lr_factor: float = Field(default=1.0, gt=0)
+    lr: float = Field(default=0.02, gt=0, le=1000)
+    reference_targets: Steps = 16
+    attention_lr_factor: float = Field(default=1.0, gt=0, le=1000)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=1e-4, ge=0)
     clip: float | None = Field(default=35.0, gt=0)
@@ -79,9 +79,9 @@ class ValidationConfig(Config):
     """
 
     fraction: float = Field(default=0.25, ge=0, lt=1)
-    every: int = Field(default=0, ge=0)
-    cases: int | None = Field(default=None, ge=1)
-    batch: int = Field(default=4, ge=1)
+    every: int = Field(default=0, ge=0, le=10**7)
+    cases: Steps | None = None
+    batch: Images = 4
 
 
 class Recipe(Config):
@@ -108,9 +108,9 @@ class Recipe(Config):
     row: str | None = None
     weights: str = "none"
     attention_weights: bool = False
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     precision: Literal["no", "bf16", "fp16"] = "no"
-    save_every: int = Field(default=500, ge=1)
+    save_every: Steps = 500
     plan: Plan = Plan()
     model: ModelConfig = ModelConfig()
     step: StepConfig = StepConfig()

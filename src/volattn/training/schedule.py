@@ -11,7 +11,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from volattn.config import Config
+from volattn.config import Config, Steps
 
 
 class ScheduleConfig(Config):
@@ -28,11 +28,11 @@ class ScheduleConfig(Config):
     """
 
     unit: Literal["epochs", "steps"] = "epochs"
-    length: int = Field(default=12, ge=1)
+    length: Steps = 12
     decay: Literal["steps", "cosine"] = "steps"
-    milestones: tuple[int, ...] = (8, 11)
+    milestones: tuple[Steps, ...] = Field(default=(8, 11), max_length=1000)
     factor: float = Field(default=0.1, gt=0, le=1)
-    warmup: int = Field(default=500, ge=0)
+    warmup: int = Field(default=500, ge=0, le=10**7)
     warmup_factor: float = Field(default=1 / 3, gt=0, le=1)
 
     @model_validator(mode="after")
