@@ -131,7 +131,7 @@ def _check_fits(path: Path | str, state: Mapping[str, Tensor], model: BagBackbon
     own = model.state_dict()
     for name in dict.fromkeys([*own, *state]):
         theirs, ours = (
-            None if tensor is None else f"{tensor.dtype} {tuple(tensor.shape)}".removeprefix("torch.")
+            None if tensor is None else f"{_number(tensor)} {tuple(tensor.shape)}"
             for tensor in (state.get(name), own.get(name))
         )
         if theirs != ours:
@@ -140,6 +140,11 @@ def _check_fits(path: Path | str, state: Mapping[str, Tensor], model: BagBackbon
                 f"{ours or 'nothing'}); both files must be of one run"
             )
     check_finite(path, state)
+
+
+def _number(tensor: Tensor) -> str:
+    """The kind of a tensor's numbers: weights may be kept in less precision than they are computed with."""
+    return "float" if tensor.is_floating_point() else str(tensor.dtype).removeprefix("torch.")
 
 
 def resolve(source: Path | str) -> Path:

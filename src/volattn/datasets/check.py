@@ -11,6 +11,7 @@ from volattn.datasets.case import Case, Dataset, LabelScheme, label_values
 from volattn.datasets.check_key_slice import check_key_slice
 from volattn.datasets.ct_values import check_values
 from volattn.datasets.finding import Finding, Findings
+from volattn.faults import explain
 from volattn.io.nifti import NiftiInfo, image_voxels, inspect_header, label_voxels
 from volattn.structures.geometry import check_same_grid
 
@@ -51,7 +52,10 @@ def check_dataset(
             )
         )
     for done, case in enumerate(dataset.cases, 1):
-        findings += check_case(case, dataset.scheme, force, trust_grid)
+        try:
+            findings += check_case(case, dataset.scheme, force, trust_grid)
+        except Exception as error:  # Whatever is wrong with one case must not hide the faults of the others.
+            findings.append(Finding(case.name, case.image, "error", explain(error)))
         if progress is not None:
             progress("check", done, len(dataset.cases))
     return findings
