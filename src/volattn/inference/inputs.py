@@ -18,7 +18,7 @@ from volattn.datasets.finding import LeftOut, count_left_out
 from volattn.datasets.listing import FOLDER, as_file, list_niftis
 from volattn.datasets.lits import SCHEME, has_lits
 from volattn.datasets.open import open_dataset
-from volattn.io.names import case_number, volume_name, without_channel
+from volattn.io.names import both, case_number, volume_name, without_channel
 from volattn.io.nifti import read_header, read_labels
 from volattn.structures.volume import Volume
 
@@ -94,7 +94,7 @@ def _of_different_names(cases: Iterable[Case]) -> tuple[Case, ...]:
         other = by_name.setdefault(case.name, case)
         if other is not case:
             raise ValueError(
-                f"{other.image} and {case.image} would both be written as {case.name}.nii.gz; "
+                f"{both(other.image, case.image)} would both be written as {case.name}.nii.gz; "
                 "rename one, or predict them into two folders"
             )
     return tuple(by_name.values())
