@@ -151,7 +151,7 @@ def _named(folder: Path, files: Iterable[Path], left_out: list[LeftOut], notes: 
                 continue
             fault = None
             if ct not in channels[stem]:
-                fault = f"is not the CT of its case, {stem}_{ct:04d}, which is missing; add that, or leave this out"
+                fault = f"is not the CT of its case; give {stem}_{ct:04d}, or leave this out"
             left_out.append(LeftOut(file, CHANNEL, fault))
             del names[file]
     if several:
