@@ -77,7 +77,7 @@ def test_an_ignore_label_is_said(tmp_path: Path) -> None:
         ({"labels": LABELS | {"liver": 2}}, "as has 'liver'; give each its own"),
         ({"labels": {"0": "background", "1": "tumour", "01": "liver"}}, "two labels have the value 1"),
         ({"labels": {"0": "background", "1": ["tumour"]}}, r"'1' is \['tumour'\]"),
-        ({"labels": {"0": "lesion"}}, "count classes from 0, as nnDetection"),
+        ({"labels": {"0": "lesion"}}, r"count classes from 0 \('lesion'\), as nnDetection"),
         ({"labels": {"0": "liver", "1": "tumour"}}, "'liver' has value"),
         ({"labels": {"background": 3, "tumour": 1}}, "background is always 0"),
         ({"labels": {"0": 0, "1": 1}}, "named like a lesion"),

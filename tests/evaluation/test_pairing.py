@@ -104,3 +104,26 @@ def test_what_cannot_be_paired(
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not exist"):
         pair_files(tmp_path / "no", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "left_out"),
+    [
+        (("anna_seg.nii.gz", "bert_seg.nii.gz"), 0),
+        (("anna/anna_trans.nii.gz", "bert/bert_trans.NII"), 0),
+        (("anna/labels.nii.gz", "bert/labels.nii.gz", "bert/scan.mha"), 1),
+        (("anna.nii.gz", "bert.nii.gz", "old/anna.nii.gz", "plans.json"), 1),
+    ],
+)
+def test_as_other_programs_leave_them(tmp_path: Path, predictions: tuple[str, ...], left_out: int) -> None:
+    for name in predictions:
+        _folder((tmp_path / "p" / name).parent, Path(name).name)
+    pairing = pair_files(_folder(tmp_path / "r", "anna.nii.gz", "bert.nii.gz"), tmp_path / "p")
+    assert [pair.name for pair in pairing.pairs] == ["anna", "bert"]
+    assert (pairing.predictions, len(pairing.left_out)) == ((), left_out)
+
+
+def test_several_files_in_each_folder_are_in_doubt(tmp_path: Path) -> None:
+    _folder(tmp_path / "p" / "anna", "anna_seg.nii.gz", "anna_image.nii.gz")
+    with pytest.raises(ValueError, match="nothing says which is the label map"):
+        pair_files(_folder(tmp_path / "r", "anna.nii.gz"), tmp_path / "p")

@@ -368,3 +368,42 @@ def test_progress_counts_cases_and_slices(one: Path, tmp_path: Path) -> None:
     assert seen[0] == ("1/1 case-7", 1, SHAPE[0])
     assert seen[-1] == ("1/1 case-7", SHAPE[0], SHAPE[0])
     assert len(LESION_BOXES) == 2
+
+
+@pytest.mark.parametrize(
+    ("files", "channels", "names"),
+    [
+        (("a_1_0000", "a_1_0001", "a_2_0000", "a_2_0001"), None, {"a_1": "a_1_0000", "a_2": "a_2_0000"}),
+        (
+            ("anna_0000", "anna_0001", "bert_0000", "bert_0001"),
+            None,
+            {"anna": "anna_0000", "bert": "bert_0000"},
+        ),
+        (("a_1_0000", "a_1_0001", "b"), {"0": "PET", "1": "CT"}, {"a_1": "a_1_0001", "b": "b"}),
+        (("a_1_0000", "a_2_0001"), {"0": "PET", "1": "CT"}, {"a_2": "a_2_0001"}),
+        (("a_1_0000", "a_2_0000"), {"0": "CT"}, {"a_1_0000": "a_1_0000", "a_2_0000": "a_2_0000"}),
+        (("ct_0000", "ct_0001"), None, {"ct_0000": "ct_0000", "ct_0001": "ct_0001"}),
+        (("liver_0001", "liver_0002"), None, {"liver_0001": "liver_0001", "liver_0002": "liver_0002"}),
+    ],
+)
+def test_channels_of_a_case_are_one_ct(
+    tmp_path: Path, files: tuple[str, ...], channels: dict[str, str] | None, names: dict[str, str]
+) -> None:
+    folder = tmp_path / "imagesTs"
+    folder.mkdir()
+    for name in files:
+        (folder / f"{name}.nii.gz").touch()
+    if channels is not None:
+        description = {"channel_names": channels, "labels": {"background": 0, "tumour": 1}}
+        (tmp_path / "dataset.json").write_text(json.dumps(description))
+    for given in ([folder], sorted(folder.iterdir())):
+        found = find_inputs(given)
+        assert {case.name: volume_name(case.image) for case in found.cases} == names
+        assert len(found.cases) + len(found.left_out) == len(files)
+        assert bool(found.notes) == bool(found.left_out)
+
+
+def test_channels_lie_on_one_grid(tmp_path: Path) -> None:
+    write_volume(tmp_path / "a_1_0000.nii.gz", ct())
+    write_volume(tmp_path / "a_1_0001.nii.gz", ct(tilt=0.4))
+    assert [case.name for case in find_inputs([tmp_path]).cases] == ["a_1_0000", "a_1_0001"]

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, model_validator
 from volattn.config import Config
 from volattn.datasets.finding import Finding, LeftOut
 from volattn.datasets.key_slice import KeySlice
-from volattn.io.names import check_name, shown
+from volattn.io.names import both, check_name, shown
 
 BACKGROUND, ORGAN, LESION = 0, 1, 2
 _BACKGROUND = {
@@ -219,7 +219,7 @@ def make_dataset(
     for first, second in itertools.pairwise(ordered):
         if first.name == second.name:
             raise ValueError(
-                f"{root}: case {first.name} is there twice ({first.image} and {second.image}); keep one"
+                f"{root}: case {first.name} is there twice ({both(first.image, second.image)}); keep one"
             )
     return Dataset(name, root, tuple(ordered), scheme, expected, found, left_out)
 

@@ -9,12 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from volattn.datasets.case import LabelScheme, natural_key
-from volattn.datasets.description import DESCRIPTION, find_description, holds_cases, read_scheme
+from volattn.datasets.description import (
+    DESCRIPTION,
+    LABELS,
+    Description,
+    find_description,
+    holds_cases,
+    read_scheme,
+)
 from volattn.datasets.finding import LeftOut
 from volattn.datasets.listing import folders_below, list_niftis
 from volattn.datasets.lits import SCHEME, has_lits, named_as_lits
 from volattn.datasets.open import open_dataset
-from volattn.io.names import volume_name
+from volattn.io.names import both, volume_name
 
 _ADDED = re.compile(r"_(boxes|lesions)$")  # nnDetection's nndet_boxes2nii, and predict
 _LITS_IMAGE = re.compile(r"volume-(\d+)")
@@ -105,7 +112,8 @@ def find_case_files(path: Path | str) -> CaseFolder:
         return CaseFolder(path, {name: CaseFiles(name, (path,))}, find_description(path.parent))
     description = find_description(path)
     if (path / DESCRIPTION).exists() and holds_cases(path):
-        return _labels_of(path, description)
+        of_instances = Description.read_from(path / DESCRIPTION).of_instances
+        return find_case_files(path / LABELS) if of_instances else _labels_of(path, description)
     listing = list_niftis(path)
     cases = _directly_in(path, listing.files)
     if cases:
@@ -129,7 +137,7 @@ def _directly_in(folder: Path, files: Iterable[Path]) -> dict[str, CaseFiles]:
         of_case = masks[_ADDED.sub("", volume_name(path))]
         for other in of_case:
             if volume_name(other) == volume_name(path):
-                raise ValueError(f"{other} and {path} are the same case; keep one of them")
+                raise ValueError(f"{both(other, path)} are the same case; keep one of them")
         of_case.append(path)
     for path in sorted(folder.iterdir(), key=_shortest_first):
         if path.suffix.lower() == ".json" and path.name[0] != "." and path.name not in _NOT_BOXES:

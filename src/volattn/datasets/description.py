@@ -24,7 +24,7 @@ from volattn.datasets.case import (
 from volattn.datasets.finding import Finding, LeftOut
 from volattn.datasets.listing import as_file, list_niftis
 from volattn.io.files import read_json
-from volattn.io.names import one_line, shown, volume_name
+from volattn.io.names import both, one_line, shown, volume_name
 
 DESCRIPTION = "dataset.json"
 IMAGES, LABELS = "imagesTr", "labelsTr"
@@ -156,8 +156,9 @@ class Description(Config):
         """
         if self.of_instances:
             raise ValueError(
-                f"{self.source}: labels {shown(dict(self.labels))} count classes from 0, as nnDetection does for masks "
-                'with a number for each lesion; make masks of classes, and write {"background": 0, "lesion": 1}'
+                f"{self.source}: labels count classes from 0 ({shown(next(iter(self.labels)))}), as nnDetection does "
+                "for masks with a number for each lesion, which are for scoring, not for training; make masks of "
+                'classes, and write {"background": 0, "lesion": 1}'
             )
         return scheme_from_names(self.labels, self.source)
 
@@ -334,7 +335,7 @@ def _paired(
                 continue
             name = match[1]
         if name in pictures:
-            raise ValueError(f"{pictures[name]} and {path} are the same case; keep one of them")
+            raise ValueError(f"{both(pictures[name], path)} are the same case; keep one of them")
         pictures[name] = path
     missing = {name: root / IMAGES / f"{name}_{channel:04d}.nii.gz" for name in maps}
     cases = [
@@ -349,7 +350,7 @@ def _by_name(paths: Iterable[Path]) -> dict[str, Path]:
     for path in paths:
         other = found.setdefault(volume_name(path), path)
         if other != path:
-            raise ValueError(f"{other} and {path} are the same case; keep one of them")
+            raise ValueError(f"{both(other, path)} are the same case; keep one of them")
     return found
 
 

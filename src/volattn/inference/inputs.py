@@ -18,7 +18,7 @@ from volattn.datasets.finding import LeftOut, count_left_out
 from volattn.datasets.listing import FOLDER, as_file, list_niftis
 from volattn.datasets.lits import SCHEME, has_lits
 from volattn.datasets.open import open_dataset
-from volattn.io.names import case_number, volume_name, without_channel
+from volattn.io.names import both, case_number, volume_name, without_channel
 from volattn.io.nifti import read_header, read_labels
 from volattn.structures.geometry import check_same_grid
 from volattn.structures.volume import Volume
@@ -92,7 +92,7 @@ def _of_different_names(cases: Iterable[Case]) -> tuple[Case, ...]:
         other = by_name.setdefault(case.name, case)
         if other is not case:
             raise ValueError(
-                f"{other.image} and {case.image} would both be written as {case.name}.nii.gz; "
+                f"{both(other.image, case.image)} would both be written as {case.name}.nii.gz; "
                 "rename one, or predict them into two folders"
             )
     return tuple(by_name.values())
@@ -149,7 +149,7 @@ def _named(folder: Path, files: Iterable[Path], left_out: list[LeftOut], notes: 
                 continue
             fault = None
             if ct not in channels[stem]:
-                fault = f"is not the CT of its case, {stem}_{ct:04d}, which is missing; add that, or leave this out"
+                fault = f"is not the CT of its case; give {stem}_{ct:04d}, or leave this out"
             left_out.append(LeftOut(file, CHANNEL, fault))
             del names[file]
     if several:

@@ -46,6 +46,16 @@ def shown(value: object) -> str:
         return "a number of thousands of digits"
 
 
+def both(one: Path, other: Path) -> str:
+    """Two files of one name for a message, which may not show what they differ in."""
+    differ = (
+        ", whose names differ in bytes that are not UTF-8"
+        if printable(str(one)) == printable(str(other))
+        else ""
+    )
+    return f"{one} and {other}{differ}"
+
+
 def volume_name(path: Path | str) -> str:
     """The printable name of a file without `.nii` or `.nii.gz`, in capitals or not."""
     return printable(_SUFFIX.sub("", Path(path).name, count=1))
