@@ -150,8 +150,11 @@ class TestBadInput:
             (lambda path: write(path, label_map().astype(np.float32) * 0.5), "nearest-neighbour"),
             (lambda path: write(path, np.full((30, 28, 6), np.nan, np.float32)), "not a whole number"),
             (lambda path: write(path, label_map() * 3), "label 3 is not one of"),
-            (lambda path: write(path, label_map()[:-1]), "not on one grid"),
-            (lambda path: write(path, label_map(), AFFINE + np.eye(4, k=3) * 0.1), "differ by 0.1 mm"),
+            (lambda path: write(path, label_map()[:-1]), "voxels, not"),
+            (
+                lambda path: write(path, label_map(), AFFINE + np.eye(4, k=3) * 0.1),
+                "is shifted by 0.1 mm; if",
+            ),
         ],
         ids=["truncated", "no NIfTI", "fractional", "NaN", "label", "shape", "affine"],
     )
