@@ -150,8 +150,11 @@ class TestBadInput:
             (lambda path: write(path, label_map().astype(np.float32) * 0.5), "nearest-neighbour"),
             (lambda path: write(path, np.full((30, 28, 6), np.nan, np.float32)), "not a whole number"),
             (lambda path: write(path, label_map() * 3), "label 3 is not one that is used"),
-            (lambda path: write(path, label_map()[:-1]), "not on one grid"),
-            (lambda path: write(path, label_map(), AFFINE + np.eye(4, k=3) * 0.1), "differ by 0.1 mm"),
+            (lambda path: write(path, label_map()[:-1]), "voxels, not"),
+            (
+                lambda path: write(path, label_map(), AFFINE + np.eye(4, k=3) * 0.1),
+                "is shifted by 0.1 mm; if",
+            ),
         ],
         ids=["truncated", "no NIfTI", "fractional", "NaN", "label", "shape", "affine"],
     )
@@ -254,3 +257,27 @@ def test_it_needs_no_torch(folders: tuple[Path, Path], tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script, *map(str, words)], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "report" / "index.html").is_file()
+
+
+@pytest.mark.parametrize("strict", [(), ("--strict",)])
+@pytest.mark.parametrize(("unit", "factor"), [(1, 1e-3), (3, 1e3)])
+def test_lengths_in_metres_and_micrometres_score_as_in_mm(
+    unit: int, factor: float, strict: tuple[str, ...], tmp_path: Path
+) -> None:
+    found = []
+    for code, scale in ((2, 1.0), (unit, factor)):
+        folder = tmp_path / str(code)
+        for name, labels in (("reference", label_map((5, 5))), ("prediction", label_map((6, 5)))):
+            image = nibabel.Nifti1Image(
+                np.roll(labels, name == "prediction", 0), np.diag([scale] * 3 + [1]) @ AFFINE
+            )
+            image.header["xyzt_units"] = code
+            (folder / name).mkdir(parents=True)
+            image.to_filename(folder / name / "segmentation-1.nii.gz")
+        out = folder / "scores.json"
+        words = ("--reference", folder / "reference", "--prediction", folder / "prediction", "-o", out)
+        assert evaluate(*words, *strict) == 0
+        found.append(json.loads(out.read_text())["liver"])
+    assert found[0]["surface_dice_2mm"] > 0
+    for key in ("assd", "rmsd", "msd", "surface_dice_2mm"):
+        assert found[1][key] == pytest.approx(found[0][key], rel=1e-5), key

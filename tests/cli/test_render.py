@@ -189,8 +189,14 @@ def test_what_is_refused(
     for words, said in (
         (("-i", ct, "-l", labels, "-o", tmp_path / "out.jpg"), "neither .png nor .html"),
         (("-i", ct, "-l", labels, "-o", tmp_path), "neither .png nor .html"),
-        (("-i", ct, "-l", labels, shifted, "-o", out, *slices), "not on one grid"),
-        (("-i", ct, "-l", labels, "-r", shifted, "-o", out, *slices), "not on one grid"),
+        (
+            ("-i", ct, "-l", labels, shifted, "-o", out, *slices),
+            "it is shifted by 2 mm; if its voxels",
+        ),
+        (
+            ("-i", ct, "-l", labels, "-r", shifted, "-o", out, *slices),
+            "it is shifted by 2 mm; if its voxels",
+        ),
         (("-i", ct, ct, "-l", labels, "-o", out, *slices), "second CT"),
         (("-i", ct, "-l", tmp_path / "none.nii.gz", "-o", out, *slices), "none.nii.gz"),
         (("-i", ct, "-l", labels, "-o", out, *slices, "--lesion", "300"), "1 to 255"),

@@ -222,7 +222,12 @@ def test_a_header_without_orientation_is_a_note(pair: Case) -> None:
     assert pair.labels is not None
     for path in (pair.image, pair.labels):
         patch(path, 252, 0, "<i4")  # qform_code and sform_code
-    only(pair, "note", "nothing of its orientation")
+    findings = check(pair)
+    assert [(finding.severity, finding.file) for finding in findings] == [
+        ("note", pair.image),
+        ("note", pair.labels),
+    ]
+    assert all("nothing of its orientation" in finding.message for finding in findings)
 
 
 def test_a_tilted_gantry_and_few_slices_are_notes(tmp_path: Path, make_volume: Callable[..., Volume]) -> None:

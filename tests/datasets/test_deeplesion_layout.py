@@ -196,7 +196,17 @@ def test_missing_slices_and_folders(root: Path) -> None:
         ({"box": (5, -9, 10, 0)}, "is outside the image"),
         ({"slices": (6, 9)}, "key slice 5 is outside slices 6 to 9"),
         ({"slices": (8, 3), "Key_slice_index": "5"}, "slices 8 to 3 are none"),
-        ({"spacing": 0}, "spacing 0.8 x 0.8 x 0 mm is not a CT's"),
+        (
+            {"spacing": 0},
+            "its spacing of 0.8 x 0.8 x 0 mm is no CT's",
+        ),
+        ({"spacing": 1e7}, "its spacing of 0.8 x 0.8 x 1e+07 mm is no CT's"),
+        (
+            {"slices": (1, 20_000_000)},
+            "its 48 x 40 x 20000000 voxels of 0.8 x 0.8 x 5 mm are longer than 3 m",
+        ),
+        ({"Slice_range": "1, 1e300"}, "longer than 3 m"),
+        ({"Image_size": "1e9, 1e9"}, "longer than 3 m"),
         ({"Key_slice_index": "6"}, "Key_slice_index is 6"),
         ({"Image_size": "0, 40"}, "image size 0 x 40 is none"),
         ({"Train_Val_Test": "4"}, "Train_Val_Test is '4'"),

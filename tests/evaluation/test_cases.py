@@ -70,7 +70,7 @@ def test_axis_order_of_the_file_changes_nothing(
 def test_another_grid_is_refused() -> None:
     with pytest.raises(ValueError, match=r"case 7.*0\.5 mm"):
         score_volumes("case 7", _volume(REFERENCE), _volume(PREDICTION, shift=0.5), SCHEME)
-    with pytest.raises(ValueError, match="shapes"):
+    with pytest.raises(ValueError, match="voxels, not"):
         score_volumes("case 7", _volume(REFERENCE), _volume(PREDICTION[:-1]), SCHEME)
 
 

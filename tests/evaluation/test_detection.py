@@ -307,8 +307,8 @@ def test_what_predict_says_of_a_lesion_is_read(tmp_path: Path) -> None:
     ("fault", "part"),
     [
         ("missing", "has no prediction in"),
-        ("shape", "has the shape (11, 40, 40) where the reference has (12, 40, 40); resample"),
-        ("place", "mm off the reference"),
+        ("shape", "has 40 x 40 x 11 voxels, not 40 x 40 x 12; resample"),
+        ("place", "it is shifted by 1 mm; if its voxels lie as the other's do, say --trust-grid"),
         ("negative", "has the label -1; instances are numbered from 1"),
         ("fractional", "label 0.5 at voxel"),
         ("NaN", "is not a whole number"),

@@ -173,7 +173,7 @@ def test_key_slices_are_judged_in_the_same_way(kind: str, tmp_path: Path) -> Non
             assert found.predicted == outcome.prepared == ("000002_01_01_005",)
 
 
-@pytest.mark.parametrize(("seed", "size"), [(0, 48), (1, 64), (2, 128), (3, 256), (4, 512)])
+@pytest.mark.parametrize(("seed", "size"), [(0, 48), (1, 64), (2, 128), (3, 256)])
 def test_phantoms_are_cts(seed: int, size: int) -> None:
     hu = make_phantom(seed, seed, size).image
     assert check_values(hu, "phantom") is None
@@ -183,7 +183,7 @@ def test_phantoms_are_cts(seed: int, size: int) -> None:
 def test_real_cts_and_their_parts_are_cts(shared_data: Path) -> None:
     for name, hu in _real(shared_data):
         depth, height, width = hu.shape
-        middle = slice(depth // 4, 3 * depth // 4)
+        middle = slice(depth // 4, depth // 4 + max(4, depth // 8))
         for size in (512, 256, 128, 64):
             rows, columns = (slice((n - min(n, size)) // 2, (n + min(n, size)) // 2) for n in (height, width))
             assert check_values(hu[middle, rows, columns], f"{name}, {size} pixels") is None

@@ -42,6 +42,7 @@ def folder_of_bright_boxes(root: Path) -> Dataset:
     for one in rows:
         number = int(one["Key_slice_index"])
         hu = np.full((40, 48), 60, np.int16)
+        hu[:3] = -1000
         for other in rows:
             if other["File_name"] == one["File_name"]:
                 x1, y1, x2, y2 = (int(float(v)) for v in other["Bounding_boxes"].split(","))

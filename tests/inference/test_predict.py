@@ -135,7 +135,7 @@ def test_memory_grows_by_less_than_eight_bytes_a_voxel() -> None:
     predictor.folder = predictor.folder.model_copy(update={"plan": Plan(size=96)})
     peaks = []
     for depth in (30, 90):
-        array = np.full((depth, 96, 96), -200, np.int16)
+        array = np.full((depth, 96, 96), -1000, np.int16)
         array[:, 10:90, 10:90] = 100
         array[::6, 20:42, 30:52] = 200
         volume = Volume(array, Geometry.aligned(array.shape, (5.0, 0.8, 0.8)))

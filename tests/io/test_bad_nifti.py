@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -123,6 +124,7 @@ def test_a_promise_that_the_file_cannot_keep_is_found_without_inflating(tmp_path
         ((64, -3, 8), "no voxels"),
         ((32767, 32767, 32767), "no CT volume"),
         ((2000, 2000, 1000), "no CT volume"),
+        ((1024, 1024, 1025), "no CT volume"),
     ],
 )
 def test_shapes(dims: tuple[int, ...], reason: str, tmp_path: Path) -> None:
@@ -204,3 +206,77 @@ def test_voxels_that_are_no_numbers(count: int, value: float, tmp_path: Path) ->
 def test_labels_beyond_32_bits(tmp_path: Path) -> None:
     path = save(tmp_path / "a.nii", np.full(SHAPE, 2.0**40), np.eye(4))
     assert "32 bits" in refusal(read_labels, path)
+
+
+def test_pipes_and_devices_are_refused_before_they_are_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.nii.gz")
+    (tmp_path / "zero.nii.gz").symlink_to("/dev/zero")
+    for read in (read_header, read_volume, read_labels):
+        assert "is a pipe" in refusal(read, tmp_path / "pipe.nii.gz")
+        assert "is a device" in refusal(read, tmp_path / "zero.nii.gz")
+
+
+@pytest.mark.parametrize("spacing", [1e6, 1e10, 0.01, 60.0])
+@pytest.mark.parametrize(("sform", "qform"), [(1, 1), (0, 1), (0, 0)])
+def test_spacings_that_no_ct_has(spacing: float, sform: int, qform: int, tmp_path: Path) -> None:
+    affine = np.diag([1.0, 1.0, spacing, 1.0])
+    path = save(tmp_path / "a.nii", np.zeros(SHAPE, np.int16), affine, sform=sform, qform=qform)
+    patch(path, 88, np.array([spacing], "<f4"))
+    assert "which is from 0.05 to 50 mm" in refusal(read_header, path)
+
+
+def test_a_unit_that_the_numbers_are_not_in_is_named(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.nii", np.zeros(SHAPE, np.int16), np.diag([0.8, 0.8, 2, 1]), xyzt_units=1)
+    message = refusal(read_header, path)
+    assert "800 x 800 x 2000 mm" in message
+    assert "in units of 1000 mm" in message
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "slope", "intercept"),
+    [
+        (np.int16, 1000, 1e30, 0.0),
+        (np.int16, 1000, 3e38, 3e38),
+        (np.int16, 1000, 1.5, -3e38),
+        (np.int64, 2**62, 1.0, 0.0),
+        (np.uint64, 2**64 - 1, 1.0, -1024.0),
+        (np.float64, 1e300, 1.0, 0.0),
+        (np.float64, 1e300, 1e30, 1.0),
+    ],
+)
+def test_numbers_that_nothing_can_hold(
+    dtype: type, value: float, slope: float, intercept: float, tmp_path: Path
+) -> None:
+    """As an image they are float32 or refused, as labels they are refused; never an OverflowError."""
+    array = np.zeros(SHAPE, dtype)
+    array[1, 2, 3] = value
+    path = save(tmp_path / "a.nii", array, np.eye(4))
+    patch(path, 112, np.array([slope, intercept], "<f4"))
+    expected = float(value) * float(np.float32(slope)) + float(np.float32(intercept))
+    if abs(expected) < float(np.finfo(np.float32).max):
+        assert read_volume(path).array[3, 2, 1] == np.float32(expected)
+    else:
+        assert "1 of its 120 voxels are NaN, infinite or beyond 32 bits" in refusal(read_volume, path)
+    refusal(read_labels, path)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "bytes_a_voxel"),
+    [(np.int16, 2, 1), (np.float64, 2, 1), (np.int64, 0, 1), (np.int32, -1, 2)],
+)
+def test_labels_take_the_memory_of_their_small_type(
+    dtype: type, value: int, bytes_a_voxel: int, tmp_path: Path
+) -> None:
+    shape = (300, 300, 100)
+    array = np.full(shape, value, dtype)
+    path = save(tmp_path / "a.nii.gz", array, np.eye(4))
+    refusal(read_labels, path.with_name("none.nii"))
+    tracemalloc.start()
+    try:
+        labels = read_labels(path).array
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert labels.min() == labels.max() == value
+    # The first block of labels that need the larger type is held in both.
+    assert peak <= (bytes_a_voxel + (bytes_a_voxel > 1)) * labels.size + 24 * MIB

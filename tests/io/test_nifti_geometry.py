@@ -22,6 +22,8 @@ from nifti_files import (
 )
 
 from volattn.io.nifti import (
+    header_spacing,
+    read_header,
     read_labels,
     read_volume,
     write_labels,
@@ -79,6 +81,57 @@ def test_forms_that_differ_survive_writing(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         volume.geometry.affine[:, [2, 1, 0, 3]], np.diag([-1, -1, 1, 1]) @ image.get_sform(), atol=1e-6
     )
+
+
+@pytest.mark.parametrize(("code", "factor"), [(1, 1e-3), (2, 1.0), (3, 1e3), (0, 1.0)])
+@pytest.mark.parametrize(("sform", "qform"), [(1, 1), (0, 1), (1, 0)])
+def test_units_are_those_that_simpleitk_reads_and_survive_writing(
+    code: int, factor: float, sform: int, qform: int, tmp_path: Path
+) -> None:
+    affine = oriented("LPS", True)
+    affine[:3] *= factor
+    array = np.zeros(SHAPE, np.int16)
+    path = save(tmp_path / "a.nii", array, affine, sform=sform, qform=qform, xyzt_units=code)
+    volume = read_volume(path)
+    points = all_points(volume.array.shape)
+    np.testing.assert_allclose(volume.geometry.to_world(points), world_by_simpleitk(path, points), atol=2e-4)
+    assert header_spacing(volume) == pytest.approx((2.5, 0.9, 0.7))
+    assert volume.geometry.spacing == pytest.approx((2.5, 0.9, 0.7))
+    write_labels(tmp_path / "b.nii", np.ones(volume.array.shape, bool), volume)
+    assert_same_geometry(path, tmp_path / "b.nii")
+    np.testing.assert_array_equal(
+        world_by_simpleitk(tmp_path / "b.nii", points), world_by_simpleitk(path, points)
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (np.eye(4), None),
+        (np.diag([-1.0, 1, 1, 1]), "the qform is mirrored along x"),
+        (
+            np.array([[1.0, 0, 0, 43], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]),
+            "the qform is shifted by 43 mm",
+        ),
+        (np.diag([1.0, 1, 2, 1]), "the qform has voxels of"),
+    ],
+)
+def test_a_qform_that_contradicts_the_sform_is_noted(
+    change: np.ndarray, said: str | None, tmp_path: Path
+) -> None:
+    affine = oriented("LPS", True) if said is None else oriented("LPS")
+    image = Nifti1Image(np.zeros(SHAPE, np.int16), None)
+    image.set_sform(affine, 1)
+    image.set_qform(change @ affine, 1)
+    save_image(image, tmp_path / "a.nii")
+    notes = read_header(tmp_path / "a.nii").notes
+    assert read_volume(tmp_path / "a.nii").notes == notes
+    if said is None:
+        assert notes == ()
+    else:
+        (note,) = notes
+        assert said in note
+        assert "; the sform was taken" in note
 
 
 @pytest.mark.parametrize("kind", ["big-endian", "nifti-2", "trailing axis"])

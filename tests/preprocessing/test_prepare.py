@@ -154,7 +154,7 @@ def test_labels_of_another_grid_are_refused(
     write_lits_case(9, folder=tmp_path / "other", shape=(12, 40, 48), spacing=(2.0, 0.9, 0.9))
     (tmp_path / "other" / "segmentation-9.nii.gz").rename(dataset / "segmentation-2.nii.gz")
     outcome = prepare_dataset(open_dataset(dataset), PLAN, tmp_path / "store")
-    assert "grid is not that of volume-2" in outcome.failed["volume-2"]
+    assert "it has voxels of 0.9 x 0.9 x 2 mm, not 0.8 x 0.8 x 2 mm" in outcome.failed["volume-2"]
 
 
 def test_the_folder_must_be_ours(dataset: Path, tmp_path: Path) -> None:

@@ -100,7 +100,9 @@ def test_boxes_shrink_with_their_image(tmp_path: Path) -> None:
     hu = np.zeros((80, 96), np.int16)
     hu[8:24, 16:32] = 250
     write_slice(path, hu)
-    stored = prepare_dataset(open_dataset(root), Plan(size=48), tmp_path / "store").store.case(f"{SCAN}_005")
+    stored = prepare_dataset(open_dataset(root), Plan(size=48), tmp_path / "store", force=True).store.case(
+        f"{SCAN}_005"
+    )
     assert isinstance(stored, BoxedCase)
     assert stored.shape == (1, 40, 48)
     assert stored.boxes.boxes == ((8, 4, 16, 12),)

@@ -22,9 +22,7 @@ _LEAST_SOFT_TISSUE = 1e-2
 # Of what is above air. The liver alone has 0.2 % of such voxels, by noise.
 _LEAST_FAT = 1e-3
 _LEAST_TISSUE = 0.25  # soft tissue and fat, where there is no air
-_MOST_BONE = (
-    0.15  # unless there is twice as much fat: real CTs have under 1 %, those stored with +1024 over a third
-)
+_MOST_BONE = 0.15  # unless there is twice as much fat: real CTs have 1 %, those with +1024 a third
 _AT_AN_END = 1e-2  # share of the voxels: noise has few at its least or largest value, a window many
 
 _FORCED = "taken as it is (--force)"
@@ -82,7 +80,7 @@ def _not_hounsfield(array: NDArray[np.number]) -> tuple[str, str] | None:
     elif least >= 0:
         to_hu = "give the CT itself, in HU, not labels or a picture"
     if least == most:
-        return f"all its voxels are {least:g}, which is no CT", "give the CT itself"
+        return f"all its voxels are {least:g}, which cannot be a CT's HU", "give the CT itself"
     if number(low, high) < max(1, _LEAST_SOFT_TISSUE * measured):
         found = f"there is no soft tissue ({low} to {high} HU)", to_hu
     elif bone > max(fat / 2, _MOST_BONE * body):

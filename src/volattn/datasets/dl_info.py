@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 from volattn.datasets.csv_rows import Row, read_rows
 from volattn.io.atomic import write_text
+from volattn.structures.geometry import Geometry
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -167,6 +168,11 @@ def _lesion(row: Row, name: str) -> KeyLesion:
     if "Coarse_lesion_type" in columns:
         lesion_type = LESION_TYPES.get(row.whole_in("Coarse_lesion_type", (-1, *LESION_TYPES)))
     spacing = row.numbers_in("Spacing_mm_px_", 3) if "Spacing_mm_px_" in columns else None
+    if spacing is not None:
+        try:
+            Geometry.aligned((1, 1, 1), (spacing[2], spacing[1], spacing[0]))
+        except ValueError as error:
+            raise row.error(f"{error}", "correct Spacing_mm_px_") from None
     diameters = None
     if spacing is not None and "Lesion_diameters_Pixel_" in columns:
         # In-plane pixels are square throughout the release.

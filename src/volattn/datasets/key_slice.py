@@ -109,6 +109,8 @@ class KeySlice:
         """
         if self.last < self.first:
             return f"slices {self.first} to {self.last} are none; correct Slice_range"
+        if min(self.shape) < 1:
+            return f"image size {self.shape[1]} x {self.shape[0]} is none; correct Image_size"
         try:
             assert self.geometry is not None
         except (ValueError, OverflowError) as error:

@@ -125,8 +125,11 @@ def _predict_all(
     for done, case in enumerate(dataset.cases, start=1):
         assert case.key_slice is not None
         picture = out / f"{case.name}.png" if pictures else None
-        known = None if picture is not None and not picture.is_file() else journal.get(case)
+        known = None
         try:
+            case.key_slice.check()
+            if picture is None or picture.is_file():
+                known = journal.get(case)
             found[case.name], note = known or _predict_one(
                 predictor, case, picture, threshold, settings["force"]
             )
@@ -212,7 +215,6 @@ def _predict_one(
 ) -> tuple[list[KeyDetection], str | None]:
     key = case.key_slice
     assert key is not None
-    key.check()
     volume = key.read(case.name)
     note = check_values(volume.array, key.called, force)
     boxes, scores = detect_on(predictor, volume, key.z)

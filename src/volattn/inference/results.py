@@ -25,6 +25,7 @@ from volattn.inference.predict import Prediction, Predictor, Progress
 from volattn.inference.records import AXES
 from volattn.inference.stitch import MASK_PROBABILITY, ORGAN_SCORE
 from volattn.io.atomic import write_json
+from volattn.io.files import sha256
 from volattn.io.names import one_line, printable
 from volattn.io.nifti import read_header, write_labels
 from volattn.io.output import check_replaceable, claim_folder
@@ -213,7 +214,7 @@ def _predict_one(job: Job, case: Case, progress: Progress | None) -> Outcome:
     files = job.files(name)
     notes: list[str] = []
     read_header(image)  # Sizes are judged before anything is read.
-    source = _sha256(image)
+    source = sha256(image)
     reference = _find_reference(job.references, case, notes)
     crf = job.predictor.folder.model.segmentation.crf
     settings = {
@@ -225,7 +226,7 @@ def _predict_one(job: Job, case: Case, progress: Progress | None) -> Outcome:
         "mask_probability": MASK_PROBABILITY,
         "refinement": None if crf is None else crf.model_dump(),
         "precision": "bfloat16" if job.predictor.bf16 else "float32",
-        "reference": None if reference is None else _sha256(reference),
+        "reference": None if reference is None else sha256(reference),
         "force": job.force,
         "trust_grid": job.trust_grid,
         "volattn": version("volattn"),
@@ -375,14 +376,6 @@ def _finished(files: Files, fingerprint: str) -> dict[str, Any] | None:
 
 def _fingerprint(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
 
 
 def _renamed(progress: Progress | None, label: str) -> Progress | None:

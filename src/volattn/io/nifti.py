@@ -280,7 +280,7 @@ def _fill(file: BinaryIO, buffer: np.ndarray) -> int:
     """Reads until the buffer is full or the file ends; the number of bytes read."""
     filled = 0
     while filled < len(buffer):
-        count = file.readinto(buffer[filled:])  # type: ignore[attr-defined]
+        count = file.readinto(buffer.data[filled:])  # type: ignore[attr-defined]
         if not count:
             break
         filled += count

@@ -240,7 +240,7 @@ def _geometry(
     sform, qform = int(header["sform_code"]) > 0, int(header["qform_code"]) > 0
     try:
         if not (sform or qform):
-            notes.append("says nothing of its orientation (sform and qform codes are 0), taken as L, P, S")
+            notes.append("says nothing of its orientation (sform and qform codes are 0); taken as L, P, S")
             i, j, k = spacing
             return _in_lps(np.diag([-i, -j, k, 1.0]), shape, unit), faults, notes
         ras = header.get_sform() if sform else header.get_qform()

@@ -116,6 +116,7 @@ class Geometry:
         affine[_CANONICAL_WORLD_AXES, (0, 1, 2)] = spacing
         affine[:3, 3] = origin
         affine[3, 3] = 1
+        _check_bounds(shape, np.array(spacing, np.float64), np.array(origin))  # says more than "singular"
         return cls(shape, affine)
 
     def __eq__(self, other: object) -> bool:
@@ -223,7 +224,7 @@ class Geometry:
         went through a float32 quaternion, if as quaternions they are the same.
         """
         if self.shape != other.shape:
-            return f"has {_sizes(other)} voxels, not {_sizes(self)}"
+            return f"has {_sizes(other.shape)} voxels, not {_sizes(self.shape)}"
         corners = self._corners()
         if np.abs(self.to_index(other.to_world(corners)) - corners).max() <= _SAME_VOXEL:
             return None
@@ -295,8 +296,8 @@ class Geometry:
         return np.asarray(mat2quat(directions)[1:]), reversed_k
 
 
-def _sizes(grid: Geometry) -> str:
-    return " x ".join(map(str, grid.shape[::-1]))
+def _sizes(shape: tuple[int, ...]) -> str:
+    return " x ".join(f"{size:g}" if size > MAX_VOXELS else str(size) for size in shape[::-1])
 
 
 def _check_bounds(shape: tuple[int, ...], spacing: np.ndarray, origin: np.ndarray) -> None:
@@ -309,7 +310,7 @@ def _check_bounds(shape: tuple[int, ...], spacing: np.ndarray, origin: np.ndarra
     shown = " x ".join(f"{size:.6g}" for size in spacing[::-1])
     if spacing.min() < _SPACING_MM[0] * (1 - _ROUNDED) or spacing.max() > _SPACING_MM[1] * (1 + _ROUNDED):
         raise ValueError(f"its spacing of {shown} mm is no CT's, which is from 0.05 to 50 mm")
-    voxels = " x ".join(map(str, shape[::-1]))
+    voxels = _sizes(shape)
     if (spacing * shape).max() > _EXTENT_MM * (1 + _ROUNDED):
         raise ValueError(f"its {voxels} voxels of {shown} mm are longer than 3 m, which no CT is")
     if math.prod(shape) > MAX_VOXELS:
