@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from volattn.datasets.case import BACKGROUND, LESION, Case, Dataset
 from volattn.datasets.deeplesion import as_published
@@ -23,12 +24,14 @@ from volattn.inference.paint import paint_boxes
 from volattn.inference.predict import Predictor, Progress
 from volattn.inference.reader import SliceReader
 from volattn.io.atomic import write_json
+from volattn.io.files import read_json_lines
 from volattn.io.lock import sole_writer
 from volattn.provenance import commit, versions
 from volattn.structures.volume import Volume
 
 DETECTIONS, MANIFEST, JOURNAL = "detections.csv", "detections.json", "detections.journal"
 FORMAT = 1
+_JOURNALLED = TypeAdapter(list[tuple[str, list[tuple[float, float, float, float, float]]]])
 HIT_IOU = 0.5
 """From which IoU on a picture calls a lesion found, as DeepLesion's scores do."""
 
@@ -162,14 +165,15 @@ class Journal:
     def __init__(self, path: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
         self.path = path
         head = json.dumps(settings, sort_keys=True)
-        lines = (
-            path.read_text(encoding="utf-8").splitlines(keepends=True) if resume and path.is_file() else []
-        )
-        kept = lines[1:] if lines and lines[0] == f"{head}\n" else []
-        # A kill may have cut the last line short.
-        kept = [line for line in kept if line.endswith("\n")]
-        path.write_text("".join([f"{head}\n", *kept]), encoding="utf-8")
-        self._done: dict[str, list[list[float]]] = dict(map(json.loads, kept))
+        before, *rows = (read_json_lines(path) if resume and path.exists() else []) or [None]
+        if json.dumps(before, sort_keys=True) != head:
+            rows = []
+        try:
+            self._done = dict(_JOURNALLED.validate_python(rows))
+        except ValidationError:
+            raise ValueError(f"{path}: has a line that is no key slice's; delete the file") from None
+        lines = [head, *map(json.dumps, rows)]
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
     def get(self, case: Case) -> list[KeyDetection] | None:
         """The detections on a key slice; None if it is not done."""
