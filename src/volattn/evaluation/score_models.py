@@ -79,7 +79,9 @@ class _CaseVolumes(_Part):
     lesion: _Volumes
 
 
-class _ReferenceLesion(_Part):
+class ReferenceLesion(_Part):
+    """A lesion in `CaseScore.as_json`."""
+
     long_axis_mm: Annotated[Number, Field(ge=0)]
     volume_ml: Annotated[Number, Field(ge=0)]
     size: Size
@@ -100,7 +102,7 @@ class _LitsCase(_Part):
     counts: dict[str, dict[str, Count]]
     scored_lesions: list[dict[str, Number]]
     detected_lesions: list[dict[str, Number]]
-    reference_lesions: list[_ReferenceLesion]
+    reference_lesions: list[ReferenceLesion]
     predicted_lesions: Count
     false_positives: Count
 
@@ -178,7 +180,9 @@ def _kind_of_detection(value: Any) -> str:
     return "detection" if isinstance(value, Mapping | _Detection) else "score"
 
 
-class _Image(_Part):
+class Image(_Part):
+    """`ScoredImage.as_json`."""
+
     name: Name
     patient: Name
     lesions: list[dict[str, str]]
@@ -240,7 +244,7 @@ class _ScanGroup(_OnScans[Number | None]):
 class _Boxes(_Scores):
     patients: Count
     detections: Count
-    cases: list[_Image] = Field(min_length=1)
+    cases: list[Image] = Field(min_length=1)
 
 
 class DeepLesionScores(_Boxes, _ImageGroup):

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from volattn.datasets.case import BACKGROUND, LESION, Case, Dataset
 from volattn.datasets.ct_values import check_values
@@ -25,12 +26,14 @@ from volattn.inference.paint import paint_boxes
 from volattn.inference.predict import Predictor, Progress
 from volattn.inference.reader import SliceReader
 from volattn.io.atomic import write_json
+from volattn.io.files import read_json_lines
 from volattn.io.output import check_replaceable, claim_folder
 from volattn.provenance import commit, versions
 from volattn.structures.volume import Volume
 
 DETECTIONS, MANIFEST, JOURNAL = "detections.csv", "detections.json", "detections.journal"
 FORMAT = 2
+_JOURNALLED = TypeAdapter(list[tuple[str, list[tuple[float, float, float, float, float]], str | None]])
 HIT_IOU = 0.5
 """From which IoU on a picture calls a lesion found, as DeepLesion's scores do."""
 
@@ -173,16 +176,15 @@ class Journal:
     def __init__(self, path: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
         self.path = path
         head = json.dumps(settings, sort_keys=True)
-        lines = (
-            path.read_text(encoding="utf-8").splitlines(keepends=True) if resume and path.is_file() else []
-        )
-        kept = lines[1:] if lines and lines[0] == f"{head}\n" else []
-        # A kill may have cut the last line short.
-        kept = [line for line in kept if line.endswith("\n")]
-        path.write_text("".join([f"{head}\n", *kept]), encoding="utf-8")
-        self._done: dict[str, tuple[list[list[float]], str | None]] = {
-            identity: (rows, note) for identity, rows, note in map(json.loads, kept)
-        }
+        before, *rows = (read_json_lines(path) if resume and path.exists() else []) or [None]
+        if json.dumps(before, sort_keys=True) != head:
+            rows = []
+        try:
+            self._done = {name: (found, note) for name, found, note in _JOURNALLED.validate_python(rows)}
+        except ValidationError:
+            raise ValueError(f"{path}: has a line that is no key slice's; delete the file") from None
+        lines = [head, *map(json.dumps, rows)]
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
     def get(self, case: Case) -> tuple[list[KeyDetection], str | None] | None:
         """The detections on a key slice, and what was overlooked there; None if it is not done."""

@@ -92,6 +92,23 @@ def read_json(path: Path | str) -> Any:
         raise ValueError(f"{path}: is not valid JSON ({error}); correct it or write it again") from None
 
 
+def read_json_lines(path: Path | str) -> list[Any]:
+    """What a file with a line of JSON each says; a last line that a kill cut short is left out.
+
+    Raises:
+        ValueError: See `read_text`, or a line is not JSON.
+    """
+    lines = read_text(path).splitlines(keepends=True)
+    values = []
+    for number, line in enumerate(lines, start=1):
+        if line.endswith("\n"):
+            try:
+                values.append(json.loads(line))
+            except (ValueError, RecursionError):
+                raise ValueError(f"{path}: line {number} is not valid JSON; delete the line") from None
+    return values
+
+
 def sha256(path: Path | str) -> str:
     """SHA-256 of a regular file.
 

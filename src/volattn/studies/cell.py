@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
@@ -10,15 +9,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
+from pydantic import ConfigDict, Field, model_validator
 
 from volattn import checkpoints
+from volattn.config import Config
 from volattn.evaluation.cases import CaseScore
+from volattn.evaluation.score_models import Image, ReferenceLesion
 from volattn.evaluation.scored_image import ScoredImage
 from volattn.inference.predict import find_device
 from volattn.io.atomic import write_json
+from volattn.io.files import read_json
 from volattn.io.output import sweep
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.cost import measure
@@ -28,7 +31,7 @@ from volattn.studies.definition import Kind
 from volattn.studies.parts import TEST, cases_of
 from volattn.studies.scoring import HeldOut
 from volattn.studies.start import check_unseen
-from volattn.training.folder import METRICS
+from volattn.training.folder import read_metrics
 from volattn.training.recipe import load_recipe
 from volattn.training.run import train
 from volattn.training.validate import Examined, examine
@@ -36,6 +39,10 @@ from volattn.training.validate import Examined, examine
 Progress = Callable[[str, int, int], None]
 
 RESULT, FAILED, RUN, TESTED, PEAK = "cell.json", "failed.json", "run", "test", "peak.json"
+
+
+class _Part(Config):
+    model_config = ConfigDict(extra="ignore")
 
 
 @dataclass(frozen=True)
@@ -82,13 +89,13 @@ class Cell:
     def result(self) -> dict[str, Any] | None:
         """What it came to; None before it is finished."""
         path = self.folder / RESULT
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return _read(path, _Result) if path.is_file() else None
 
     @property
     def failure(self) -> str | None:
         """Why it failed the last time; None if it did not."""
         path = self.folder / FAILED
-        return json.loads(path.read_text(encoding="utf-8"))["reason"] if path.is_file() else None
+        return _read(path, _Failed)["reason"] if path.is_file() else None
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; `from_json` reads them."""
@@ -99,6 +106,73 @@ class Cell:
         """The other way round."""
         paths = {key: Path(values[key]) for key in ("folder", "recipe", "store")}
         return cls(**{**values, **paths})
+
+
+class _Overlap(_Part):
+    dice: float
+
+
+class _MaskScores(_Part):
+    organ: _Overlap | None
+    lesion: _Overlap
+    reference_lesions: list[ReferenceLesion]
+    false_positives: int
+
+
+class _Tested(_Part):
+    """A held-out case: label maps or boxes."""
+
+    name: str
+    patient: str
+    score: _MaskScores | None = None
+    images: list[Image] | None = None
+    seconds: float = 0.0
+    entropies: dict[str, float]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.score is None) == (self.images is None):
+            raise ValueError("needs either score or images")
+        return self
+
+
+class _Result(_Part):
+    """`cell.json`."""
+
+    row: str
+    seed: int
+    kind: Kind
+    command: str
+    steps: int
+    best_step: int
+    targets: int
+    parameters: int
+    flops: int
+    train_seconds: float
+    test_seconds: float
+    peak_bytes: int | None
+    threshold: float
+    validation: dict[str, float]
+    versions: dict[str, str]
+    commit: str | None
+    cases: list[_Tested] = Field(min_length=1)
+
+
+class _Failed(_Part):
+    reason: str
+
+
+class _Peak(_Part):
+    bytes: int = Field(ge=0)
+
+
+def _read(path: Path, model: type[_Part]) -> dict[str, Any]:
+    content: dict[str, Any] = read_json(path)
+    try:
+        model.parse(content, str(path))
+    except ValueError as error:
+        raise ValueError(f"{error}; delete the file, and it is made again") from None
+    return content
 
 
 def run_cell(
@@ -129,8 +203,7 @@ def run_cell(
     device = find_device("cpu" if cpu else "auto")
     tested = _test(cell, store, device, recipe.validation.batch, progress)
     cost = measure(recipe.model, store.classes, recipe.plan.size, memory=False)
-    metrics = [json.loads(line) for line in (cell.folder / RUN / METRICS).read_text("utf-8").splitlines()]
-    steps = [row for row in metrics if "loss" in row]
+    steps = [row for row in read_metrics(cell.folder / RUN) if "loss" in row]
     content = {
         "row": cell.row,
         "seed": cell.seed,
@@ -176,7 +249,7 @@ def _test(
                 done[name] = _test_one(cell, store, model, measured, name, device, batch)
             if progress is not None:
                 progress("test", len(done), len(names))
-    return [json.loads(done[name].read_text(encoding="utf-8")) for name in names]
+    return [_read(done[name], _Tested) for name in names]
 
 
 def _test_one(
@@ -220,6 +293,6 @@ def _peak(path: Path, device: torch.device, alone: bool) -> int | None:
         now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     else:
         return None
-    before = json.loads(path.read_text(encoding="utf-8"))["bytes"] if path.is_file() else 0
+    before = _read(path, _Peak)["bytes"] if path.is_file() else 0
     write_json(path, {"bytes": max(now, before)})
     return max(now, before)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from volattn.preprocessing.prepare import prepare_dataset
 from volattn.studies.ceiling import score_perfect
 from volattn.studies.demo_report import DemoResult, build_page
 from volattn.studies.stages import StageLog
+from volattn.training.folder import read_metrics
 from volattn.training.recipe import Recipe, load_recipe
 from volattn.training.run import train
 
@@ -195,5 +195,4 @@ def _refuse_known(dataset: Dataset, folder: ModelFolder, seed: int) -> None:
 
 
 def _losses(run: Path) -> tuple[float, ...]:
-    rows = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
-    return tuple(row["loss"] for row in rows if "loss" in row)
+    return tuple(row["loss"] for row in read_metrics(run) if "loss" in row)

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import ConfigDict
+
+from volattn.config import Config
 from volattn.io.atomic import write_json
+from volattn.io.files import read_json
+from volattn.io.names import shown
 from volattn.provenance import commit, versions
+
+
+class _Manifest(Config):
+    model_config = ConfigDict(extra="ignore")
+    settings: dict[str, Any]
+    seconds: dict[str, float]
 
 
 class StageLog:
@@ -42,15 +52,15 @@ class StageLog:
             log = cls(path, {"study": study, "settings": dict(settings), "seconds": {}})
             log.write()
             return log
+        content = read_json(path)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            before, _ = content["settings"], content["seconds"]
-        except (OSError, ValueError, TypeError, KeyError):
-            raise ValueError(f"{path}: is not the manifest of a {study}; delete the folder") from None
+            before = _Manifest.parse(content, str(path)).settings
+        except ValueError as error:
+            raise ValueError(f"{error}; it is not the manifest of a {study}, delete the folder") from None
         for key, value in settings.items():
             if before.get(key) != value:
                 raise ValueError(
-                    f"{folder}: holds a {study} with another {key} ({before.get(key)}, now {value}); "
+                    f"{folder}: holds a {study} with another {key} ({shown(before.get(key))}, now {value}); "
                     f"give another folder or delete this one"
                 )
         return cls(path, content)

@@ -8,14 +8,51 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import ConfigDict
+
+from volattn.config import Config
 from volattn.datasets.splits import Split
 from volattn.io.atomic import write_json, write_text
+from volattn.io.files import read_json_lines
+from volattn.io.names import shown
 from volattn.io.output import sweep
 from volattn.provenance import commit, versions
 from volattn.training.recipe import Recipe
 
 RECIPE, SPLIT, MANIFEST, METRICS = "recipe.yaml", "split.json", "manifest.json", "metrics.jsonl"
 LAST, STATES = "last.safetensors", "resume"
+
+
+class _Manifest(Config):
+    """`manifest.json`: what a run was begun with, and each time it was."""
+
+    seed: int
+    fingerprint: str
+    processes: int
+    sessions: tuple[dict[str, Any], ...]
+
+
+class _Row(Config):
+    """A line of `metrics.jsonl`, of a step (with a loss) or of a validation."""
+
+    model_config = ConfigDict(extra="ignore")
+    step: int
+    loss: float | None = None
+    targets: int = 0
+    seconds: float = 0.0
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics; one that a kill cut short is left out.
+
+    Raises:
+        ValueError: The file cannot be read, or a line is none that a run writes.
+    """
+    path = run / METRICS
+    rows = read_json_lines(path)
+    for number, row in enumerate(rows, start=1):
+        _Row.parse(row, f"{path}: line {number}")
+    return rows
 
 
 class RunFolder:
@@ -77,18 +114,18 @@ class RunFolder:
             raise ValueError(
                 f"{self.path}: was begun with other cases or another fold; resume it with its own"
             )
-        manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+        manifest = _Manifest.read(self.path / MANIFEST).model_dump()
         for key, value in facts.items():
             if manifest[key] != value:
                 raise ValueError(
-                    f"{self.path}: was begun with {key} {manifest[key]}, now it is {value}; "
+                    f"{self.path}: was begun with {key} {shown(manifest[key])}, now it is {value}; "
                     f"resume it as it was, or start another run"
                 )
 
     def _note_session(self, facts: dict[str, Any]) -> None:
         path = self.path / MANIFEST
-        begun = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        manifest = {**facts, "sessions": [], **begun}
+        begun = _Manifest.read(path).sessions if path.is_file() else ()
+        manifest = {**facts, "sessions": list(begun)}
         manifest["sessions"].append(
             {
                 "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -102,9 +139,8 @@ class RunFolder:
     def forget_after(self, step: int) -> None:
         """Drops the metrics of steps that will be taken again, and a line that a kill cut short."""
         path = self.path / METRICS
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-        whole = [line for line in lines if line.endswith("\n")]
-        write_text(path, "".join(line for line in whole if json.loads(line)["step"] <= step))
+        rows = read_metrics(self.path) if path.is_file() else []
+        write_text(path, "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
 
     def append(self, row: dict[str, Any]) -> None:
         """Adds a line to the metrics."""

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import re
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import Field
+from safetensors.torch import save_file
 from torch.optim import Optimizer
 
 from volattn.checkpoints import WEIGHTS, load_weights_file, save_weights
+from volattn.config import Config
 from volattn.io.atomic import atomic_path, write_json, write_text
+from volattn.io.files import read_text
+from volattn.io.names import shown
 from volattn.models.bag_backbone import BagBackbone
+from volattn.models.weights import check_finite, read_tensors
 
 _POINTER = "latest"
 _OPTIMISER = "optimiser.safetensors"
@@ -39,6 +43,27 @@ class Progress:
     seconds: float = 0.0
     scaler: dict[str, Any] | None = None
     optimiser: dict[str, Any] = field(default_factory=dict)
+
+
+class _Best(Config):
+    """`Validation`, and the step behind it."""
+
+    step: int = Field(ge=0)
+    scores: dict[str, float]
+    threshold: float
+    cases: dict[str, dict[str, float | None]]
+    entropies: dict[str, float]
+    single_organ: bool
+
+
+class _State(Config):
+    """`Progress`, as it is written."""
+
+    step: int = Field(ge=0)
+    best: _Best | None
+    seconds: float = Field(ge=0)
+    scaler: dict[str, Any] | None
+    optimiser: dict[str, Any]
 
 
 def save_state(folder: Path, model: BagBackbone, optimiser: Optimizer, progress: Progress) -> None:
@@ -77,21 +102,37 @@ def load_state(folder: Path, model: BagBackbone, optimiser: Optimizer) -> Progre
     Raises:
         ValueError: The state is damaged or of another network.
     """
-    place = folder / (folder / _POINTER).read_text(encoding="utf-8").strip()
-    load_weights_file(place / WEIGHTS, model)
+    name = read_text(folder / _POINTER, 100).strip()
+    place = folder / name
     try:
-        progress = Progress(**json.loads((place / _NUMBERS).read_text(encoding="utf-8")))
-        tensors = load_file(place / _OPTIMISER)
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
-        raise ValueError(
-            f"{place}: cannot be read as a training state ({error}); start the run again"
-        ) from None
-    state: dict[int, dict[str, Any]] = {}
-    for key, value in {**tensors, **progress.optimiser}.items():
-        number, name = key.split(".", 1)
-        state.setdefault(int(number), {})[name] = value
+        if not re.fullmatch(r"\d{9,}", name):
+            raise ValueError(f"{folder / _POINTER}: names {shown(name)}, which is no state")
+        load_weights_file(place / WEIGHTS, model)
+        found = _State.read(place / _NUMBERS)
+        tensors = read_tensors(place / _OPTIMISER)
+        check_finite(place / _OPTIMISER, tensors)
+        state = _joined({**tensors, **found.optimiser}, optimiser, place / _OPTIMISER)
+    except ValueError as error:
+        raise ValueError(f"{error}; it cannot be read as a training state, start the run again") from None
+    progress = Progress(**found.model_dump())
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     return progress
+
+
+def _joined(values: dict[str, Any], optimiser: Optimizer, path: Path) -> dict[int, dict[str, Any]]:
+    """What `_split` parted, by parameter number."""
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in values.items():
+        number, _, name = key.partition(".")
+        place = int(number) if number.isdecimal() and len(number) < 9 else len(parameters)
+        fits = place < len(parameters) and name
+        if fits and isinstance(value, torch.Tensor) and value.dim():
+            fits = value.shape == parameters[place].shape
+        if not fits:
+            raise ValueError(f"{path}: {shown(key)} fits no parameter of the network")
+        state.setdefault(place, {})[name] = value
+    return state
 
 
 def _split(optimiser: Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
