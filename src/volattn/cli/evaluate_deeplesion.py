@@ -38,7 +38,6 @@ def command(
         from volattn.io.output import claim_file
         from volattn.reporting.detection_scores import detection_table
         from volattn.reporting.report import claim_report
-        from volattn.reporting.reports import build_report
 
         target = claim_file(out, inputs=(reference, prediction), replaces=KEYS)
         with claim_report(report):
@@ -48,6 +47,8 @@ def command(
             content = write_scores(target, scores.content)
             print(detection_table(content, f"DeepLesion, split {split}").text(), end="")
             if report is not None:
+                from volattn.reporting.reports import build_report  # Needs a library for pictures.
+
                 print(f"Report: {build_report(content).write(report)}")
             return exits.report_failures(scores.faults, scores.images)
 

@@ -46,7 +46,6 @@ def command(
         from volattn.io.output import claim_file
         from volattn.reporting.lits import lits_tables
         from volattn.reporting.report import claim_report
-        from volattn.reporting.reports import build_report
 
         scheme = None
         if liver is not None or lesion is not None:
@@ -70,6 +69,8 @@ def command(
                 print("\n".join(table.text() for table in lits_tables(content)))
                 print(f"{out}: {len(found.scores.cases)} of {found.total} cases scored")
                 if report is not None:
+                    from volattn.reporting.reports import build_report  # Needs a library for pictures.
+
                     print(f"Report: {build_report(content).write(report)}")
             for note in found.notes:
                 exits.say(note)

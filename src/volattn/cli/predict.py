@@ -71,6 +71,10 @@ def command(
     def run() -> int:
         from volattn.cli.progress import shown
         from volattn.datasets.deeplesion import has_deeplesion
+        from volattn.io.output import claim_folder
+
+        with claim_folder(out):  # A folder that cannot be written is said before the model is read.
+            pass
         from volattn.inference.inputs import find_inputs
         from volattn.inference.results import predict_files
 

@@ -25,7 +25,7 @@ from volattn.inference.known import trained_among
 from volattn.inference.paint import paint_boxes
 from volattn.inference.predict import Predictor, Progress
 from volattn.inference.reader import SliceReader
-from volattn.io.atomic import write_json
+from volattn.io.atomic import append_line, write_json, write_text
 from volattn.io.files import read_json_lines
 from volattn.io.output import check_replaceable, claim_folder
 from volattn.provenance import commit, versions
@@ -184,7 +184,7 @@ class Journal:
         except ValidationError:
             raise ValueError(f"{path}: has a line that is no key slice's; delete the file") from None
         lines = [head, *map(json.dumps, rows)]
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        write_text(path, "".join(f"{line}\n" for line in lines))
 
     def get(self, case: Case) -> tuple[list[KeyDetection], str | None] | None:
         """The detections on a key slice, and what was overlooked there; None if it is not done."""
@@ -197,8 +197,7 @@ class Journal:
     def add(self, case: Case, detections: Sequence[KeyDetection], note: str | None) -> None:
         """Notes a key slice."""
         row = [_identity(case), [[*one.box, one.score] for one in detections], note]
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append_line(self.path, json.dumps(row))
 
 
 def _identity(case: Case) -> str:

@@ -79,6 +79,19 @@ def write_text(path: Path | str, text: str) -> None:
         temporary.write_text(printable(text), encoding="utf-8", newline="\n")
 
 
+def append_line(path: Path, line: str) -> None:
+    """Adds a line of UTF-8 to a journal; a kill may cut it short.
+
+    Raises:
+        OSError: It cannot be written; the error names `path`.
+    """
+    try:
+        with path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(f"{printable(line)}\n")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def write_json(path: Path | str, content: Any) -> None:
     """Writes indented JSON, atomically.
 

@@ -12,7 +12,7 @@ from pydantic import ConfigDict
 
 from volattn.config import Config
 from volattn.datasets.splits import Split
-from volattn.io.atomic import write_json, write_text
+from volattn.io.atomic import append_line, write_json, write_text
 from volattn.io.files import read_json_lines
 from volattn.io.names import shown
 from volattn.io.output import sweep
@@ -144,8 +144,7 @@ class RunFolder:
 
     def append(self, row: dict[str, Any]) -> None:
         """Adds a line to the metrics."""
-        with (self.path / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append_line(self.path / METRICS, json.dumps(row))
 
 
 def differences(old: Any, new: Any, place: str = "") -> list[str]:

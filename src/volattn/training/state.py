@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from pydantic import Field
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch.optim import Optimizer
 
 from volattn.checkpoints import WEIGHTS, load_weights_file, save_weights
@@ -83,7 +83,7 @@ def save_state(folder: Path, model: BagBackbone, optimiser: Optimizer, progress:
     save_weights(place / WEIGHTS, model)
     tensors, progress.optimiser = _split(optimiser)
     with atomic_path(place / _OPTIMISER) as temporary:
-        save_file(tensors, temporary)
+        temporary.write_bytes(save(tensors))  # `save_file` does not say that a disk is full.
     write_json(place / _NUMBERS, asdict(progress))
     write_text(folder / _POINTER, name + "\n")
     for other in folder.iterdir():
