@@ -126,7 +126,7 @@ def test_memory_grows_by_six_bytes_a_voxel_at_most(tmp_path: Path) -> None:
     peaks, depths = [], (40, 120)
     for depth in depths:
         shape = (depth, 128, 128)
-        array = np.random.default_rng(0).integers(-1000, 1000, shape).astype(np.int16)
+        array = np.random.default_rng(0).integers(-1000, 500, shape).astype(np.int16)
         labels = np.zeros(shape, np.uint8)
         labels[depth // 4 : depth // 2, 40:80, 40:80] = 1
         labels[depth // 3, 40:50, 40:50] = 2
