@@ -84,7 +84,7 @@ class Config(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             faults = error.errors(include_url=False)
-            said = [_cut(_describe(fault, cls), _FAULT) for fault in faults[:_FAULTS]]
+            said = [one_line(_describe(fault, cls), _FAULT) for fault in faults[:_FAULTS]]
             more = [f"and {len(faults) - _FAULTS} more faults"] if len(faults) > _FAULTS else []
             raise ValueError(f"{source}: {'; '.join(said + more)}") from None
 
@@ -119,7 +119,7 @@ class Config(BaseModel):
                 place = _child(place, name, setting)
             _child(place, last, setting)
             place[last] = value
-        return type(self).parse(values, _cut("--set " + " ".join(settings), _FAULT))
+        return type(self).parse(values, one_line("--set " + " ".join(settings), _FAULT))
 
     def settable(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The plain values that settings change: every key that may be set, as it is before them.
@@ -191,13 +191,19 @@ def parse_yaml(text: str) -> Any:
         problem = f"{line}{error.problem}"
     except (yaml.YAMLError, ValueError, ArithmeticError) as error:  # A number of too many digits
         problem = str(error)
-    raise yaml.YAMLError(_cut(problem, _FAULT)) from None
+    raise yaml.YAMLError(one_line(problem, _FAULT)) from None
+
+
+def one_line(text: str, limit: int = _SHOWN) -> str:
+    """A text as a message shows it: on one line, printable, and at most so long."""
+    line = "".join(sign if sign.isprintable() else " " for sign in text[: limit + 1])
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."
 
 
 def shown(value: Any) -> str:
     """A value as a message shows it: of a sane length, on one line."""
     try:
-        return _cut(_SHORT.repr(value), _SHOWN)
+        return one_line(_SHORT.repr(value))
     except ValueError:
         return "a number of thousands of digits"
 
@@ -230,22 +236,22 @@ def parse_setting(setting: str, form: str = "key=value") -> tuple[str, Any]:
     """
     key, separator, text = setting.partition("=")
     if not separator:
-        raise ValueError(f"--set {_cut(setting, _SHOWN)}: write it as {form}")
+        raise ValueError(f"--set {one_line(setting)}: write it as {form}")
     try:
         return key.strip(), parse_yaml(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"--set {_cut(setting, _SHOWN)}: the value is not valid YAML ({error})") from None
+        raise ValueError(f"--set {one_line(setting)}: the value is not valid YAML ({error})") from None
 
 
 def _child(place: Any, name: str, setting: str) -> Any:
     if not isinstance(place, dict) or name not in place:
         known = sorted(place) if isinstance(place, dict) else []
-        raise ValueError(f"--set {_cut(setting, _SHOWN)}: unknown key {shown(name)}{_nearest(name, known)}")
+        raise ValueError(f"--set {one_line(setting)}: unknown key {shown(name)}{_nearest(name, known)}")
     return place[name]
 
 
 def _describe(fault: Any, cls: type[BaseModel]) -> str:
-    where = _cut(".".join(str(part) for part in fault["loc"]), _SHOWN)
+    where = one_line(".".join(str(part) for part in fault["loc"]))
     kind = fault["type"]
     if kind == "extra_forbidden":
         return f"unknown key {where!r}{_nearest(str(fault['loc'][-1]), _keys(cls, fault['loc'][:-1]))}"
@@ -276,9 +282,3 @@ def _nearest(name: str, known: list[str]) -> str:
     if near:
         return f"; did you mean {' or '.join(near)}?"
     return f"; known keys: {', '.join(known)}" if known else ""
-
-
-def _cut(text: str, limit: int) -> str:
-    """A text on one line, printable, and at most so long."""
-    line = "".join(sign if sign.isprintable() else " " for sign in text[: limit + 1])
-    return line if len(line) <= limit else f"{line[: limit - 3]}..."
