@@ -220,6 +220,7 @@ def test_what_another_model_does_not_take_is_said(settings: list[str], message: 
     ],
 )
 def test_a_wrong_base_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "sub").mkdir()
     (tmp_path / "list.yaml").write_text("- 1\n")
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(ValueError, match=message) as caught:
