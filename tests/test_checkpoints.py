@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import resource
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from small_detectors import CLASSES, images_of, made, small_config
 
 from volattn.checkpoints import ModelFolder, Training, fingerprint, load_folder, read_folder, save_folder
+from volattn.models.catalogue import build_model
 from volattn.models.config import ModelConfig
 from volattn.models.segmentation_config import CrfConfig
 from volattn.preprocessing.plan import Plan
@@ -104,3 +111,67 @@ def test_a_folder_that_is_none_is_named(folder: Path, fault: str, message: str) 
     with pytest.raises(ValueError, match=message) as caught:
         load_folder(folder)
     assert "\n" not in str(caught.value)
+
+
+def numbers(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where the numbers of a configuration stand."""
+    if isinstance(value, dict | list):
+        for key, below in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from numbers(below, (*above, key))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield above
+
+
+@pytest.mark.parametrize("number", [10**9, 10**30, 1e300, -1])
+@pytest.mark.parametrize("name", ["mask_rcnn", "retinanet", "unet_3d", "h_dense_unet"])
+def test_an_absurd_size_is_refused_before_it_takes_memory(tmp_path: Path, name: str, number: float) -> None:
+    folder = saved(tmp_path / "run", small_config(name=name))
+    path = folder / "config.json"
+    content = json.loads(path.read_text())
+    for *above, last in numbers(content):
+        changed = copy.deepcopy(content)
+        place: Any = changed
+        for key in above:
+            place = place[key]
+        place[last] = number
+        path.write_text(json.dumps(changed))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        try:
+            ModelFolder.read(path)
+        except ValueError as error:
+            line = str(error)
+        else:
+            assert last in ("seed", "step") or (number == -1 and {"mean", "window"} & {*above}), last
+            continue
+        assert line.isprintable(), line
+        assert len(line) < 1000, line
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**17, last
+
+
+def test_widths_within_their_bounds_are_not_allocated_either(folder: Path) -> None:
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace('"width": 16', '"width": 16384'))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=r"model.safetensors: does not fit its configuration"):
+        load_folder(folder)
+    with pytest.raises(ValueError, match="make it narrower"):
+        build_model(ModelFolder.read(path).model, CLASSES)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**17
+
+
+@pytest.mark.parametrize("fault", ["type", "NaN", "more", "fewer"])
+def test_weights_of_another_kind_are_refused(folder: Path, fault: str) -> None:
+    path = folder / "model.safetensors"
+    state = load_file(path)
+    name = next(iter(state))
+    if fault == "type":
+        state[name] = state[name].double()
+    elif fault == "NaN":
+        state[name].flatten()[0] = torch.nan
+    elif fault == "more":
+        state["more"] = torch.ones(1)
+    else:
+        del state[name]
+    save_file(state, path)
+    with pytest.raises(ValueError, match=rf"{path}: .*{'more' if fault == 'more' else name}"):
+        load_folder(folder)

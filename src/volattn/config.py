@@ -22,6 +22,7 @@ Objects = Annotated[int, Field(ge=1, le=100_000)]
 Steps = Annotated[int, Field(ge=1, le=10**7)]
 Pixels = Annotated[float, Field(gt=0, le=16_384)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Factor = Annotated[float, Field(gt=0, le=1e6)]
 
 _YAML_BYTES = 2**17
 """Twenty times the largest recipe; PyYAML needs two seconds for it."""

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import struct
+import tarfile
+import zipfile
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -16,6 +24,7 @@ from torchvision.models.detection import (
 )
 from torchvision.ops import FrozenBatchNorm2d
 
+from volattn.models.bag_backbone import BagBackbone
 from volattn.models.catalogue import build_model
 from volattn.models.config import BackboneConfig, ModelConfig
 from volattn.models.detection_config import ProposalConfig
@@ -214,6 +223,105 @@ def test_nothing_is_unpickled_and_every_fault_has_one_line(tmp_path: Path) -> No
             load_weights(model, tmp_path / name)
         assert name in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def _tar(path: Path) -> None:
+    with tarfile.open(path, "w") as archive:
+        for name in ("storages", "tensors", "pickle"):
+            (path.parent / name).write_bytes(pickle.dumps(1))
+            archive.add(path.parent / name, name)
+
+
+def _declared_larger(path: Path) -> None:
+    """The pickle of a `.pth` says that a storage has more numbers than the file."""
+    torch.save({"a": torch.ones(200)}, path)
+    with zipfile.ZipFile(path) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, record in records.items():
+            archive.writestr(name, record.replace(b"K\xc8", b"J\xff\xff\xff\x7f"))
+
+
+ODD_WEIGHTS: dict[str, object] = {
+    "a scalar of NumPy": {"a": np.float64(1)},
+    "an array of NumPy": {"a": np.ones(3)},
+    "a number": {"a": 3},
+    "nested": {"a": {"b": torch.ones(1)}},
+    "numbered": {1: torch.ones(1)},
+    "a tensor alone": torch.ones(3),
+    "a text": "weights",
+    "nothing": {},
+    "sparse": {"a": torch.ones(2, 2).to_sparse()},
+    "quantised": {"a": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)},
+    "meta": {"a": torch.ones(3, device="meta")},
+    "complex": {"a": torch.ones(3, dtype=torch.complex64)},
+    "expanded": {"backbone.body.conv1.weight": torch.ones(1).expand(10**6, 10**6)},
+    "not finite": {"backbone.body.conv1.weight": torch.full((16, 3, 7, 7), torch.nan)},
+    "a model": torch.nn.Linear(2, 2),
+}
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["zip", "old"])
+@pytest.mark.parametrize("kind", ODD_WEIGHTS)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_odd_weights_are_one_line(tmp_path: Path, kind: str, old: bool) -> None:
+    path = tmp_path / "odd.pth"
+    torch.save(ODD_WEIGHTS[kind], path, _use_new_zipfile_serialization=not old)
+    check_one_line(path)
+
+
+@pytest.mark.parametrize("make", [_tar, _declared_larger, os.mkfifo, Path.mkdir, Path.touch])
+def test_odd_files_are_one_line(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    make(tmp_path / "odd.pth")
+    check_one_line(tmp_path / "odd.pth")
+
+
+@pytest.mark.parametrize("ending", [".pth", ".safetensors"])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99, 0.99999])
+def test_a_cut_file_is_one_line(tmp_path: Path, ending: str, share: float) -> None:
+    path = tmp_path / f"odd{ending}"
+    state = small_model().state_dict()
+    (save_file if ending == ".safetensors" else torch.save)(state, path)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    check_one_line(path)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"\xff" * 8,
+        struct.pack("<Q", 2**40),
+        struct.pack("<Q", 2) + b"{}",
+        *(
+            struct.pack("<Q", len(text)) + text + bytes(16)
+            for text in (
+                b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},"b":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}',
+                b'{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,16]}}',
+                b'{"a":{"dtype":"X","shape":[4],"data_offsets":[0,16]}}',
+                b'{"a":{"dtype":"F32","shape":[-4],"data_offsets":[0,16]}}',
+            )
+        ),
+    ],
+)
+def test_an_odd_safetensors_header_is_one_line(tmp_path: Path, head: bytes) -> None:
+    path = tmp_path / "odd.safetensors"
+    path.write_bytes(head)
+    check_one_line(path)
+
+
+@cache
+def small_model() -> BagBackbone:
+    return build_model(small_config(), CLASSES)
+
+
+def check_one_line(path: Path) -> None:
+    before = {name: tensor.clone() for name, tensor in small_model().state_dict().items()}
+    with pytest.raises(ValueError, match="odd") as caught:
+        load_weights(small_model(), path)
+    torch.testing.assert_close(dict(small_model().state_dict()), before, rtol=0, atol=0)
+    assert str(path) in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
 
 
 def test_batch_norm_weights_do_not_go_into_group_norm(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from volattn.datasets.open import open_dataset
+from volattn.io.nifti import write_labels, write_volume
+from volattn.preprocessing.plan import Plan
+from volattn.preprocessing.prepare import prepare_dataset
 from volattn.preprocessing.store import JOB, Store, StoredArray, write_array, write_slices
+from volattn.structures.geometry import Geometry
+from volattn.structures.volume import Volume
 
 SHAPE = (10, 24, 20)
 
@@ -113,3 +121,88 @@ def test_an_unfinished_store_is_told_from_no_store(tmp_path: Path) -> None:
     (tmp_path / JOB).write_text("{}")
     with pytest.raises(ValueError, match="run the same `volattn prepare` again"):
         Store.open(tmp_path)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A prepared store of one case."""
+    volumes = tmp_path / "lits"
+    image = noise((6, 24, 20))
+    grid = Geometry.aligned(image.shape, (1.5, 1.0, 1.0))
+    labels = np.zeros(image.shape, np.uint8)
+    labels[1:4, 5:15, 5:15] = 1
+    labels[2, 8:11, 8:11] = 2
+    write_volume(volumes / "volume-0.nii.gz", Volume(image, grid))
+    write_labels(volumes / "segmentation-0.nii.gz", labels, Volume(labels, grid))
+    prepare_dataset(open_dataset(volumes), Plan(size=32), tmp_path / "store")
+    return tmp_path / "store"
+
+
+@pytest.mark.parametrize("name", ["image", "labels"])
+def test_a_flipped_bit_is_seen(store: Path, name: str) -> None:
+    (path,) = store.rglob(f"{name}.b2nd")
+    content = bytearray(path.read_bytes())
+    content[-len(content) // 3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(
+        ValueError, match=rf"{name}\.b2nd: cannot be read \(its content is not what was written"
+    ):
+        getattr(Store.open(store).case("volume-0"), name)
+
+
+DAMAGED_CASE: list[tuple[str, object, str]] = [
+    ("name", "volume-1", "is of the case 'volume-1'"),
+    ("name", "../volume-0", "would be a path"),
+    ("shape", [6, 24], "shape.2: is missing"),
+    ("shape", [-6, 24, 20], "shape.0: must be at least 1, found -6"),
+    ("shape", [10**9, 24, 20], "shape.0: must be at most"),
+    ("shape", [7, 24, 20], "organ_pixels has 6 values for 7 slices"),
+    ("step", 0, "step: must be above 0"),
+    ("step", "x", "step: must be a number, found 'x'"),
+    ("source_affine", [[1, 0, 0, 0]] * 3, "source_affine.3: is missing"),
+    ("source_affine", [[0, 0, 0, 0]] * 4, "an affine is a 4 x 4 matrix"),
+    ("organ_pixels", [0] * 5, "organ_pixels has 5 values for 6 slices"),
+    ("lesion_pixels", [9] * 6, "more pixels of lesion than of organ"),
+    ("organ_pixels", [10**5] * 6, "more pixels of lesion than of organ, or more than there are"),
+    ("files", {"../image.b2nd": "0"}, "must be 'image.b2nd' or 'labels.b2nd'"),
+    ("measures", {"x": [1]}, "measures"),
+    ("boxes", {"slice": 6, "boxes": []}, "boxes.slice is 6 of 6 slices"),
+    ("boxes", {"slice": 0, "boxes": [[0, 0, 21, 3]]}, "is not within 20 x 24 pixels"),
+    ("boxes", {"slice": 0, "boxes": [[5, 0, 2, 3]]}, "is not within 20 x 24 pixels"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "part"), DAMAGED_CASE)
+def test_a_damaged_case_is_one_line(store: Path, key: str, value: object, part: str) -> None:
+    (path,) = store.rglob("case.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(ValueError, match=re.escape(str(path))) as caught:
+        Store.open(store).case("volume-0")
+    assert part in str(caught.value)
+    assert str(caught.value).endswith("run `volattn prepare` again: it makes anew what does not stand")
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "part"),
+    [
+        ("cases", ["../../victim"], "would be a path"),
+        ("cases", ["/abs"], "would be a path"),
+        ("cases", [".."], "would be a path"),
+        ("cases", ["a\nb"], "would be a path"),
+        ("cases", ["x" * 300], "must have at most 255 characters"),
+        ("cases", ["volume-0"] * 2, "has 'volume-0' twice"),
+        ("cases", {"volume-0": 1}, "cases: must be a list"),
+        ("patients", {"volume-7": "p"}, "patients has 'volume-7', which is none of the cases"),
+        ("parts", {"volume-7": "p"}, "parts has 'volume-7'"),
+        ("plan", {"size": 10**9}, "plan.size: must be at most 4096"),
+        ("plan", {"z_spacing": 1e10}, "plan.z_spacing: must be at most 50"),
+    ],
+)
+def test_a_damaged_store_is_one_line(store: Path, key: str, value: object, part: str) -> None:
+    path = store / "store.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(ValueError, match=re.escape(f"{path}: ")) as caught:
+        Store.open(store)
+    assert part in str(caught.value)
+    assert str(caught.value).isprintable()

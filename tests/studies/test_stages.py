@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from volattn.studies.cell import Cell
 from volattn.studies.stages import StageLog
 
 
@@ -40,7 +42,21 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
         StageLog.claim(tmp_path / "study.json", "study", {"seed": 3, "steps": 2})
 
 
-def test_a_spoilt_manifest_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "study.json").write_text("[]")
-    with pytest.raises(ValueError, match="not the manifest"):
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "{}", '{"settings": [], "seconds": {}}', '{"settings": {}, "seconds": {"a": "x"}}'],
+)
+def test_a_spoilt_manifest_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "study.json").write_text(text)
+    with pytest.raises(ValueError, match=r"study\.json: .*(not the manifest|not valid JSON)"):
         StageLog.claim(tmp_path / "study.json", "study", {})
+
+
+@pytest.mark.parametrize("name", ["cell.json", "failed.json"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"reason": 3}', '{"cases": [{}]}'])
+def test_a_spoilt_cell_is_named(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    cell = Cell("plain", 0, tmp_path, tmp_path / "recipe.yaml", tmp_path / "store", "masks")
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path / name))) as caught:
+        _ = cell.result, cell.failure
+    assert str(caught.value).isprintable()

@@ -212,12 +212,15 @@ def test_what_another_model_does_not_take_is_said(settings: list[str], message: 
         ("base: mine.yaml\n", "is a base of itself"),
         ("base: list.yaml\n", "its base list.yaml is not a recipe"),
         ("base: 3\n", "3: no such recipe"),
+        ('base: "a\\nb"\n', "a b: no such recipe"),
+        ("base: sub/../mine.yaml\n", "is a base of itself"),
         ("base: tiny\nseeed: 3\n", r"mine.yaml: unknown key .seeed.; did you mean seed\?"),
         ("base: tiny\nmodel: {name: yolo}\n", "mine.yaml: model.name: "),
         ("base: tiny\nmodel: 3\n", "mine.yaml: model: "),
     ],
 )
 def test_a_wrong_base_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "sub").mkdir()
     (tmp_path / "list.yaml").write_text("- 1\n")
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(ValueError, match=message) as caught:

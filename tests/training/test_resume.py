@@ -17,7 +17,9 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from small_runs import small_recipe, write_store
 
+from volattn.datasets.splits import Split
 from volattn.models.catalogue import build_model
+from volattn.training.folder import RunFolder, read_metrics
 from volattn.training.loop import make_optimiser
 from volattn.training.recipe import OptimiserConfig
 from volattn.training.run import train
@@ -174,10 +176,54 @@ def test_whichever_write_fails_a_whole_state_is_left(tmp_path: Path, monkeypatch
     assert outcomes == ["old"] * 4 + ["new"]
 
 
-def test_a_damaged_state_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *(
+            ("state.json", text)
+            for text in (
+                "{",
+                "[]",
+                "{}",
+                '{"step": -1, "best": null, "seconds": 0, "scaler": null, "optimiser": {}}',
+                '{"step": 1, "best": {}, "seconds": 0, "scaler": null, "optimiser": {}}',
+                '{"step": 1, "best": null, "seconds": NaN, "scaler": null, "optimiser": {}}',
+                '{"step": 1, "best": null, "seconds": 0, "scaler": null, "optimiser": {"x": 1}}',
+                '{"step": 1, "best": null, "seconds": 0, "scaler": null, "optimiser": {"999.step": 1}}',
+            )
+        ),
+        ("optimiser.safetensors", "x"),
+        ("model.safetensors", "x"),
+        ("../latest", "../../elsewhere"),
+        ("../latest", "000000002"),
+    ],
+)
+def test_a_damaged_state_is_named(tmp_path: Path, name: str, content: str) -> None:
     model = build_model(small_recipe().model, CLASSES)
     optimiser = make_optimiser(OptimiserConfig(), model)
     save_state(tmp_path, model, optimiser, Progress(step=1))
-    (tmp_path / "000000001" / "state.json").write_text("{")
-    with pytest.raises(ValueError, match="cannot be read as a training state"):
+    (tmp_path / "000000001" / name).write_text(content)
+    with pytest.raises(ValueError, match="cannot be read as a training state") as caught:
         load_state(tmp_path, model, optimiser)
+    assert str(tmp_path) in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "line", ["x", "[]", "3", '{"loss": 1}', '{"step": "x"}', '{"step": 1, "loss": NaN}', ""]
+)
+def test_a_damaged_line_of_metrics_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 0, "loss": 1.5}}\n{line}\n{{"step": 2, "lo')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl: line 2"):
+        read_metrics(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"seed": [], "fingerprint": "", "processes": 1, "sessions": []}']
+)
+def test_a_damaged_manifest_is_named(tmp_path: Path, text: str) -> None:
+    recipe, split = small_recipe(), Split(train=("a",), validation=(), seed=0)
+    RunFolder.claim(tmp_path, recipe, split, "f", 1, resume=False)
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(ValueError, match=r"manifest\.json: "):
+        RunFolder.claim(tmp_path, recipe, split, "f", 1, resume=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from volattn.config import Channels, Config, Images, Kernel, Share, merged
+from volattn.config import Channels, Config, Factor, Images, Kernel, Share, merged
 from volattn.models.architectures import (
     ARCHITECTURES,
     BLOCK_SLICES,
@@ -163,8 +163,8 @@ class ModelConfig(Config):
     name: Name = "mask_rcnn"
     bag: Images = 9
     slices: Images = 3
-    mean: tuple[float, ...] = Field((0.485, 0.456, 0.406), max_length=255)
-    std: tuple[Annotated[float, Field(gt=0)], ...] = Field((0.229, 0.224, 0.225), max_length=255)
+    mean: tuple[Annotated[float, Field(ge=-1e6, le=1e6)], ...] = Field((0.485, 0.456, 0.406), max_length=255)
+    std: tuple[Factor, ...] = Field((0.229, 0.224, 0.225), max_length=255)
     attention: AttentionConfig = AttentionConfig()
     backbone: BackboneConfig = BackboneConfig()
     proposals: ProposalConfig = ProposalConfig()

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from volattn.config import Channels, Config, Kernel, Objects, Pixels, Share
+from volattn.config import Channels, Config, Factor, Kernel, Objects, Pixels, Share
 
 _Sizes = Annotated[tuple[Annotated[tuple[Pixels, ...], Field(max_length=32)], ...], Field(max_length=8)]
 _Ratios = Annotated[tuple[Annotated[float, Field(ge=0.01, le=100)], ...], Field(min_length=1, max_length=32)]
@@ -74,10 +74,10 @@ class RegionConfig(Config):
     box_channels: Channels = 1024
     dropout: float = Field(0.0, ge=0, lt=1)
     position_channels: Channels = 10
-    initial_std: float | None = Field(None, gt=0)
-    box_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
-    box_beta: float = Field(1 / 9, gt=0)
-    box_loss: float = Field(1.0, gt=0)
+    initial_std: Factor | None = None
+    box_weights: tuple[Factor, Factor, Factor, Factor] = (10.0, 10.0, 5.0, 5.0)
+    box_beta: Factor = 1 / 9
+    box_loss: Factor = 1.0
     mask_pool: Kernel = 14
     mask_layers: tuple[Channels, ...] = Field((256, 256, 256, 256), max_length=32)
     score: Share = 0.05

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from volattn.config import Channels, Config, Kernel, Objects, Pixels
+from volattn.config import Channels, Config, Factor, Kernel, Objects, Pixels
 
 Refinement = Literal["none", "crf"]
 """Of a segmenter's probabilities, in prediction."""
@@ -27,11 +27,11 @@ class CrfConfig(Config):
 
     iterations: int = Field(10, ge=1, le=1000)
     radius: Kernel = 5
-    position_weight: float = Field(3.0, ge=0)
+    position_weight: float = Field(3.0, ge=0, le=1e6)
     position_std: Pixels = 1.5
-    image_weight: float = Field(10.0, ge=0)
+    image_weight: float = Field(10.0, ge=0, le=1e6)
     image_position_std: Pixels = 9.0
-    image_std: float = Field(0.04, gt=0)
+    image_std: Factor = 0.04
 
 
 class HybridConfig(Config):
@@ -73,7 +73,7 @@ class SegmentationConfig(Config):
     losses: tuple[Literal["cross_entropy", "dice"], ...] = Field(
         ("cross_entropy", "dice"), min_length=1, max_length=8
     )
-    class_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(None, max_length=8)
+    class_weights: tuple[Annotated[float, Field(ge=0, le=1e6)], ...] | None = Field(None, max_length=8)
     objects: Objects = 100
     width: Channels = Field(64, ge=4)
     dropout: float = Field(0.0, ge=0, lt=1)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from volattn.config import Config, Images, Share, Steps, merged, read_values
+from volattn.io.names import SHOWN, cut
 from volattn.models.architectures import find_architecture
 from volattn.models.config import ModelConfig
 from volattn.preprocessing.plan import Plan
@@ -173,24 +174,26 @@ def _values(source: str, folder: Path, above: tuple[str, ...]) -> Any:
     """
     rows, named = _rows(), _files()
     if source in rows:
-        values, place = rows[source], _SHIPPED
+        values, place, known_as = rows[source], _SHIPPED, source
     elif source in named or Path(source).suffix in (".yaml", ".json"):
         path = named.get(source, folder / source)
         values, place = read_values(path), path.parent
-        source = str(path)
+        source, known_as = str(path), str(path.resolve())
     else:
         near = difflib.get_close_matches(source, [*named, *rows], n=3, cutoff=0.5)
         meant = f"did you mean {' or '.join(near)}?" if near else "`volattn info` lists them;"
-        raise ValueError(f"{source}: no such recipe; {meant} any other is the path of a .yaml file")
+        raise ValueError(
+            f"{cut(source, SHOWN)}: no such recipe; {meant} any other is the path of a .yaml file"
+        )
     if not isinstance(values, Mapping) or "base" not in values:
         return values
     changes = {key: value for key, value in values.items() if key != "base"}
     base = str(values["base"])
-    if source in above:
-        raise ValueError(f"{source}: is a base of itself ({' > '.join((*above, source))})")
-    below = _values(base, place, (*above, source))
+    if known_as in above:
+        raise ValueError(f"{source}: is a base of itself ({' > '.join((*above, known_as))})")
+    below = _values(base, place, (*above, known_as))
     if not isinstance(below, Mapping):
-        raise ValueError(f"{source}: its base {base} is not a recipe")
+        raise ValueError(f"{source}: its base {cut(base, SHOWN)} is not a recipe")
     return merged(_handed_on(below, changes), changes)
 
 
