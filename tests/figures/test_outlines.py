@@ -164,3 +164,8 @@ def test_figures_load_neither_torch_nor_pyplot() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_title_is_no_formula(tmp_path: Path) -> None:
+    image, labels = case(((6, 30, 30), 5))
+    drawn(tmp_path / "a.png", image, labels, title=r"a$\frac{$b")

@@ -95,6 +95,12 @@ def test_label_maps(maps: Sequence[Maps]) -> None:
     check(build_report(lits_content(maps)), LITS)
 
 
+def test_names_are_no_formulae() -> None:
+    content = lits_content((FOUND, MISSED))
+    content["cases"][0]["name"] = r"a$\frac{$b"
+    check(build_report(content), LITS)
+
+
 def test_label_maps_without_a_liver() -> None:
     check(
         build_report(lits_content((FOUND, MISSED), liver=False)),

@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from volattn.figures.scene import Kind, Named, Scene, View, choose_slices
-from volattn.figures.sheet import DPI, GAP, INK, LEGEND, PAPER, TITLE, Sheet
+from volattn.figures.sheet import DPI, GAP, INK, LEGEND, PAPER, TITLE, Sheet, take_literally
 from volattn.io.atomic import atomic_path
 from volattn.io.output import SIGNATURE
 
@@ -70,6 +70,7 @@ def draw_outlines(
     """
     scene = Scene.compare(image, labels, lesions, spacing, scores, reference, hit_iou)
     figure = _figure(scene, organ, title, slices)
+    take_literally(figure)
     with atomic_path(path) as temporary:
         # Without its version number the same case gives the same bytes.
         figure.savefig(temporary, format="png", dpi=DPI, facecolor=PAPER, metadata={"Software": SIGNATURE})

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
+from volattn.figures.sheet import take_literally
 from volattn.io.output import SIGNATURE
 
 BLUE, ORANGE, GREY, _PALE = "#0072B2", "#D55E00", "#6b7682", "#e3e8ed"
@@ -165,6 +166,7 @@ def add_legend_above(axes: Axes, columns: int = 3) -> None:
 def png_of(figure: Figure) -> bytes:
     """The figure as a PNG file's content."""
     FigureCanvasAgg(figure)
+    take_literally(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", facecolor="white", metadata={"Software": SIGNATURE})
     return buffer.getvalue()

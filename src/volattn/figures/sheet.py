@@ -9,12 +9,19 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from numpy.typing import NDArray
 
 PAPER, INK, DIM = "#0b0c0f", "#e6e8ec", "#9aa0ab"
 GAP, TITLE, HEAD, LEGEND = 0.08, 0.62, 0.5, 0.42
 """Inches between panels; and the heights of the title, of the heads of columns, and of the legend."""
 DPI = 110
+
+
+def take_literally(figure: Figure) -> None:
+    """Names may hold dollar signs, between which matplotlib would set formulae."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
 
 
 class Sheet:
@@ -52,6 +59,7 @@ class Sheet:
 
     def pixels(self) -> NDArray[np.uint8]:
         """The sheet as a picture (height, width, 3)."""
+        take_literally(self.figure)
         self._canvas.draw()
         return np.asarray(self._canvas.buffer_rgba())[..., :3].copy()
 
