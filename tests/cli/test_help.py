@@ -56,7 +56,7 @@ def test_a_verb_that_works_would_be_noticed() -> None:
 
 def test_every_verb_is_listed() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "volattn.cli.main", "--help"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "volattn", "--help"], capture_output=True, text=True, check=True
     )
     for verb in (
         "check",

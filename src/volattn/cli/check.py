@@ -17,7 +17,7 @@ def command(
     keep_noisy: KeepNoisy = False,
     debug: Debug = False,
 ) -> None:
-    """Lists every fault of a data set in one pass, with what to do about it."""
+    """Lists every fault of a data set, with what to do about it."""
 
     def run() -> int:
         from volattn.cli.progress import shown

@@ -29,14 +29,17 @@ def command(
         int | None, typer.Option(help="Label of lesions; what a dataset.json says, or 2, by default.")
     ] = None,
     trust_grid: TrustGrid = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stops at the first case that cannot be scored.")
     ] = False,
     report: ReportFolder = None,
     debug: Debug = False,
 ) -> None:
-    """Scores liver and lesion masks as the LiTS challenge does, and lesion by lesion."""
+    """Scores liver and lesion masks as the LiTS challenge does.
+
+    Lesions are also scored one by one.
+    """
 
     def run() -> int:
         from volattn.cli.progress import shown

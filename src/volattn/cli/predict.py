@@ -46,7 +46,7 @@ def command(
     ] = None,
     refine: Annotated[
         _Refinement | None,
-        typer.Option(help="Of a cascade's probabilities, by a dense CRF or not; as trained by default."),
+        typer.Option(help="Refines a cascade's probabilities by a dense CRF, or not; as trained by default."),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="2.5D images encoded at a time.")] = 1,
     reference: Annotated[

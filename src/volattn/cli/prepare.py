@@ -26,7 +26,10 @@ def command(
     trust_grid: TrustGrid = False,
     debug: Debug = False,
 ) -> None:
-    """Prepares a data set for training; run again after a kill, it goes on where it was."""
+    """Prepares a data set for training.
+
+    Run again after a kill, it goes on where it was.
+    """
 
     def run() -> int:
         from volattn.cli.progress import shown

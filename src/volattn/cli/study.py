@@ -48,7 +48,7 @@ def command(
         ),
     ] = None,
     split_seed: Annotated[
-        int, typer.Option(min=0, help="Of the split into parts, the same for all seeds.")
+        int, typer.Option(min=0, help="Seed of the split into parts, the same for all rows.")
     ] = 0,
     test: Annotated[
         float, typer.Option(min=0, max=0.9, help="Share of the patients that is held out.")
@@ -62,7 +62,10 @@ def command(
     cpu: Annotated[bool, typer.Option("--cpu", help="Leaves a GPU alone.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Runs one of the paper's tables: every row on the same data, split and budget, for several seeds."""
+    """Runs one of the paper's tables.
+
+    Every row has the same data, split and budget, and is trained for several seeds.
+    """
 
     def run() -> int:
         import os
