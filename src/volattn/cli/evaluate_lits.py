@@ -46,6 +46,7 @@ def command(
         from volattn.evaluation.lits import lits_scheme
         from volattn.evaluation.lits_folders import score_lits_folders
         from volattn.evaluation.score_file import KEYS, write_scores
+        from volattn.io.names import count_of
         from volattn.io.output import claim_file
         from volattn.reporting.lits import lits_tables
         from volattn.reporting.report import claim_report
@@ -70,7 +71,7 @@ def command(
             if found.scores is not None:
                 content = write_scores(target, found.content)
                 print("\n".join(table.text() for table in lits_tables(content)))
-                print(f"{out}: {len(found.scores.cases)} of {found.total} cases scored")
+                print(f"{out}: {len(found.scores.cases)} of {count_of(found.total, 'case')} scored")
                 if report is not None:
                     from volattn.reporting.reports import build_report  # Needs a library for pictures.
 

@@ -74,7 +74,7 @@ def _options(
         typer.Option(
             "--report",
             is_eager=True,
-            help="With --version: what a bug report needs, without paths and names.",
+            help="Prints versions and device for a bug report, no paths or names.",
         ),
     ] = False,
 ) -> None:

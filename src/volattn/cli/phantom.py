@@ -41,10 +41,11 @@ def command(
     def run() -> int:
         from volattn.cli.progress import shown
         from volattn.datasets.phantom.write import write_phantoms
+        from volattn.io.names import count_of
 
         with shown() as progress:
             write_phantoms(out, cases, seed, size=size, kind=kind.value, workers=workers, progress=progress)
-        print(f"{out}: {cases} cases")
+        print(f"{out}: {count_of(cases, 'case')}")
         return exits.GOOD
 
     raise typer.Exit(exits.run(run, debug=debug))

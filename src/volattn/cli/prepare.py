@@ -35,6 +35,7 @@ def command(
         from volattn.cli.progress import shown
         from volattn.cli.values import parted
         from volattn.datasets.open import open_dataset
+        from volattn.io.names import count_of
         from volattn.preprocessing.prepare import estimate, prepare_dataset
         from volattn.training.recipe import load_recipe
 
@@ -45,7 +46,7 @@ def command(
                 print(finding)
         expected = estimate(opened, plan, workers)
         print(
-            f"{opened.name}: {expected.cases} cases, about {expected.disk_bytes / 2**20:.0f} MiB "
+            f"{opened.name}: {count_of(expected.cases, 'case')}, about {expected.disk_bytes / 2**20:.0f} MiB "
             f"and {max(1, round(expected.seconds / 60))} min"
         )
         with shown() as progress:
@@ -60,7 +61,9 @@ def command(
             )
         for note in outcome.notes:
             exits.say(note)
-        print(f"{out}: {len(outcome.prepared)} cases prepared, {len(outcome.kept)} stood from before")
+        print(
+            f"{out}: {count_of(len(outcome.prepared), 'case')} prepared, {len(outcome.kept)} stood from before"
+        )
         unreadable = {
             finding.case or finding.file.name: f"{finding.file}: {finding.message}"
             for finding in opened.found

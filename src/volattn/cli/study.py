@@ -72,6 +72,7 @@ def command(
 
         from volattn.cli.progress import shown
         from volattn.cli.values import parted
+        from volattn.io.names import count_of
         from volattn.studies.definition import load_study
         from volattn.studies.parts import SplitConfig
         from volattn.studies.rows import Options
@@ -98,7 +99,9 @@ def command(
         if share.rank == 0:
             print(outcome.table.read_text(encoding="utf-8"), end="")
         if outcome.unfinished:
-            exits.say(f"{len(outcome.unfinished)} of {outcome.cells} cells are left to other processes")
+            exits.say(
+                f"{len(outcome.unfinished)} of {count_of(outcome.cells, 'cell')} left to other processes"
+            )
         return exits.report_failures(outcome.failed, outcome.cells)
 
     raise typer.Exit(exits.run(run, after_stop=exits.RESUME, debug=debug))
