@@ -1,32 +1,43 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.volattn-setup
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+SETUP := $(VENV)/.volattn-setup
+DEV := $(VENV)/.volattn-dev
 
-.PHONY: setup demo test check format clean
+.PHONY: setup demo test check wheel format clean
 
-setup: $(STAMP)
+# The package alone; what tests and pictures in 3D need comes with the targets that need it.
+setup: $(SETUP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(SETUP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"volattn needs Python 3.11 to 3.13, found {v[0]}.{v[1]}; try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP) -e .
 	touch $@
 
-demo: setup
+$(DEV): $(SETUP)
+	$(PIP) -e '.[dev]'
+	touch $@
+
+demo: $(SETUP)
 	$(BIN)/volattn demo -o demo-out
 
-check: setup
+check: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The wheel, installed away from the source, with the libraries that are there already.
+wheel: $(DEV)
+	.ci/wheel $(BIN)/python
+
 # One thread for each of the two processes: on two cores more only wait for each other.
-test: check
+test: check wheel
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-format: setup
+format: $(DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

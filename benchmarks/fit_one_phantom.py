@@ -105,7 +105,7 @@ def make_recipe(options: argparse.Namespace) -> Recipe:
 def volattn(*arguments: object) -> None:
     """Runs a command."""
     print("$ volattn", *arguments, flush=True)
-    subprocess.run([sys.executable, "-m", "volattn.cli.main", *map(str, arguments)], check=True)
+    subprocess.run([sys.executable, "-m", "volattn", *map(str, arguments)], check=True)
 
 
 if __name__ == "__main__":

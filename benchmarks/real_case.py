@@ -58,7 +58,7 @@ class Shell:
         """
         typed = self._plain("volattn " + " ".join(map(str, arguments)))
         self._note(f"\n$ {typed}\n")
-        command = [sys.executable, "-m", "volattn.cli.main", *map(str, arguments)]
+        command = [sys.executable, "-m", "volattn", *map(str, arguments)]
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process:

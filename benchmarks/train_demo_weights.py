@@ -144,7 +144,7 @@ def train_together(recipe: Recipe, store: Path, work: Path, processes: int) -> N
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command += [
         "-m",
-        "volattn.cli.main",
+        "volattn",
         "train",
         str(written),
         "--data",

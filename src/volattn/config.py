@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from volattn.io.files import read_json, read_text
-from volattn.io.names import SHOWN, cut, shown
+from volattn.io.names import SHOWN, count_of, cut, shown
 
 # Bounds on whatever decides how much memory is asked for: ten times what anyone uses.
 Channels = Annotated[int, Field(ge=1, le=16_384)]
@@ -84,7 +84,7 @@ class Config(BaseModel):
         except ValidationError as error:
             faults = error.errors(include_url=False)
             said = [cut(_describe(fault, cls), _FAULT) for fault in faults[:_FAULTS]]
-            more = [f"and {len(faults) - _FAULTS} more faults"] if len(faults) > _FAULTS else []
+            more = [f"and {count_of(len(faults) - _FAULTS, 'more fault')}"] if len(faults) > _FAULTS else []
             raise ValueError(f"{source}: {'; '.join(said + more)}") from None
 
     @classmethod

@@ -48,14 +48,14 @@ def test_check_and_prepare(
 ) -> None:
     assert volattn("check", root) == 0
     out = capsys.readouterr().out
-    assert "3 rows count, 1 marked Possibly_noisy do not" in out
+    assert "takes 3 rows and leaves out 1 marked Possibly_noisy" in out
     assert out.splitlines()[-1] == "dl: 3 cases, 0 errors, 1 note"
     assert volattn("prepare", root, "-o", tmp_path / "all", "--recipe", recipe) == 0
     assert "1 marked Possibly_noisy do not" in capsys.readouterr().out
     assert len(Store.open(tmp_path / "all").names) == 3
     arguments = ("--recipe", recipe, "--splits", "train, val", "--keep-noisy")
     assert volattn("prepare", root, "-o", tmp_path / "some", *arguments) == 0
-    assert "all 4 rows count" in capsys.readouterr().out
+    assert "takes 4 rows, " in capsys.readouterr().out
     some = Store.open(tmp_path / "some")
     assert set(some.parts.values()) == {"train", "val"}
     boxes = some.case("000001_01_01_005").description.boxes

@@ -201,7 +201,7 @@ def test_what_is_refused(
         (("-i", ct, "-l", tmp_path / "none.nii.gz", "-o", out, *slices), "none.nii.gz"),
         (("-i", ct, "-l", labels, "-o", out, *slices, "--lesion", "300"), "1 to 255"),
         (("-i", ct, "-l", labels, "-o", out, *slices, "--organ", "liver"), "--organ liver"),
-        (("-i", ct, "-l", labels, "-o", out, *slices, "--name", "x", "y"), "1 label maps have 2 names"),
+        (("-i", ct, "-l", labels, "-o", out, *slices, "--name", "x", "y"), "1 label map and 2 names"),
         (("-i", ct, "-l", labels, labels, "-o", out, *slices, "--name", "x", "x"), "not all different"),
     ):
         assert volattn("render", *words) == 2, said

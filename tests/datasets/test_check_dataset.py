@@ -276,7 +276,7 @@ def test_cases_that_the_description_promises(pair: Case) -> None:
     dataset = Dataset("set", pair.image.parent, (pair,), SCHEME, expected=4)
     (finding,) = check_dataset(dataset)
     assert (finding.severity, finding.case, finding.file.name) == ("error", "", "dataset.json")
-    assert "4 training cases (numTraining), 1 are there" in finding.message
+    assert "4 training cases (numTraining), found 1" in finding.message
     assert check_dataset(replace(dataset, expected=1)) == []
 
 

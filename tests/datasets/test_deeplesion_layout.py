@@ -116,9 +116,9 @@ def test_doubtful_rows_are_left_out_and_counted(tmp_path: Path) -> None:
     ]
     (note,) = check_dataset(plain)
     assert note.severity == "note"
-    assert "1 rows count, 2 marked Possibly_noisy do not" in note.message
+    assert "takes 1 row and leaves out 2 marked Possibly_noisy" in note.message
     (note,) = check_dataset(kept)
-    assert "all 3 rows count, 2 of them marked Possibly_noisy" in note.message
+    assert "takes 3 rows, 2 of them marked Possibly_noisy" in note.message
 
 
 def test_parts_can_be_chosen(root: Path) -> None:

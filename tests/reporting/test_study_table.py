@@ -233,7 +233,7 @@ def test_what_is_written_says_one_thing(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "table.json").read_text())
     with (tmp_path / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert "3 of 5 cells are there" in page
+    assert "3 of 5 cells done" in page
     assert "- VA, seed 1: unfinished" in page
     assert "- VA, seed 2: failed: no memory" in page
     assert "Plain \\| simple" in page

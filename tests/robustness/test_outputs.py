@@ -239,7 +239,7 @@ def test_a_stopped_command_ends_at_once_with_its_workers(
     command = [
         sys.executable,
         "-m",
-        "volattn.cli.main",
+        "volattn",
         "phantom",
         "-o",
         str(out),

@@ -139,7 +139,7 @@ def test_nothing_to_learn_is_refused():
     store = small_store()
     for case in store.cases.values():
         case.labels.array[:] = 0
-    with pytest.raises(ValueError, match=r"none of the 2 cases \(a, b\) has a labelled object"):
+    with pytest.raises(ValueError, match=r"none of 2 cases \(a, b\) has a labelled object"):
         dataset(store)
     assert len(dataset(store, empty_share=1)) > 0
 

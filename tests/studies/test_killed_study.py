@@ -29,7 +29,7 @@ MEASURED = 3
 
 def start(data: Path, out: Path) -> subprocess.Popen[str]:
     """Starts the study, or goes on with it."""
-    command = [sys.executable, "-m", "volattn.cli.main", "study", str(data / "small.yaml"), "--resume"]
+    command = [sys.executable, "-m", "volattn", "study", str(data / "small.yaml"), "--resume"]
     command += ["--data", str(data / "store"), "--recipe", str(data / "recipe.yaml"), "-o", str(out)]
     return subprocess.Popen(
         [*command, "--jobs", "2", "--cpu"],

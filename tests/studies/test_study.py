@@ -82,7 +82,7 @@ def test_a_failed_row_stops_nothing_and_is_tried_again(
     assert outcome.cells == 2
     page = outcome.table.read_text()
     assert "Broken, seed 0: failed: row broken: there is no model" in page
-    assert "1 of 2 cells are there" in page
+    assert "1 of 2 cells done" in page
     assert (tmp_path / "out" / "cells" / "plain" / "seed-0" / "cell.json").is_file()
 
 

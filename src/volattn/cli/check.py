@@ -17,12 +17,13 @@ def command(
     keep_noisy: KeepNoisy = False,
     debug: Debug = False,
 ) -> None:
-    """Lists every fault of a data set in one pass, with what to do about it."""
+    """Lists every fault of a data set, with what to do about it."""
 
     def run() -> int:
         from volattn.cli.progress import shown
         from volattn.datasets.check import check_dataset
         from volattn.datasets.open import open_dataset
+        from volattn.io.names import count_of
 
         opened = open_dataset(dataset, keep_noisy=keep_noisy)
         with shown() as progress:
@@ -32,7 +33,7 @@ def command(
         errors = sum(finding.severity == "error" for finding in findings)
         counts = ((len(opened.cases), "case"), (errors, "error"), (len(findings) - errors, "note"))
         exits.say_left_out(opened.left_out)
-        print(f"{opened.name}: " + ", ".join(f"{n} {word}{'s' * (n != 1)}" for n, word in counts))
+        print(f"{opened.name}: " + ", ".join(count_of(n, thing) for n, thing in counts))
         return exits.SOME_FAILED if errors else exits.GOOD
 
     raise typer.Exit(exits.run(run, after_stop="nothing was changed", debug=debug))

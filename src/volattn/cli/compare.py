@@ -14,17 +14,20 @@ NAME = "compare"
 
 
 def command(
-    a: Annotated[Path, typer.Argument(metavar="A", help="The scores.json of an evaluation.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="That of another one, of the same cases.")],
+    a: Annotated[Path, typer.Argument(metavar="A", help="File of scores that `volattn evaluate` wrote.")],
+    b: Annotated[
+        Path,
+        typer.Argument(metavar="B", help="File of scores of the same cases, from another program or run."),
+    ],
     common: Annotated[
         bool, typer.Option("--common", help="Compares the cases that both have, and leaves out the others.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The comparison, a .json file.")] = None,
     report: ReportFolder = None,
     debug: Debug = False,
 ) -> None:
-    """Says which differences between two evaluations of the same cases stand."""
+    """Says which differences between two evaluations are significant."""
 
     def run() -> int:
         from volattn.evaluation.comparison import compare

@@ -15,11 +15,14 @@ NAME = "demo"
 
 def command(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for everything that the demo makes.")],
-    seed: Annotated[int, typer.Option(min=0, help="Of the phantoms and of the training.")] = 7,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the phantoms and of the training.")] = 7,
     workers: Annotated[int, typer.Option(min=0, help="Processes that make and prepare phantoms.")] = 2,
     debug: Debug = False,
 ) -> None:
-    """Makes synthetic CT, trains a little, predicts unseen cases, scores them, and writes a page about it."""
+    """Makes synthetic CT, trains a little, predicts and scores.
+
+    It writes a page about it, OUT/index.html.
+    """
 
     def run() -> int:
         from volattn.cli.progress import shown

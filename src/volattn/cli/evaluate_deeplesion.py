@@ -25,12 +25,15 @@ def command(
     keep_noisy: Annotated[
         bool, typer.Option("--keep-noisy", help="Counts the lesions that are marked Possibly_noisy.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stops at the first bad row.")] = False,
     report: ReportFolder = None,
     debug: Debug = False,
 ) -> None:
-    """Scores boxes on DeepLesion's key slices: sensitivity at false positives per image, AP50."""
+    """Scores boxes on DeepLesion's key slices.
+
+    Scores are the sensitivity at false positives per image, and AP50.
+    """
 
     def run() -> int:
         from volattn.evaluation.deeplesion import score_deeplesion

@@ -26,14 +26,19 @@ def command(
         int | None,
         typer.Option(min=1, help="Value of lesions in reference masks of classes; found where it can be."),
     ] = None,
-    predicted_lesion: Annotated[int | None, typer.Option(min=1, help="The same of predicted masks.")] = None,
+    predicted_lesion: Annotated[
+        int | None, typer.Option(min=1, help="Value of lesions in predicted masks; found where it can be.")
+    ] = None,
     trust_grid: TrustGrid = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stops at the first bad case.")] = False,
     report: ReportFolder = None,
     debug: Debug = False,
 ) -> None:
-    """Scores lesions found in volumes, as boxes or masks: sensitivity at false positives per scan."""
+    """Scores lesions found in volumes, as boxes or masks.
+
+    The score is the sensitivity at false positives per scan.
+    """
 
     def run() -> int:
         from volattn.cli.progress import shown

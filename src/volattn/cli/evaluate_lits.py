@@ -29,20 +29,24 @@ def command(
         int | None, typer.Option(help="Label of lesions; what a dataset.json says, or 2, by default.")
     ] = None,
     trust_grid: TrustGrid = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stops at the first case that cannot be scored.")
     ] = False,
     report: ReportFolder = None,
     debug: Debug = False,
 ) -> None:
-    """Scores liver and lesion masks as the LiTS challenge does, and lesion by lesion."""
+    """Scores liver and lesion masks as the LiTS challenge does.
+
+    Lesions are also scored one by one.
+    """
 
     def run() -> int:
         from volattn.cli.progress import shown
         from volattn.evaluation.lits import lits_scheme
         from volattn.evaluation.lits_folders import score_lits_folders
         from volattn.evaluation.score_file import KEYS, write_scores
+        from volattn.io.names import count_of
         from volattn.io.output import claim_file
         from volattn.reporting.lits import lits_tables
         from volattn.reporting.report import claim_report
@@ -67,7 +71,7 @@ def command(
             if found.scores is not None:
                 content = write_scores(target, found.content)
                 print("\n".join(table.text() for table in lits_tables(content)))
-                print(f"{out}: {len(found.scores.cases)} of {found.total} cases scored")
+                print(f"{out}: {len(found.scores.cases)} of {count_of(found.total, 'case')} scored")
                 if report is not None:
                     from volattn.reporting.reports import build_report  # Needs a library for pictures.
 

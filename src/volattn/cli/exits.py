@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from volattn.faults import explain
-from volattn.io.names import one_line
+from volattn.io.names import count_of, one_line
 
 if TYPE_CHECKING:
     from volattn.datasets.finding import LeftOut
@@ -92,7 +92,7 @@ def report_failures(failed: Mapping[str, str], total: int) -> int:
     if total == 1:
         say(next(iter(failed.values())))
         return NOTHING_DONE
-    say(f"{len(failed)} of {total} cases failed:")
+    say(f"{len(failed)} of {count_of(total, 'case')} failed:")
     for name, reason in failed.items():
         print(one_line(f"  {name}: {reason}"), file=sys.stderr)
     return NOTHING_DONE if len(failed) == total else SOME_FAILED

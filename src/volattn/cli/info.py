@@ -15,14 +15,14 @@ NAME = "info"
 def command(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="Architectures and recipes; all by default."),
+        typer.Argument(metavar="NAME", help="Architectures and recipes; all by default."),
     ] = None,
     costs: Annotated[
         bool, typer.Option("--costs", help="Measures parameters, operations and memory: seconds a row.")
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Lists the detectors and the recipes, and the row of the paper's tables they stand for."""
+    """Lists models and recipes, and the paper's rows they stand for."""
 
     def run() -> int:
         from volattn.cli.progress import shown

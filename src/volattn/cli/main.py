@@ -26,22 +26,38 @@ from volattn.cli import (
     study,
     train,
 )
+from volattn.cli.help import Verb, VerbGroup
 from volattn.cli.values import spread
 from volattn.io.names import printable
 
 app = typer.Typer(
     name="volattn",
+    cls=VerbGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (demo, check, prepare, train, predict, compare, render, phantom, info, study):
-    app.command(verb.NAME)(verb.command)
-app.add_typer(evaluate.app, name=evaluate.NAME)
+_GROUPS = {
+    "Data": (check, prepare, phantom),
+    "Train and predict": (train, predict, study),
+    "Score": (evaluate, compare),
+    "Other": (demo, info, render),
+}
+for group, verbs in _GROUPS.items():
+    for verb in verbs:
+        if verb is evaluate:
+            app.add_typer(verb.app, name=verb.NAME, rich_help_panel=group)
+        else:
+            app.command(verb.NAME, cls=Verb, rich_help_panel=group)(verb.command)
 
 
-def _version(asked: bool) -> None:
+def _version(context: typer.Context, asked: bool) -> None:
+    if context.params.get("report"):
+        from volattn.cli.version_report import report
+
+        print(report())
+        raise typer.Exit
     if asked:
         print(f"volattn {__version__}")
         raise typer.Exit
@@ -50,7 +66,16 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Prints the version.")
+        bool, typer.Option("--version", callback=_version, help="Prints the version.")
+    ] = False,
+    # Eager, so that it is known when --version is looked at, whatever their order.
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report",
+            is_eager=True,
+            help="Prints versions and device for a bug report, no paths or names.",
+        ),
     ] = False,
 ) -> None:
     """Finds and outlines lesions in 3D CT with volumetric attention. Not a medical device."""
@@ -83,7 +108,3 @@ def _escape(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeEncodeError)
     text = printable(error.object[error.start : error.end])
     return text.encode("ascii", "backslashreplace").decode(), error.end
-
-
-if __name__ == "__main__":
-    main()

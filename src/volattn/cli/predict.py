@@ -46,7 +46,7 @@ def command(
     ] = None,
     refine: Annotated[
         _Refinement | None,
-        typer.Option(help="Of a cascade's probabilities, by a dense CRF or not; as trained by default."),
+        typer.Option(help="Refines a cascade's probabilities by a dense CRF, or not; as trained by default."),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="2.5D images encoded at a time.")] = 1,
     reference: Annotated[
@@ -124,6 +124,7 @@ def command(
         from volattn.cli.values import parted
         from volattn.datasets.open import open_dataset
         from volattn.inference.key_slices import predict_key_slices
+        from volattn.io.names import count_of
 
         if len(inputs) > 1 or reference is not None:
             raise ValueError(
@@ -142,7 +143,9 @@ def command(
                 progress=progress,
                 force=force,
             )
-        print(f"{found.csv}: {found.detections} detections on {len(found.predicted)} key slices")
+        print(
+            f"{found.csv}: {count_of(found.detections, 'detection')} on {count_of(len(found.predicted), 'key slice')}"
+        )
         for note in found.notes:
             print(note)
         _score_key_slices(dataset, found, splits, keep_noisy)

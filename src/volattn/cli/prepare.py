@@ -26,12 +26,16 @@ def command(
     trust_grid: TrustGrid = False,
     debug: Debug = False,
 ) -> None:
-    """Prepares a data set for training; run again after a kill, it goes on where it was."""
+    """Prepares a data set for training.
+
+    Run again after a kill, it goes on where it was.
+    """
 
     def run() -> int:
         from volattn.cli.progress import shown
         from volattn.cli.values import parted
         from volattn.datasets.open import open_dataset
+        from volattn.io.names import count_of
         from volattn.preprocessing.prepare import estimate, prepare_dataset
         from volattn.training.recipe import load_recipe
 
@@ -42,7 +46,7 @@ def command(
                 print(finding)
         expected = estimate(opened, plan, workers)
         print(
-            f"{opened.name}: {expected.cases} cases, about {expected.disk_bytes / 2**20:.0f} MiB "
+            f"{opened.name}: {count_of(expected.cases, 'case')}, about {expected.disk_bytes / 2**20:.0f} MiB "
             f"and {max(1, round(expected.seconds / 60))} min"
         )
         with shown() as progress:
@@ -57,7 +61,9 @@ def command(
             )
         for note in outcome.notes:
             exits.say(note)
-        print(f"{out}: {len(outcome.prepared)} cases prepared, {len(outcome.kept)} stood from before")
+        print(
+            f"{out}: {count_of(len(outcome.prepared), 'case')} prepared, {len(outcome.kept)} stood from before"
+        )
         unreadable = {
             finding.case or finding.file.name: f"{finding.file}: {finding.message}"
             for finding in opened.found

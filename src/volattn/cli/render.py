@@ -63,7 +63,7 @@ def command(
     trust_grid: TrustGrid = False,
     debug: Debug = False,
 ) -> None:
-    """Draws label maps of one CT side by side: surfaces in 3D, and slices with outlines."""
+    """Draws label maps of a CT: surfaces in 3D, slices with outlines."""
 
     def run() -> int:
         from volattn.cli.progress import shown

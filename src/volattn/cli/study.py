@@ -48,7 +48,7 @@ def command(
         ),
     ] = None,
     split_seed: Annotated[
-        int, typer.Option(min=0, help="Of the split into parts, the same for all seeds.")
+        int, typer.Option(min=0, help="Seed of the split into parts, the same for all rows.")
     ] = 0,
     test: Annotated[
         float, typer.Option(min=0, max=0.9, help="Share of the patients that is held out.")
@@ -62,13 +62,17 @@ def command(
     cpu: Annotated[bool, typer.Option("--cpu", help="Leaves a GPU alone.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Runs one of the paper's tables: every row on the same data, split and budget, for several seeds."""
+    """Runs one of the paper's tables.
+
+    Every row has the same data, split and budget, and is trained for several seeds.
+    """
 
     def run() -> int:
         import os
 
         from volattn.cli.progress import shown
         from volattn.cli.values import parted
+        from volattn.io.names import count_of
         from volattn.studies.definition import load_study
         from volattn.studies.parts import SplitConfig
         from volattn.studies.rows import Options
@@ -95,7 +99,9 @@ def command(
         if share.rank == 0:
             print(outcome.table.read_text(encoding="utf-8"), end="")
         if outcome.unfinished:
-            exits.say(f"{len(outcome.unfinished)} of {outcome.cells} cells are left to other processes")
+            exits.say(
+                f"{len(outcome.unfinished)} of {count_of(outcome.cells, 'cell')} left to other processes"
+            )
         return exits.report_failures(outcome.failed, outcome.cells)
 
     raise typer.Exit(exits.run(run, after_stop=exits.RESUME, debug=debug))

@@ -37,7 +37,10 @@ def command(
     cpu: Annotated[bool, typer.Option("--cpu", help="Leaves a GPU alone.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Trains a model; on several GPUs with `torchrun --nproc-per-node=N -m volattn.cli.main train ...`."""
+    """Trains a model from a prepared data set.
+
+    On several GPUs: `torchrun --nproc-per-node=N -m volattn train ...`.
+    """
 
     def run() -> int:
         from accelerate import PartialState

@@ -12,6 +12,7 @@ from volattn.datasets.check_key_slice import check_key_slice
 from volattn.datasets.ct_values import check_values
 from volattn.datasets.finding import Finding, Findings
 from volattn.faults import explain
+from volattn.io.names import count_of
 from volattn.io.nifti import NiftiInfo, image_voxels, inspect_header, label_voxels
 from volattn.structures.geometry import check_same_grid
 
@@ -47,7 +48,7 @@ def check_dataset(
                 "",
                 dataset.root / "dataset.json",
                 "error",
-                f"promises {dataset.expected} training cases (numTraining), {len(dataset.cases)} are there; "
+                f"promises {count_of(dataset.expected, 'training case')} (numTraining), found {len(dataset.cases)}; "
                 "copy the others or correct the number",
             )
         )
@@ -126,7 +127,7 @@ class _CaseCheck(Findings):
         if np.abs(directions.T @ directions - np.eye(3)).max() > 1e-3:
             odd.append("axes are not perpendicular (a tilted gantry?)")
         if canonical.shape[0] < _USUAL_SLICES:
-            odd.append(f"has {canonical.shape[0]} axial slices only")
+            odd.append(f"has only {count_of(canonical.shape[0], 'axial slice')}")
         for oddity in odd:
             self.note(info.path, f"{oddity}; make sure that the header is right")
 

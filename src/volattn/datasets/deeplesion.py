@@ -11,6 +11,7 @@ from volattn.datasets.case import Case, Dataset, LabelScheme, make_dataset
 from volattn.datasets.dl_info import KeyLesion, read_dl_info
 from volattn.datasets.finding import Finding
 from volattn.datasets.key_slice import KeySlice
+from volattn.io.names import count_of
 
 TABLE, IMAGES = "DL_info.csv", "Images_png"
 SCHEME = LabelScheme(lesion_values=(1,))
@@ -66,15 +67,15 @@ def open_deeplesion(root: Path, keep_noisy: bool = False) -> Dataset:
 def _noisy_rows(table: Path, noisy: int, others: int, kept: bool) -> Finding:
     if kept:
         message = (
-            f"all {noisy + others} rows count, {noisy} of them marked Possibly_noisy; leave out --keep-noisy"
+            f"takes {count_of(noisy + others, 'row')}, {noisy} of them marked Possibly_noisy; "
+            "leave out --keep-noisy to train and score as published code does"
         )
-        return Finding("", table, "note", f"{message} to train and score as published code does")
-    return Finding(
-        "",
-        table,
-        "note",
-        f"{others} rows count, {noisy} marked Possibly_noisy do not, as in published code; --keep-noisy takes them too",
-    )
+    else:
+        message = (
+            f"takes {count_of(others, 'row')} and leaves out {noisy} marked Possibly_noisy, as published code does; "
+            "--keep-noisy takes all"
+        )
+    return Finding("", table, "note", message)
 
 
 def _case(root: Path, file_name: str, lesions: Sequence[KeyLesion]) -> Case:

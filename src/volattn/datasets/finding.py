@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from volattn.io.names import one_line
+from volattn.io.names import count_of, one_line
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def count_left_out(left_out: Iterable[LeftOut]) -> str | None:
     for what, names in kinds.items():
         noun, _, rest = what.partition(" ")
         shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-        parts.append(f"{len(names)} {noun}{'s' * (len(names) != 1)} {rest} ({shown})")
+        parts.append(f"{count_of(len(names), noun)} {rest} ({shown})")
     return f"left out: {'; '.join(parts)}" if parts else None
 
 

@@ -13,6 +13,7 @@ from pydantic import model_validator
 from volattn.config import Config
 from volattn.datasets.case import in_parts, natural_key
 from volattn.io.atomic import write_text
+from volattn.io.names import count_of
 
 
 class Split(Config):
@@ -115,5 +116,5 @@ def _parse_fold(fold: str, patients: int) -> tuple[int, int]:
     if not 1 <= part <= parts or parts < 2:
         raise ValueError(f"fold {fold!r}: write it as k/n with k from 1 to n and n at least 2, e.g. 1/5")
     if parts > patients:
-        raise ValueError(f"fold {fold!r}: there are only {patients} patients to put into {parts} folds")
+        raise ValueError(f"fold {fold!r}: only {count_of(patients, 'patient')} for {parts} folds")
     return part, parts

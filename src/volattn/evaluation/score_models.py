@@ -14,6 +14,7 @@ from volattn.evaluation.deeplesion import MEASURES
 from volattn.evaluation.detection import PRESETS
 from volattn.evaluation.lesionwise import SIZES, Size
 from volattn.evaluation.mask_scores import MaskScore
+from volattn.io.names import count_of
 
 Name = Annotated[str, Field(min_length=1, max_length=400)]
 Number = Annotated[float, Field(ge=-1e12, le=1e12)]
@@ -198,7 +199,7 @@ class Image(_Part):
     def _check(self) -> Self:
         count = len(self.lesions)
         if self.labels and len(self.labels) != count:
-            raise ValueError(f"has {len(self.labels)} labels for {count} lesions")
+            raise ValueError(f"has {count_of(len(self.labels), 'label')} for {count_of(count, 'lesion')}")
         before = float("inf")
         for place, found in enumerate(self.detections):
             score = found.score if isinstance(found, _Detection) else found

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from volattn.figures.scene import Kind, Named, Scene, View, choose_slices
 from volattn.figures.sheet import DPI, GAP, INK, LEGEND, PAPER, TITLE, Sheet, take_literally
 from volattn.io.atomic import atomic_path
+from volattn.io.names import count_of
 from volattn.io.output import SIGNATURE
 
 SOFT_TISSUE = (-160.0, 240.0)
@@ -97,10 +98,10 @@ def summary(scene: Scene) -> str:
     """How many lesions there are, or how many were found, in words."""
     if scene.truth is None:
         count = len(scene.kinds)
-        return f"{count} {'lesion' if count == 1 else 'lesions'}" if count else "no lesion found"
+        return count_of(count, "lesion") if count else "no lesion found"
     counts = scene.counts()
     total = len(scene.found) + counts["missed"]
-    return f"{len(scene.found)} of {total} reference lesions found, {counts['false']} false"
+    return f"{len(scene.found)} of {count_of(total, 'reference lesion')} found, {counts['false']} false"
 
 
 def legend_handles(scenes: Sequence[Scene], organ: str | None) -> Iterator[Line2D]:

@@ -18,7 +18,7 @@ from volattn.datasets.finding import LeftOut, count_left_out
 from volattn.datasets.listing import FOLDER, as_file, list_niftis
 from volattn.datasets.lits import SCHEME, has_lits
 from volattn.datasets.open import open_dataset
-from volattn.io.names import both, case_number, volume_name, without_channel
+from volattn.io.names import both, case_number, count_of, volume_name, without_channel
 from volattn.io.nifti import read_header, read_labels
 from volattn.structures.geometry import check_same_grid
 from volattn.structures.volume import Volume
@@ -154,7 +154,7 @@ def _named(folder: Path, files: Iterable[Path], left_out: list[LeftOut], notes: 
             del names[file]
     if several:
         notes.append(
-            f"{folder}: {len(several)} case{'s' * (len(several) != 1)} with several channels; the one that ends in "
+            f"{folder}: {count_of(len(several), 'case')} with several channels; the one that ends in "
             f"_{ct:04d} is taken as the CT{why}"
         )
     return names

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from volattn.checkpoints import Training
+from volattn.io.names import count_of
 
 
 @dataclass(frozen=True)
@@ -70,5 +71,7 @@ def trained_among(training: Training, names: Collection[str]) -> tuple[str, ...]
     for role, cases in (("trained on", training.cases), ("tuned on", training.validation)):
         known = len({*cases} & {*names})
         if known:
-            notes.append(f"the model was {role} {known} of the {len(names)} cases: their scores are no test")
+            notes.append(
+                f"the model was {role} {known} of {count_of(len(names), 'case')}: their scores are no test"
+            )
     return tuple(notes)

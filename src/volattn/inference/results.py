@@ -26,7 +26,7 @@ from volattn.inference.records import AXES
 from volattn.inference.stitch import MASK_PROBABILITY, ORGAN_SCORE
 from volattn.io.atomic import write_json
 from volattn.io.files import sha256
-from volattn.io.names import one_line, printable
+from volattn.io.names import count_of, one_line, printable
 from volattn.io.nifti import read_header, write_labels
 from volattn.io.output import check_replaceable, claim_folder
 from volattn.provenance import commit, versions
@@ -116,7 +116,8 @@ class Outcome:
         """One line."""
         if self.error is not None:
             return explain(self.error, self.image)
-        what = f"{self.lesions} {'lesion' if self.lesions == 1 else 'lesions'}"
+        assert self.lesions is not None
+        what = count_of(self.lesions, "lesion")
         return "; ".join([f"{self.name}: {what}", *self.notes])
 
 

@@ -46,6 +46,11 @@ def shown(value: object) -> str:
         return "a number of thousands of digits"
 
 
+def count_of(count: int, thing: str) -> str:
+    """A number and what is counted: `1 case`, `2 cases`."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
 def both(one: Path, other: Path) -> str:
     """Two files of one name for a message, which may not show what they differ in."""
     differ = (

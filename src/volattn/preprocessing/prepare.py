@@ -15,6 +15,7 @@ from volattn.datasets.case import LESION, Case, Dataset, LabelScheme
 from volattn.faults import explain
 from volattn.io.atomic import atomic_path, write_json, write_text
 from volattn.io.files import sha256
+from volattn.io.names import count_of
 from volattn.io.output import claim_folder
 from volattn.preprocessing.measures import percentiles
 from volattn.preprocessing.plan import Plan
@@ -175,7 +176,7 @@ def _prepare(
     done = [case.name for case in cases if case.name in fresh]
     if not done:
         raise ValueError(
-            f"{dataset.root}: none of {len(cases)} cases could be prepared; first: {failed[cases[0].name]}"
+            f"{dataset.root}: none of {count_of(len(cases), 'case')} could be prepared; first: {failed[cases[0].name]}"
         )
     described = [CaseDescription.read(case_folder(out, name) / CASE) for name in done]
     write_text(out / PLAN, plan.text())

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volattn.datasets.case import LESION, ORGAN, LabelScheme
+from volattn.io.names import count_of
 from volattn.preprocessing.intensity import clamp, whole
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.resample import (
@@ -51,7 +52,7 @@ class Resampled:
         planned = slices * self.shape[0] * self.shape[1]
         if planned > _MOST_VOXELS:
             raise ValueError(
-                f"its {depth} slices {geometry.spacing[0]:.4g} mm apart become {slices} at "
+                f"its {count_of(depth, 'slice')} {geometry.spacing[0]:.4g} mm apart become {slices} at "
                 f"{self.step:g} mm, {planned:.2g} voxels in all; give a larger plan.z_spacing or a smaller plan.size"
             )
         self.weights = resampling_weights(depth, geometry.spacing[0], self.step, anchor)

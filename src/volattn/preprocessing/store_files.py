@@ -11,7 +11,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from volattn.config import Config
 from volattn.datasets.case import CaseName, LabelScheme
-from volattn.io.names import shown
+from volattn.io.names import count_of, shown
 from volattn.preprocessing.plan import Plan
 from volattn.structures.geometry import Geometry
 
@@ -128,7 +128,7 @@ class CaseDescription(StoreFile):
         depth, height, width = self.shape
         for key, pixels in (("organ_pixels", self.organ_pixels), ("lesion_pixels", self.lesion_pixels)):
             if len(pixels) != depth:
-                raise ValueError(f"{key} has {len(pixels)} values for {depth} slices")
+                raise ValueError(f"{key} has {count_of(len(pixels), 'value')} for {count_of(depth, 'slice')}")
         if any(
             not lesion <= organ <= height * width
             for lesion, organ in zip(self.lesion_pixels, self.organ_pixels, strict=True)
@@ -137,7 +137,7 @@ class CaseDescription(StoreFile):
         Geometry(self.source_shape, np.array(self.source_affine))
         if self.boxes is not None:
             if self.boxes.slice >= depth:
-                raise ValueError(f"boxes.slice is {self.boxes.slice} of {depth} slices")
+                raise ValueError(f"boxes.slice is {self.boxes.slice} of {count_of(depth, 'slice')}")
             for x0, y0, x1, y1 in self.boxes.boxes:
                 if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
                     raise ValueError(f"the box {[x0, y0, x1, y1]} is not within {width} x {height} pixels")

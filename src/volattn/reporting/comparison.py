@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from volattn.figures.plots import draw_estimates
+from volattn.io.names import count_of
 from volattn.reporting.pages import Page
-from volattn.reporting.report import Report, add_footer, bootstrap_in_words, count_of
+from volattn.reporting.report import Report, add_footer, bootstrap_in_words
 from volattn.reporting.tables import Cell, Column, Table
 
 _SHARES = {"dice", "jaccard", "surface_dice_2mm", "mean_sensitivity", "ap50", "average_precision"}
@@ -22,8 +23,8 @@ def comparison_table(content: Mapping[str, Any]) -> Table:
     """
     left_out = f", {content['cases_left_out']} left out" if content["cases_left_out"] else ""
     return Table(
-        f"B against A on {content['cases_compared']} cases{left_out}; a difference stands if its 95 % interval "
-        "excludes 0 and Wilcoxon's p, corrected by Holm, is below 0.05",
+        f"B against A on {count_of(content['cases_compared'], 'case')}{left_out}; a difference stands if its 95 % "
+        "interval excludes 0 and Wilcoxon's p, corrected by Holm, is below 0.05",
         (
             Column("Measure"),
             Column("A", ".4g"),

@@ -11,6 +11,7 @@ from volattn.evaluation.curves import image_errors, measures_of, pool_of, sensit
 from volattn.evaluation.froc import Start
 from volattn.evaluation.pool import Measures, Pool
 from volattn.figures.plots import draw_bars, draw_estimates, draw_froc
+from volattn.io.names import count_of
 from volattn.reporting.detection_scores import PRECISIONS, detection_table
 from volattn.reporting.pages import Page, Result
 from volattn.reporting.report import (
@@ -19,7 +20,6 @@ from volattn.reporting.report import (
     add_footer,
     add_notices,
     bootstrap_in_words,
-    count_of,
     worst_of,
 )
 from volattn.reporting.tables import span
@@ -170,5 +170,5 @@ def _add_images(report: Report, pool: Pool) -> None:
             axis=f"Errors in the {unit} (count)",
         ),
         f"Missed lesions and false positives of the {unit}s with the most errors.",
-        f"{said}. Shown: {worst_of(len(wrong), f'{unit}s with errors')}.",
+        f"{said}. Shown: {worst_of(len(wrong), unit)} with errors.",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from volattn.io.names import count_of
 from volattn.reporting.tables import Cell, Column, Table
 
 PRECISIONS = {"ap50": "AP50", "average_precision": "AP"}
@@ -46,7 +47,7 @@ def detection_table(content: Mapping[str, Any], caption: str) -> Table:
         (f"all, 95 % {word}", None, *(None if pair is None else pair[place] for pair in ends))
         for place, word in enumerate(("from", "to"))
     ]
-    counted = f"{content['lesions']} lesions, {content[f'{unit}s']} {unit}s, {content['patients']} patients"
+    counted = ", ".join(count_of(content[f"{thing}s"], thing) for thing in ("lesion", unit, "patient"))
     return Table(
         f"{caption}: sensitivity at false positives per {unit} ({counted})", columns, tuple(rows), tuple(foot)
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from volattn.evaluation.lesionwise import SIZES
 from volattn.evaluation.summary import SizeScore
+from volattn.io.names import count_of
 from volattn.reporting.scores import CaseRow, case_table, size_table
 from volattn.reporting.tables import Cell, Column, Table, span
 
@@ -77,7 +78,7 @@ def _challenge_table(content: Mapping[str, Any]) -> Table:
         ]
     cases, bootstrap = len(content["cases"]), content["bootstrap"]
     return Table(
-        f"As the LiTS challenge scores {cases} {'case' if cases == 1 else 'cases'} (lesions: those detected); 95 % "
+        f"As the LiTS challenge scores {count_of(cases, 'case')} (lesions: those detected); 95 % "
         f"intervals by bootstrap over {bootstrap['over']}, seed {bootstrap['seed']}",
         tuple(columns),
         tuple(rows),

@@ -9,6 +9,7 @@ import numpy as np
 
 from volattn.evaluation.lesionwise import SIZES
 from volattn.figures.plots import draw_agreement, draw_bars, draw_estimates, draw_spread
+from volattn.io.names import count_of
 from volattn.reporting.lits import lits_tables
 from volattn.reporting.pages import Page, Result
 from volattn.reporting.report import (
@@ -17,7 +18,6 @@ from volattn.reporting.report import (
     add_footer,
     add_notices,
     bootstrap_in_words,
-    count_of,
     worst_of,
 )
 from volattn.reporting.scores import SIZE_NAMES
@@ -245,6 +245,6 @@ def _add_dices(report: Report, cases: Sequence[Mapping[str, Any]], organ: str) -
             mean=float(np.mean([case[key] for case in cases])),
         ),
         f"{title} Dice of each case, the worst first.",
-        f"{title} Dice, the worst case first ({worst_of(len(cases), 'cases')}), with the reference's volume; the line "
+        f"{title} Dice, the worst case first ({worst_of(len(cases), 'case')}), with the reference's volume; the line "
         f"is the mean of all {len(cases)}.",
     )

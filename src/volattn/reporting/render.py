@@ -23,6 +23,7 @@ from volattn.figures.scene import Scene
 from volattn.figures.sheet import PAPER
 from volattn.figures.surfaces import DIRECTIONS, Viewer, check_rendering, draw_surfaces
 from volattn.io.atomic import atomic_path
+from volattn.io.names import count_of
 from volattn.io.nifti import read_labels, read_volume, volume_name
 from volattn.io.output import SIGNATURE, claim_file
 from volattn.provenance import versions
@@ -271,7 +272,7 @@ def _organ_and_lesion(volume: Volume, how: Rendering, path: Path, notes: list[st
 def _titles(labels: Sequence[Path], names: Sequence[str], reserved: Sequence[str]) -> list[str]:
     if names and len(names) != len(labels):
         raise ValueError(
-            f"{len(labels)} label maps have {len(names)} names; give each its --name, in their order"
+            f"{count_of(len(labels), 'label map')} and {count_of(len(names), 'name')}; give each a --name, in order"
         )
     choices = (
         [list(names)]

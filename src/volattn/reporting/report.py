@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from volattn.io.atomic import atomic_path
+from volattn.io.names import count_of
 from volattn.io.output import check_replaceable, claim_folder
 from volattn.reporting.pages import Page
 
@@ -62,14 +63,12 @@ def claim_report(folder: Path | None) -> Iterator[None]:
         yield
 
 
-def worst_of(count: int, what: str) -> str:
+def worst_of(count: int, thing: str) -> str:
     """Says which of so many things a picture shows."""
-    return f"the worst {SHOWN} of {count} {what}" if count > SHOWN else f"all {count} {what}"
-
-
-def count_of(count: int, thing: str) -> str:
-    """A number and what is counted."""
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+    counted = count_of(count, thing)
+    if count > SHOWN:
+        return f"the worst {SHOWN} of {counted}"
+    return f"all {counted}" if count > 1 else counted
 
 
 def bootstrap_in_words(content: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from volattn.io.names import count_of
 from volattn.reporting.study_table import Found, StudyTable, shown
 from volattn.reporting.tables import Cell, Column, Table, span
 
@@ -35,7 +36,7 @@ def page(table: StudyTable, found: Sequence[Found]) -> str:
     cells = left + sum(len(row.results) for row in table.rows)
     if left:
         parts.append(
-            f"**Unfinished: {cells - left} of {cells} cells are there.** What is missing is said below."
+            f"**Unfinished: {cells - left} of {count_of(cells, 'cell')} done.** What is missing is said below."
         )
     parts += [_scores(table, found), _METHOD + _TESTED[table.kind], "![The table as a plot](table.png)"]
     if any(one.against for one in found):

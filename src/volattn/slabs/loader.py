@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from volattn.config import Config, Images, Objects, Share
 from volattn.datasets.case import LESION
+from volattn.io.names import count_of
 from volattn.preprocessing.store import BoxedCase
 from volattn.slabs.augment import Augmentation, AugmentConfig, move_boxes, move_images, move_maps
 from volattn.slabs.epoch import EMPTY, ORGAN_ONLY, UNKNOWN, WITH_LESION, Group, plan_epoch
@@ -103,7 +104,7 @@ class SlabDataset(Dataset[Slab]):
             np.isin(shown, (ORGAN_ONLY, WITH_LESION)).any() for shown in self._shown.values()
         ):
             raise ValueError(
-                f"none of the {len(names)} cases ({', '.join(names[:5])}) has a labelled object: "
+                f"none of {count_of(len(names), 'case')} ({', '.join(names[:5])}) has a labelled object: "
                 f"nothing to learn; check the label values, or choose other cases"
             )
         self.set_epoch(0)

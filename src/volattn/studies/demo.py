@@ -20,6 +20,7 @@ from volattn.evaluation.folders import score_folder
 from volattn.evaluation.summary import summarise
 from volattn.inference.predict import load
 from volattn.inference.results import Files, predict_files
+from volattn.io.names import count_of
 from volattn.io.output import claim_folder
 from volattn.preprocessing.prepare import prepare_dataset
 from volattn.studies.ceiling import score_perfect
@@ -100,7 +101,7 @@ def _run(
 ) -> DemoResult:
     count = config.training + config.unseen
     with log.stage("phantoms"):
-        say(f"1/5  Making {count} phantoms: synthetic abdominal CT, no patients")
+        say(f"1/5  Making {count_of(count, 'phantom')}: synthetic abdominal CT, no patients")
         write_phantoms(
             out / "phantoms", count, config.seed, size=config.size, workers=workers, progress=progress
         )
@@ -115,7 +116,9 @@ def _run(
         say(f"2/5  Preparing {config.training} of them for training")
         prepared = prepare_dataset(training, folder.plan, out / "store", workers=workers, progress=progress)
     with log.stage("train"):
-        say(f"3/5  Training for {config.steps} steps, from the weights that come with the package")
+        say(
+            f"3/5  Training for {count_of(config.steps, 'step')}, from the weights that come with the package"
+        )
         train(
             _recipe(config, folder),
             prepared.store.path,
@@ -125,7 +128,7 @@ def _run(
             announce=say,
         )
     with log.stage("predict"):
-        say(f"4/5  Predicting {config.unseen} phantoms that the model has never seen")
+        say(f"4/5  Predicting {count_of(config.unseen, 'phantom')} that the model has never seen")
         outcomes = predict_files(
             load(out / "run"),
             [case.image for case in unseen.cases],

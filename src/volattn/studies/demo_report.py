@@ -8,6 +8,7 @@ from typing import Any
 
 from volattn.evaluation.cases import CaseScore
 from volattn.evaluation.summary import Summary
+from volattn.io.names import count_of
 from volattn.provenance import commit, versions
 from volattn.reporting.pages import Page, Result
 from volattn.reporting.scores import CaseRow, case_table, size_table
@@ -139,7 +140,7 @@ def build_page(result: DemoResult) -> Page:
     found = result.summary.all_sizes
     page = Page("volattn demo: lesions in CT, found with volumetric attention")
     page.lead(
-        f"A model was trained for {len(result.losses)} steps on {result.settings['training']} synthetic "
+        f"A model was trained for {count_of(len(result.losses), 'step')} on {result.settings['training']} synthetic "
         f"abdominal CTs and then shown {len(result.cases)} that it had never seen. It finds the liver and "
         f"the lesions in it slice by slice, and reads each slice in the light of those above and below."
     )
@@ -215,6 +216,6 @@ def _in_words(case: CaseScore) -> str:
     total, false = len(lesions.lesions), lesions.false_positives
     liver = "" if case.organ is None else f", liver Dice {case.organ.dice:.3f}"
     return (
-        f"{found} of {total} {'lesion' if total == 1 else 'lesions'} found, {false} false "
-        f"{'positive' if false == 1 else 'positives'}, lesion Dice {case.lesion.dice:.3f}{liver}"
+        f"{found} of {count_of(total, 'lesion')} found, {count_of(false, 'false positive')}, "
+        f"lesion Dice {case.lesion.dice:.3f}{liver}"
     )

@@ -10,6 +10,7 @@ import psutil
 import torch
 from accelerate import Accelerator
 
+from volattn.io.names import count_of
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.rcnn import total
 from volattn.slabs.loader import SlabDataset
@@ -46,7 +47,7 @@ class Estimate:
         hours, mebibytes = self.seconds / 3600, ceil((self.memory + self.program) / 2**20)
         duration = f"{hours:.1f} h" if hours >= 1 else f"{max(1, ceil(self.seconds / 60))} min"
         size = f"{mebibytes / 1024:.1f} GiB" if mebibytes >= 1024 else f"{mebibytes} MiB"
-        return f"{self.steps} steps, about {duration}, about {size} of memory on each process"
+        return f"{count_of(self.steps, 'step')}, about {duration}, about {size} of memory on each process"
 
 
 def estimate(

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from volattn.checkpoints import CONFIG, DEMO, ModelFolder, Training, read_folder, save_folder, save_weights
 from volattn.datasets.case import in_parts
 from volattn.datasets.splits import Split, make_split, official_split
+from volattn.io.names import count_of
 from volattn.io.output import claim_folder
 from volattn.models.architectures import ARCHITECTURES
 from volattn.models.bag_backbone import BagBackbone
@@ -206,7 +207,7 @@ def choose_split(store: Store, recipe: Recipe, fold: str | None, splits: Sequenc
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} others" if len(names) > 5 else "")
+    return ", ".join(names[:5]) + (f" and {count_of(len(names) - 5, 'other')}" if len(names) > 5 else "")
 
 
 def _silent(text: str) -> None:
@@ -292,7 +293,7 @@ def _make_model(recipe: Recipe, classes: tuple[str, ...], *, fresh: bool) -> tup
     loaded = load_weights(model, folder, attention=recipe.attention_weights)
     parts = ", ".join(dict.fromkeys(key.split(".")[0] for key in loaded.new))
     new = f"{len(loaded.new)} new ({parts})" if parts else "none new"
-    return model, f"starts from {source}: {len(loaded.copied)} tensors copied, {new}"
+    return model, f"starts from {source}: {count_of(len(loaded.copied), 'tensor')} copied, {new}"
 
 
 def _validated(recipe: Recipe, split: Split) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from volattn.datasets.phantom.key_slices import AROUND_MM, MarkedLesion, mark_le
 from volattn.datasets.phantom.make import Phantom, make_phantom
 from volattn.datasets.phantom.truth import truth_of
 from volattn.io.atomic import write_json
+from volattn.io.names import count_of
 from volattn.io.png import write_slice
 
 _CYCLE: tuple[Part, ...] = ("train", "train", "val", "train", "test", "train", "train")
@@ -43,7 +44,7 @@ def write_table(folder: Path) -> None:
     truths = sorted(folder.glob("truth-*.json"), key=lambda path: int(path.stem.partition("-")[2]))
     rows = [row for path in truths for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
     if not rows:
-        raise ValueError(f"{folder}: none of its {len(truths)} phantoms has a lesion; make more of them")
+        raise ValueError(f"{folder}: no lesion in {count_of(len(truths), 'phantom')}; make more of them")
     write_dl_info(folder / TABLE, rows)
 
 
