@@ -61,7 +61,7 @@ def test_bags_are_in_millimetres_and_clamp_at_the_ends(tmp_path: Path) -> None:
     for path, hu in written.items():
         write_slice(path, np.full_like(hu, 10 * int(path.stem)))
     plan = Plan(z_spacing=2, size=64)
-    store = prepare_dataset(open_dataset(tmp_path / "dl"), plan, tmp_path / "store").store
+    store = prepare_dataset(open_dataset(tmp_path / "dl"), plan, tmp_path / "store", force=True).store
     slabs = SlabDataset(store, store.names, BAG)
     hu = {}
     for index in range(len(slabs)):

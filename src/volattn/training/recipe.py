@@ -61,7 +61,7 @@ class OptimiserConfig(Config):
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
-    lr: float = Field(default=0.02, gt=0, le=1000)
+    lr: float = Field(default=0.02, gt=0)
     reference_targets: Steps = 16
     attention_lr_factor: float = Field(default=1.0, gt=0, le=1000)
     momentum: float = Field(default=0.9, ge=0, lt=1)
