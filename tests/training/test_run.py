@@ -115,6 +115,15 @@ def test_the_same_seed_gives_the_same_weights_and_another_gives_others(store: St
     assert not all(torch.equal(a[key], c[key]) for key in a)
 
 
+def test_runs_of_every_precision_follow_each_other_in_one_process(store: Store, tmp_path: Path) -> None:
+    recipe = small_recipe().updated(["schedule.length=1"])
+    for place, precision in enumerate(("no", "bf16", "fp16", "no")):
+        run = tmp_path / str(place)
+        train(recipe.updated([f"precision={precision}"]), store.path, run, cpu=True)
+        state = json.loads(next((run / "resume").glob("*/state.json")).read_text())
+        assert (state["scaler"] is not None) == (precision == "fp16")
+
+
 def test_workers_change_nothing(store: Store, tmp_path: Path) -> None:
     recipe = small_recipe().updated(["schedule.length=3", "validation.every=0"])
     for workers in (0, 1):

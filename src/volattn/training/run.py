@@ -28,7 +28,14 @@ from volattn.slabs.loader import SlabDataset
 from volattn.training.estimate import estimate
 from volattn.training.faults import allow_open_files, memory_advice
 from volattn.training.folder import LAST, MANIFEST, RECIPE, STATES, RunFolder, differences
-from volattn.training.loop import Step, make_optimiser, make_timetable, train_steps
+from volattn.training.loop import (
+    Step,
+    make_accelerator,
+    make_optimiser,
+    make_timetable,
+    own_accelerate,
+    train_steps,
+)
 from volattn.training.recipe import Recipe
 from volattn.training.state import Progress, has_state, load_state, save_state
 from volattn.training.validate import Measure, Validation, follows, validate, workload
@@ -55,6 +62,7 @@ class Result:
     validation: Validation
 
 
+@own_accelerate()
 def train(
     recipe: Recipe,
     store_path: Path | str,
@@ -95,12 +103,8 @@ def train(
         raise ValueError("TensorBoard is not installed; install volattn[tensorboard], or leave it out")
     allow_open_files(recipe, workers)
     run_path = Path(run_path)
-    accelerator = Accelerator(
-        mixed_precision=recipe.precision,
-        # Said outright: without it, accelerate takes torchrun's processes for single ones where there is no GPU.
-        cpu=cpu or not torch.accelerator.is_available(),
-        log_with="tensorboard" if tensorboard else None,
-        project_dir=run_path,
+    accelerator = make_accelerator(
+        recipe.precision, cpu=cpu, log_with="tensorboard" if tensorboard else None, project_dir=run_path
     )
     main = accelerator.is_main_process
     say = announce if main and announce is not None else _silent
