@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 
@@ -168,6 +169,17 @@ def test_a_function_with_its_own_accelerator_leaves_that_of_others_alone() -> No
         assert (ours.mixed_precision, ours.device.type) == ("no", "meta")
 
     check()
+
+
+def test_processes_wait_for_each_other_longer_than_a_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL's own patience is 10 minutes, and the longest cases of a process may take more."""
+    given: list[timedelta] = []
+    monkeypatch.setattr(
+        "volattn.training.loop.Accelerator",
+        lambda **options: given.append(options["kwargs_handlers"][0].timeout) or Accelerator(cpu=True),
+    )
+    own_accelerate()(make_accelerator)("no", cpu=True)
+    assert given[0] >= timedelta(hours=1)
 
 
 @pytest.mark.parametrize("mode", ["checkpoint", "none"])

@@ -38,7 +38,7 @@ from volattn.training.loop import (
 )
 from volattn.training.recipe import Recipe
 from volattn.training.state import Progress, has_state, load_state, save_state
-from volattn.training.validate import Measure, Validation, follows, validate, workload
+from volattn.training.validate import Measure, Validation, follows, share_out, validate, workload
 from volattn.training.validate_boxes import BoxMeasure
 from volattn.training.validate_masks import MaskMeasure
 
@@ -135,10 +135,14 @@ def train(
         say(f"goes on after step {state.step}" if going_on else origin)
 
         names = _validated(recipe, split)
+        sources = {
+            name: store.case(name).description.image_sha256 for name in (*split.train, *split.validation)
+        }
         if not split.validation:
             say(f"no case is left to validate on: the threshold is chosen on training case {_some(names)}")
         if state.step < timetable.total:
-            streamed = workload(store, names[:: accelerator.num_processes], model)
+            most = share_out(store, names, accelerator.num_processes)[0]  # which has the longest case
+            streamed = workload(store, most, model)
             say(
                 estimate(
                     model, dataset, recipe, timetable, accelerator, start=state.step, validated=streamed
@@ -178,7 +182,7 @@ def train(
                 if state.best is None or found.ranking >= _found(state.best).ranking:
                     state = replace(state, best={"step": state.step, **asdict(found)})
                     if main:
-                        described = _describe(recipe, model, store, split, names, state.step, found)
+                        described = _describe(recipe, model, store, split, names, sources, state.step, found)
                         save_folder(run_path, model, described)
             if main and (validated or state.step % recipe.save_every == 0):
                 if accelerator.scaler is not None:
@@ -314,6 +318,7 @@ def _describe(
     store: Store,
     split: Split,
     names: tuple[str, ...],
+    sources: dict[str, str],
     step: int,
     found: Validation,
 ) -> ModelFolder:
@@ -329,9 +334,7 @@ def _describe(
             fingerprint=store.fingerprint,
             cases=split.train,
             validation=names,
-            sources={
-                name: store.case(name).description.image_sha256 for name in (*split.train, *split.validation)
-            },
+            sources=sources,
             seed=recipe.seed,
             step=step,
             commit=commit(),
