@@ -3,8 +3,9 @@
     python benchmarks/predict_memory.py -m demo -o docs/results/speed
 
 Each prediction runs in a process of its own, which reports its peak resident memory (`ru_maxrss`) before and after.
-On top of the model and the few pyramids of the stream a prediction may take 8 bytes per voxel of the input: from the
-two depths follows what a voxel costs, everything that does not grow with the depth cancelling out.
+On top of the model and the few pyramids of the stream a prediction may take 8 bytes per voxel of an int16 or
+float32 input: from the two depths follows what a voxel costs, everything that does not grow with the depth cancelling
+out.
 """
 
 from __future__ import annotations

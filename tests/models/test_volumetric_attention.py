@@ -105,6 +105,48 @@ def test_gates_start_all_but_open() -> None:
     torch.testing.assert_close(refined, target * torch.sigmoid(torch.tensor(3.0)) ** 2)
 
 
+@pytest.mark.parametrize(("scale", "channels"), [("mean", 256), ("sqrt", 16), ("none", 16)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
+def test_mixed_precision_attends_as_float32_does(dtype: torch.dtype, scale: str, channels: int) -> None:
+    """On 256 x 256 places sums of products are beyond float16, and their differences beyond bfloat16's digits."""
+    torch.manual_seed(0)
+    va = VolumetricAttention(channels, scale=scale)  # type: ignore[arg-type]
+    assert va.channel is not None
+    assert va.spatial is not None
+    with torch.no_grad():
+        va.channel.gate.weight.normal_(std=0.05)
+        va.spatial.gate.weight.fill_(-0.5)
+    levels = torch.tensor([1.0, 1.01, 1.02])[:, None, None, None] * (2.0 if scale == "mean" else 0.1)
+    images = (levels * torch.rand(3, channels, 256, 256)).to(dtype)
+    bags = torch.arange(3)[None]
+    with torch.no_grad():
+        exact = va.refine_with_weights(images[1:2].float(), va.describe(images.float()), bags)
+    with torch.autocast("cpu", dtype):
+        descriptors = va.describe(images)
+        mixed = va.refine_with_weights(images[1:2], descriptors, bags)
+    assert exact.spatial is not None
+    assert float(exact.spatial.detach().std()) > 0.001  # else any rounding would do
+    for ours, theirs in ((mixed.channel, exact.channel), (mixed.spatial, exact.spatial)):
+        assert ours is not None
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+    assert mixed.features.dtype == dtype
+    error = (mixed.features.detach().float() - exact.features).abs() / exact.features.abs().clamp(min=1e-3)
+    assert float(error.max()) < 4 * torch.finfo(dtype).eps
+    mixed.features.sum(dtype=torch.float32).backward()
+    assert all(one.grad is not None and bool(one.grad.isfinite().all()) for one in va.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_module_can_be_in_reduced_precision_altogether(dtype: torch.dtype) -> None:
+    va = module().to(dtype)
+    target, context = torch.rand(1, 12, 6, 6, dtype=dtype), torch.rand(1, 3, 12, 6, 6, dtype=dtype)
+    exact = va.double()(target.double(), context.double())
+    refined = va.to(dtype)(target, context)
+    assert refined.dtype == dtype
+    torch.testing.assert_close(refined.double(), exact, rtol=0.05, atol=0.02)
+
+
 @given(seed=st.integers(0, 1000), images=st.integers(1, 7))
 def test_the_order_of_a_bag_does_not_matter(seed: int, images: int) -> None:
     torch.manual_seed(seed)

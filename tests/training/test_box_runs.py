@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import small_runs
 import torch
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from small_detectors import small_config
 from small_runs import small_recipe, write_boxed_store, write_store
@@ -114,7 +113,6 @@ def test_two_processes_validate_as_one(store: Store, tmp_path: Path) -> None:
         command, capture_output=True, text=True, timeout=180, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    AcceleratorState._reset_state()
     one = train(recipe.updated(["step.accumulate=2"]), store.path, tmp_path / "one", cpu=True)
     (two,) = [row for row in rows(tmp_path / "two") if "threshold" in row]
     assert sorted(two["cases"]) == sorted(one.validation.cases)

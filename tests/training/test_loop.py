@@ -6,14 +6,15 @@ import os
 import socket
 import subprocess
 import sys
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import small_runs
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from small_detectors import CLASSES, randomise, small_config
 from small_runs import small_recipe, write_store
@@ -22,7 +23,16 @@ from volattn.models.bag_backbone import BagBackbone
 from volattn.models.catalogue import build_model
 from volattn.preprocessing.store import Store
 from volattn.slabs.loader import SlabDataset
-from volattn.training.loop import Step, check_boxes, make_optimiser, make_timetable, slab_losses, train_steps
+from volattn.training.loop import (
+    Step,
+    check_boxes,
+    make_accelerator,
+    make_optimiser,
+    make_timetable,
+    own_accelerate,
+    slab_losses,
+    train_steps,
+)
 from volattn.training.recipe import Recipe
 
 
@@ -32,27 +42,31 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return write_store(tmp_path_factory.mktemp("data") / "store")
 
 
+@own_accelerate()
 def run_steps(store: Store, recipe: Recipe, count: int) -> tuple[BagBackbone, list[Step]]:
     """The first steps of a run, without its folder."""
-    AcceleratorState._reset_state()
-    accelerator = Accelerator(cpu=True, mixed_precision=recipe.precision)
+    accelerator = make_accelerator(recipe.precision, cpu=True)
     dataset = SlabDataset(store, store.names, recipe.slabs, augment=recipe.augment, seed=recipe.seed)
     torch.manual_seed(0)
     model = build_model(recipe.model, store.classes)
     randomise(model)
     prepared = accelerator.prepare(model, make_optimiser(recipe.optimiser, model))
     steps = train_steps(*prepared, dataset, recipe, make_timetable(recipe, dataset), accelerator)
-    taken = list(islice(steps, count))
-    AcceleratorState._reset_state()
-    return model, taken
+    return model, list(islice(steps, count))
 
 
-@pytest.mark.parametrize("factor", [1, 5])
-def test_a_step_is_the_mean_gradient_over_its_targets_scaled_linearly(store: Store, factor: int) -> None:
+@pytest.mark.parametrize(
+    ("factor", "attention"),
+    [(1, ["kind=both"]), (5, ["kind=both"]), (5, ["kind=stacked"]), (5, ["kind=both", "location=rcnn"])],
+)
+def test_a_step_is_the_mean_gradient_over_its_targets_scaled_linearly(
+    store: Store, factor: int, attention: list[str]
+) -> None:
     """By hand: W - lr * targets / reference * mean over targets of the gradient, for plain SGD."""
     recipe = small_recipe().updated(
         ["optimiser.name=sgd", "optimiser.momentum=0", "optimiser.weight_decay=0", "optimiser.clip=null"]
     )
+    recipe = recipe.updated([f"model.attention.{setting}" for setting in attention])
     recipe = recipe.updated([f"optimiser.attention_lr_factor={factor}"])
     recipe = recipe.updated(
         ["schedule.warmup=0", "schedule.decay=steps", "step.accumulate=3", "augment=null"]
@@ -75,7 +89,7 @@ def test_a_step_is_the_mean_gradient_over_its_targets_scaled_linearly(store: Sto
     assert step.losses["loss"] == pytest.approx(mean / targets, rel=1e-5)
     for ours, (name, parameter) in zip(moved.parameters(), model.named_parameters(), strict=True):
         assert parameter.grad is not None
-        rate = 0.002 * (factor if name.startswith("attention.") else 1)
+        rate = 0.002 * (factor if "attention." in name else 1)
         expected = parameter.detach() - rate / 2 * parameter.grad
         torch.testing.assert_close(ours.detach(), expected, rtol=1e-4, atol=1e-7)
 
@@ -103,13 +117,69 @@ def test_a_step_does_not_depend_on_what_came_before_it_but_the_weights(store: St
     assert [step.losses for step in calm] == [step.losses for step in again]
 
 
-def test_mixed_precision_is_near_full_precision(store: Store) -> None:
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_is_near_full_precision(store: Store, precision: str) -> None:
+    """On a CPU; CUDA runs the same autocast and scaler, with float16 kernels of its own."""
     _, full = run_steps(store, small_recipe(), 1)
-    model, mixed = run_steps(store, small_recipe(precision="bf16"), 1)
+    model, mixed = run_steps(store, small_recipe(precision=precision), 1)
     assert mixed[0].losses != full[0].losses
+    assert mixed[0].gradient_norm == pytest.approx(full[0].gradient_norm, rel=0.2)  # no longer scaled
     for name, value in full[0].losses.items():
         assert mixed[0].losses[name] == pytest.approx(value, rel=0.05, abs=0.05)
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+def test_where_float16_overflows_a_step_is_skipped_and_gradients_are_scaled_less(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scalers: list[torch.amp.GradScaler] = []
+    made = torch.amp.GradScaler
+    monkeypatch.setattr(
+        torch.amp,
+        "GradScaler",
+        lambda device: scalers.append(made(device, init_scale=2.0**40)) or scalers[-1],
+    )
+    recipe = small_recipe(precision="fp16")
+    untouched, _ = run_steps(store, recipe, 0)
+    model, steps = run_steps(store, recipe, 2)
+    assert not any(np.isfinite(step.gradient_norm) for step in steps)
+    assert scalers[-1].get_scale() == 2.0**38
+    assert all(
+        torch.equal(ours, before)
+        for ours, before in zip(model.parameters(), untouched.parameters(), strict=True)
+    )
+
+
+def test_a_function_with_its_own_accelerator_leaves_that_of_others_alone() -> None:
+    @own_accelerate()
+    def precision_of_another(fails: bool = False) -> str:
+        found = make_accelerator("bf16", cpu=True).mixed_precision
+        if fails:
+            raise InterruptedError
+        return found
+
+    @own_accelerate()
+    def check() -> None:
+        ours = Accelerator(mixed_precision="no")
+        # As after a run on a GPU: accelerate would not go back to the CPU.
+        ours.state.device = torch.device("meta")
+        assert precision_of_another() == precision_of_another() == "bf16"
+        with pytest.raises(InterruptedError):
+            precision_of_another(fails=True)
+        assert (ours.mixed_precision, ours.device.type) == ("no", "meta")
+
+    check()
+
+
+def test_processes_wait_for_each_other_longer_than_a_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL's own patience is 10 minutes, and the longest cases of a process may take more."""
+    given: list[timedelta] = []
+    monkeypatch.setattr(
+        "volattn.training.loop.Accelerator",
+        lambda **options: given.append(options["kwargs_handlers"][0].timeout) or Accelerator(cpu=True),
+    )
+    own_accelerate()(make_accelerator)("no", cpu=True)
+    assert given[0] >= timedelta(hours=1)
 
 
 @pytest.mark.parametrize("mode", ["checkpoint", "none"])
@@ -158,7 +228,6 @@ def test_two_processes_are_one_that_accumulates(store: Store, tmp_path: Path) ->
     from volattn.training.run import train
 
     one = small_recipe().updated([*settings, "step.accumulate=2"])
-    AcceleratorState._reset_state()
     train(one, store.path, tmp_path / "one", cpu=True)
     two, single = (load_file(tmp_path / name / "last.safetensors") for name in ("two", "one"))
     for key in single:

@@ -115,6 +115,33 @@ def test_the_same_seed_gives_the_same_weights_and_another_gives_others(store: St
     assert not all(torch.equal(a[key], c[key]) for key in a)
 
 
+def test_runs_of_every_precision_follow_each_other_in_one_process(store: Store, tmp_path: Path) -> None:
+    for place, precision in enumerate(("no", "bf16", "fp16", "no")):
+        run = tmp_path / str(place)
+        recipe = small_recipe(precision=precision).updated(["schedule.length=1"])
+        train(recipe, store.path, run, cpu=True)
+        state = json.loads(next((run / "resume").glob("*/state.json")).read_text())
+        assert (state["scaler"] is not None) == (precision == "fp16")
+
+
+def test_better_weights_do_not_read_every_case_again(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    case = Store.case
+    monkeypatch.setattr(Store, "case", lambda store, name: read.append(name) or case(store, name))
+    often = []
+    for every in (1, 3):
+        read.clear()
+        recipe = small_recipe().updated(
+            ["schedule.length=3", f"validation.every={every}", "optimiser.lr=1e-9"]
+        )
+        result = train(recipe, store.path, tmp_path / str(every), cpu=True)
+        assert result.best_step == 3  # level scores: every validation has written the folder
+        often.append([name for name in read if name in make_split(store.names, 0).train])
+    assert often[0] == often[1]
+
+
 def test_workers_change_nothing(store: Store, tmp_path: Path) -> None:
     recipe = small_recipe().updated(["schedule.length=3", "validation.every=0"])
     for workers in (0, 1):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.special import entr
 from small_runs import small_recipe, write_store
 
@@ -73,6 +77,19 @@ def test_a_validation_says_what_json_can(made: tuple[BagBackbone, Store]) -> Non
     assert found.scores["lesion_dice"] == pytest.approx(
         np.mean([case["lesion"] for case in found.cases.values()])
     )
+
+
+@given(st.lists(st.integers(1, 900), min_size=1, max_size=12), st.integers(1, 5))
+def test_processes_share_the_slices_out_evenly(lengths: list[int], processes: int) -> None:
+    cases = {f"case-{place}": SimpleNamespace(known=range(length)) for place, length in enumerate(lengths)}
+    store = cast(Store, SimpleNamespace(case=cases.__getitem__))
+    shares = validation.share_out(store, list(cases), processes)
+    assert sorted(name for share in shares for name in share) == sorted(cases)
+    assert shares == validation.share_out(store, list(cases)[::-1], processes)
+    loads = [sum(len(cases[name].known) for name in share) for share in shares]
+    for share in filter(None, shares):  # no last case would have been in better hands elsewhere
+        rest = sum(len(cases[name].known) for name in share[:-1])
+        assert rest <= min(loads)
 
 
 @pytest.mark.parametrize(("every", "after"), [(0, [2, 5, 7]), (3, [2, 5, 7]), (4, [3, 7]), (100, [7])])

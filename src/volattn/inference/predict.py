@@ -120,8 +120,8 @@ class Predictor:
     ) -> Prediction:
         """Finds and outlines the lesions of a CT.
 
-        On top of the model and the pyramids of the stream it takes at most 8 bytes per voxel, the volume's
-        own 2 or 4 among them.
+        On top of the model and the pyramids of the stream it takes 4 bytes per voxel beside the volume's own 2 or 4
+        (int16 or float32), and up to 7 where the box around organ or lesions is most of the volume.
 
         Args:
             volume: HU, or a NIfTI file.

@@ -200,20 +200,8 @@ class Stitcher:
 
     def finish(self) -> Stitched:
         """Cuts, joins and numbers; the stitcher is used up."""
-        labels = np.empty(self.shape, np.uint8)
-        *organ, lesion = self._sums
-        organ_known = bool(organ)
-        for z in range(self.shape[0]):
-            inside = lesion[z] >= _HALF
-            if organ:
-                covered = organ[0][z] >= _HALF
-                inside &= covered
-                labels[z] = np.where(covered, np.uint8(ORGAN), np.uint8(BACKGROUND))
-            else:
-                labels[z] = BACKGROUND
-            labels[z][inside] = LESION
-        self._sums.clear()
-        del organ, lesion
+        organ_known = len(self._sums) == 2
+        labels = _cut(self._sums)
         if self.single_organ:
             keep_largest(labels)
         lesions, count = number_lesions(labels, self._least, ORGAN if organ_known else BACKGROUND)
@@ -257,6 +245,21 @@ class Stitcher:
                         best[number] = Best(-negative, z, self._kept[z])
         assert len(best) == count, "every lesion is made of detections"
         return [best[number] for number in range(1, count + 1)]
+
+
+def _cut(sums: list[NDArray[np.uint16]]) -> NDArray[np.uint8]:
+    """Labels (Z, H, W) from the sums of the organ, if there is one, and the lesion; they are used up.
+
+    The labels are made in the first of them, and copied once the other has been let go: that costs no memory on top.
+    """
+    made = sums[0]
+    for z, lesion in enumerate(sums[-1]):
+        inside, covered = lesion >= _HALF, made[z] >= _HALF
+        made[z] = np.where(covered, np.uint16(ORGAN), np.uint16(BACKGROUND))
+        made[z][inside & covered] = LESION
+    del lesion
+    sums.clear()
+    return made.astype(np.uint8)
 
 
 def number_lesions(

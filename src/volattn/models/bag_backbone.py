@@ -14,10 +14,10 @@ from volattn.models.backbones import build_backbone
 from volattn.models.config import AttentionConfig, ModelConfig
 from volattn.models.pyramid import Attended, ContextDescriptors, Pyramid, RegionContext
 from volattn.models.stacked_context import StackedContext
-from volattn.models.volumetric_attention import Descriptors, VolumetricAttention
+from volattn.models.volumetric_attention import ContextModule, Descriptors, VolumetricAttention
 
 
-def build_attention(config: AttentionConfig, channels: int, bag: int) -> VolumetricAttention | StackedContext:
+def build_attention(config: AttentionConfig, channels: int, bag: int) -> ContextModule:
     """The module that a configuration describes, for maps of so many channels and bags of so many images."""
     if config.kind == "stacked":
         return StackedContext(channels, bag, config.maps)
@@ -51,8 +51,8 @@ class PyramidAttention(nn.Module):
             {name: build_attention(config, count, bag) for name, count in modules.items()}
         )
 
-    def _at(self, level: str) -> VolumetricAttention | StackedContext:
-        return cast("VolumetricAttention | StackedContext", self.levels["all" if self.shared else level])
+    def _at(self, level: str) -> ContextModule:
+        return cast(ContextModule, self.levels["all" if self.shared else level])
 
     def describe(self, pyramid: Pyramid) -> dict[str, Tensor]:
         """The descriptors of every level, flat: "channel.LEVEL" (B, C), "spatial.LEVEL" (B, h, w) or (B, K, h, w)."""

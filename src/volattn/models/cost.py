@@ -121,7 +121,7 @@ def _kept(model: BagBackbone) -> Iterator[dict[int, int]]:
         storage = tensor.untyped_storage()
         if storage._cdata not in own:
             kept[storage._cdata] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # An output that a node kept itself would never be freed.
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield kept

@@ -1,7 +1,8 @@
-"""Geometry in full precision: under autocast maps are bfloat16, and boxes must not be."""
+"""What mixed precision must leave alone: boxes, and sums over many numbers, such as attention's dot products."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -17,6 +18,17 @@ def full(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(full(one) for one in value)
     return value
+
+
+def full_type(tensor: Tensor) -> torch.dtype:
+    """The type that sums of a tensor's numbers are kept in: float32, or its own if that is longer."""
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def no_autocast(tensor: Tensor) -> AbstractContextManager[object]:
+    """Switches autocast off on a tensor's device; a block that begins with `full` tensors then keeps them so."""
+    kind = tensor.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 def give_full(module: nn.Module) -> None:

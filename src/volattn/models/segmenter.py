@@ -108,6 +108,7 @@ def segmentation_losses(config: SegmentationConfig, logits: Tensor, labels: Tens
         logits: (M, K + 1, H, W).
         labels: (M, H, W) from 0.
     """
+    logits = full(logits)  # A sum over 512 x 512 probabilities is beyond float16.
     terms = {"cross_entropy": _cross_entropy, "dice": _dice}
     return {f"loss_{name}": terms[name](config, logits, labels) for name in config.losses}
 

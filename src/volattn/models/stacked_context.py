@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from volattn.models.volumetric_attention import Descriptors, Refined
+from volattn.models.volumetric_attention import ContextModule, Descriptors, Refined
 
 
-class StackedContext(nn.Module):
+class StackedContext(ContextModule):
     """Adds to a target's feature map what the images of its bag say of each place, each in its own words.
 
         e(X) = W X                                          3 x 3, C -> K, no bias
@@ -41,13 +41,7 @@ class StackedContext(nn.Module):
         return Descriptors(None, self.embed(features))
 
     def refine_with_weights(self, target: Tensor, descriptors: Descriptors, bags: Tensor) -> Refined:
-        """X' (M, C, H, W); no image is weighed.
-
-        Args:
-            target: X_tgt, shape (M, C, H, W).
-            descriptors: Of the B images that the bags point to.
-            bags: Integers into B in the order of the slices, shape (M, N).
-        """
+        """X' (M, C, H, W); no image is weighed."""
         assert descriptors.spatial is not None
         told = F.relu(descriptors.spatial[bags].flatten(1, 2))
         return Refined(target + self.mix(told), None, None)

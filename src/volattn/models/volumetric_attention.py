@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from volattn.models.precision import full, full_type, no_autocast
+
 GATE_BIAS = 3.0
 """Gates start at sigmoid(3) = 0.95, so that a pretrained network is hardly scaled at first."""
 
@@ -49,8 +51,30 @@ class Refined(NamedTuple):
     spatial: Tensor | None
 
 
+class ContextModule(nn.Module):
+    """Refines targets by what their bags say; the optimiser gives all of its kind a rate of their own."""
+
+    def describe(self, features: Tensor) -> Descriptors:
+        """What a bag needs of images.
+
+        Args:
+            features: Raw maps, shape (B, C, H, W).
+        """
+        raise NotImplementedError("a context module defines describe")
+
+    def refine_with_weights(self, target: Tensor, descriptors: Descriptors, bags: Tensor) -> Refined:
+        """Refines targets by their bags.
+
+        Args:
+            target: X_tgt, shape (M, C, H, W).
+            descriptors: Of the B images that the bags point to.
+            bags: Integers into B in the order of the slices, shape (M, N).
+        """
+        raise NotImplementedError("a context module defines refine_with_weights")
+
+
 class ChannelAttention(nn.Module):
-    """Volumetric channel attention (section 2.2, eq. 2)."""
+    """Volumetric channel attention (section 2.2, eq. 2); in float32 under autocast, whatever the maps are."""
 
     def __init__(self, channels: int, reduction: int, rectifier: Rectifier) -> None:
         super().__init__()
@@ -68,17 +92,21 @@ class ChannelAttention(nn.Module):
 
     def describe(self, features: Tensor) -> Tensor:
         """g(X) = W2 relu(W1 avg_hw X): (B, C, H, W) -> (B, C)."""
-        return self.expand(F.relu(self.reduce(features.mean(dim=(-2, -1)))))
+        pooled = features.mean(dim=(-2, -1), dtype=full_type(features))
+        with no_autocast(features):
+            return self.expand(F.relu(self.reduce(pooled.to(self.reduce.weight.dtype))))
 
     def forward(self, target: Tensor, bag: Tensor) -> tuple[Tensor, Tensor]:
         """The gate S_c (M, C, 1, 1) and the weights (M, N), from g of the target (M, C) and of its bag (M, N, C)."""
-        weights = torch.einsum("mc,mnc->mn", target, bag).softmax(dim=-1)
-        value = torch.einsum("mn,mnc->mc", weights, bag)
-        return torch.sigmoid(self.gate(self.rectify(value)))[:, :, None, None], weights
+        target, bag = full(target), full(bag)
+        with no_autocast(target):
+            weights = torch.einsum("mc,mnc->mn", target, bag).softmax(dim=-1)
+            value = self.rectify(torch.einsum("mn,mnc->mc", weights, bag))
+            return torch.sigmoid(self.gate(value.to(self.gate.weight.dtype)))[:, :, None, None], weights
 
 
 class SpatialAttention(nn.Module):
-    """Volumetric spatial attention (section 2.3, eq. 3)."""
+    """Volumetric spatial attention (section 2.3, eq. 3); in float32 under autocast, whatever the maps are."""
 
     def __init__(
         self, kernel_size: int, gate_kernel: int, scale: Literal["none", "sqrt", "mean"], rectifier: Rectifier
@@ -94,24 +122,29 @@ class SpatialAttention(nn.Module):
 
     def describe(self, features: Tensor) -> Tensor:
         """e(X) = W [max_c X ; mean_c X]: (B, C, H, W) -> (B, H, W)."""
-        pooled = torch.stack((features.amax(dim=1), features.mean(dim=1)), dim=1)
-        return self.embed(pooled).squeeze(1)
+        kind = self.embed.weight.dtype
+        mean = features.mean(dim=1, dtype=full_type(features)).to(kind)
+        with no_autocast(features):
+            return self.embed(torch.stack((features.amax(dim=1).to(kind), mean), dim=1)).squeeze(1)
 
     def forward(self, target: Tensor, bag: Tensor) -> tuple[Tensor, Tensor]:
         """The gate S_s (M, 1, H, W) and the weights (M, N), from e of the target (M, H, W) and the bag (M, N, H, W)."""
         positions = target.shape[-2] * target.shape[-1]
         factor = {"none": 1.0, "sqrt": 1.0 / math.sqrt(positions), "mean": 1.0 / positions}[self.scale]
-        weights = (torch.einsum("mhw,mnhw->mn", target, bag) * factor).softmax(dim=-1)
-        value = torch.einsum("mn,mnhw->mhw", weights, bag)
-        return torch.sigmoid(self.gate(self.rectify(value)[:, None])), weights
+        target, bag = full(target), full(bag)
+        with no_autocast(target):
+            weights = torch.einsum("mhw,mnhw->mn", target * factor, bag).softmax(dim=-1)
+            value = self.rectify(torch.einsum("mn,mnhw->mhw", weights, bag))[:, None]
+            return torch.sigmoid(self.gate(value.to(self.gate.weight.dtype))), weights
 
 
-class VolumetricAttention(nn.Module):
+class VolumetricAttention(ContextModule):
     """Refines a target's feature map by the maps of the slices around it; a drop-in for any CNN.
 
     Channel attention first, then spatial attention on the channel-refined target. The context stays raw, so that it
     is pooled once whatever number of targets use it: `describe` and `refine` are the pooled path that slabs and
-    streaming use, `forward` takes whole maps. The two agree to float rounding.
+    streaming use, `forward` takes whole maps. The two agree to float rounding. Refined maps have the type of the
+    target's; descriptors and weights are float32 or longer.
 
     Args:
         channels: C, the channels of the maps.
@@ -168,11 +201,7 @@ class VolumetricAttention(nn.Module):
         return self.refine(target, self.describe(context.flatten(0, 1)), bags)
 
     def describe(self, features: Tensor) -> Descriptors:
-        """Pools images to what a bag needs of them.
-
-        Args:
-            features: Raw maps, shape (B, C, H, W).
-        """
+        """g and e of raw maps (B, C, H, W)."""
         return Descriptors(
             self.channel.describe(features) if self.channel is not None else None,
             self.spatial.describe(features) if self.spatial is not None else None,
@@ -197,11 +226,11 @@ class VolumetricAttention(nn.Module):
         if self.channel is not None:
             assert descriptors.channel is not None
             gate, channel_weights = self.channel(self.channel.describe(target), descriptors.channel[bags])
-            target = target * gate
+            target = target * gate.to(target.dtype)
         if self.spatial is not None:
             assert descriptors.spatial is not None
             gate, spatial_weights = self.spatial(self.spatial.describe(target), descriptors.spatial[bags])
-            target = target * gate
+            target = target * gate.to(target.dtype)
         return Refined(target, channel_weights, spatial_weights)
 
 

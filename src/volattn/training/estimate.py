@@ -106,7 +106,7 @@ def _measure(model: BagBackbone, slab: Slab, recipe: Recipe, accelerator: Accele
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
+        return tensor.detach()  # An output that a node kept itself would never be freed.
 
     began = time.perf_counter()
     model.train()

@@ -6,27 +6,34 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import islice
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from volattn.models.rcnn import total
-from volattn.models.volumetric_attention import VolumetricAttention
+from volattn.models.volumetric_attention import ContextModule
 from volattn.slabs.loader import SlabDataset, make_loader, steps
 from volattn.slabs.slab import Slab
 from volattn.training.faults import explain_divergence
-from volattn.training.recipe import OptimiserConfig, Recipe
+from volattn.training.recipe import OptimiserConfig, Precision, Recipe
 from volattn.training.schedule import Timetable
 
 _FACTOR = "lr_factor"
 """What a group's rate is multiplied by."""
+
+
+_PATIENCE = timedelta(hours=3)
+"""How long a process waits for the others: one may validate much longer than they, whose cases may be short."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +59,57 @@ class Step:
     seconds: float
 
 
+@contextmanager
+def own_accelerate() -> Iterator[None]:
+    """A block (or function) whose accelerator is its own, whatever device and precision others in the process have.
+
+    Accelerate keeps both once for the whole process, refuses others, and has no public way to put them back.
+    """
+    states = (AcceleratorState, PartialState)
+    before = [dict(state._shared_state) for state in states]
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        yield
+    finally:
+        for state, values in zip(states, before, strict=True):
+            state._shared_state.clear()
+            state._shared_state.update(values)
+
+
+def make_accelerator(precision: Precision, *, cpu: bool = False, **options: Any) -> Accelerator:
+    """Device, precision and processes of a run.
+
+    Args:
+        precision: The recipe's.
+        cpu: Stays on the CPU where there is a GPU.
+        options: Others of `Accelerator`.
+    """
+    accelerator = Accelerator(
+        mixed_precision=precision,
+        # Said outright: without it, accelerate takes torchrun's processes for single ones where there is no GPU.
+        cpu=cpu or not torch.accelerator.is_available(),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
+        **options,
+    )
+    if precision == "fp16" and accelerator.device.type == "cpu":
+        # Accelerate would compute in float32 there, without a word.
+        accelerator.native_amp = True
+        accelerator.scaler = torch.amp.GradScaler("cpu")
+    return accelerator
+
+
 def make_optimiser(config: OptimiserConfig, model: nn.Module) -> Optimizer:
     """The optimiser of all parameters that learn; `train_steps` sets its rate at every step."""
-    attending = {
+    context = {
         id(parameter)
         for module in model.modules()
-        if isinstance(module, VolumetricAttention)
+        if isinstance(module, ContextModule)
         for parameter in module.parameters()
     }
     by_factor: dict[float, list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
-            factor = config.attention_lr_factor if id(parameter) in attending else 1.0
+            factor = config.attention_lr_factor if id(parameter) in context else 1.0
             by_factor.setdefault(factor, []).append(parameter)
     groups = [{"params": parameters, _FACTOR: factor} for factor, parameters in by_factor.items()]
     if config.name == "sgd":

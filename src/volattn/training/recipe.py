@@ -20,6 +20,8 @@ from volattn.slabs.images import STRIDE
 from volattn.slabs.loader import SlabConfig
 from volattn.training.schedule import ScheduleConfig
 
+Precision = Literal["no", "bf16", "fp16"]
+
 _SHIPPED = Path(str(files("volattn.training") / "recipes"))
 _ROWS = _SHIPPED / "rows.yaml"
 
@@ -53,8 +55,8 @@ class OptimiserConfig(Config):
         name: "sgd" (with momentum) or "adamw".
         lr: Learning rate for a step of `reference_targets` targets; it grows linearly with a step's targets.
         reference_targets: See `lr`.
-        attention_lr_factor: Volumetric attention learns at so many times the rate of all else: it is new where the rest
-            comes from pretrained weights.
+        attention_lr_factor: Attention, or what stands in its place, learns at so many times the rate of all else: it is
+            new where the rest comes from pretrained weights.
         momentum: Of SGD; the first beta of AdamW.
         weight_decay: L2 penalty of SGD; decoupled decay of AdamW.
         clip: Largest norm of a step's gradient; null does not clip.
@@ -110,7 +112,7 @@ class Recipe(Config):
     weights: str = "none"
     attention_weights: bool = False
     seed: int = Field(default=0, ge=0, lt=2**63)
-    precision: Literal["no", "bf16", "fp16"] = "no"
+    precision: Precision = "no"
     save_every: Steps = 500
     plan: Plan = Plan()
     model: ModelConfig = ModelConfig()

@@ -29,10 +29,17 @@ from volattn.slabs.loader import SlabDataset
 from volattn.training.estimate import estimate
 from volattn.training.faults import allow_open_files, memory_advice
 from volattn.training.folder import LAST, MANIFEST, RECIPE, STATES, RunFolder, differences
-from volattn.training.loop import Step, make_optimiser, make_timetable, train_steps
+from volattn.training.loop import (
+    Step,
+    make_accelerator,
+    make_optimiser,
+    make_timetable,
+    own_accelerate,
+    train_steps,
+)
 from volattn.training.recipe import Recipe
 from volattn.training.state import Progress, has_state, load_state, save_state
-from volattn.training.validate import Measure, Validation, follows, validate, workload
+from volattn.training.validate import Measure, Validation, follows, share_out, validate, workload
 from volattn.training.validate_boxes import BoxMeasure
 from volattn.training.validate_masks import MaskMeasure
 
@@ -56,6 +63,7 @@ class Result:
     validation: Validation
 
 
+@own_accelerate()
 def train(
     recipe: Recipe,
     store_path: Path | str,
@@ -96,12 +104,8 @@ def train(
         raise ValueError("TensorBoard is not installed; install volattn[tensorboard], or leave it out")
     allow_open_files(recipe, workers)
     run_path = Path(run_path)
-    accelerator = Accelerator(
-        mixed_precision=recipe.precision,
-        # Said outright: without it, accelerate takes torchrun's processes for single ones where there is no GPU.
-        cpu=cpu or not torch.accelerator.is_available(),
-        log_with="tensorboard" if tensorboard else None,
-        project_dir=run_path,
+    accelerator = make_accelerator(
+        recipe.precision, cpu=cpu, log_with="tensorboard" if tensorboard else None, project_dir=run_path
     )
     main = accelerator.is_main_process
     say = announce if main and announce is not None else _silent
@@ -132,10 +136,14 @@ def train(
         say(f"goes on after step {state.step}" if going_on else origin)
 
         names = _validated(recipe, split)
+        sources = {
+            name: store.case(name).description.image_sha256 for name in (*split.train, *split.validation)
+        }
         if not split.validation:
             say(f"no case is left to validate on: the threshold is chosen on training case {_some(names)}")
         if state.step < timetable.total:
-            streamed = workload(store, names[:: accelerator.num_processes], model)
+            most = share_out(store, names, accelerator.num_processes)[0]  # which has the longest case
+            streamed = workload(store, most, model)
             say(
                 estimate(
                     model, dataset, recipe, timetable, accelerator, start=state.step, validated=streamed
@@ -175,7 +183,7 @@ def train(
                 if state.best is None or found.ranking >= _found(state.best).ranking:
                     state = replace(state, best={"step": state.step, **asdict(found)})
                     if main:
-                        described = _describe(recipe, model, store, split, names, state.step, found)
+                        described = _describe(recipe, model, store, split, names, sources, state.step, found)
                         save_folder(run_path, model, described)
             if main and (validated or state.step % recipe.save_every == 0):
                 if accelerator.scaler is not None:
@@ -311,6 +319,7 @@ def _describe(
     store: Store,
     split: Split,
     names: tuple[str, ...],
+    sources: dict[str, str],
     step: int,
     found: Validation,
 ) -> ModelFolder:
@@ -326,9 +335,7 @@ def _describe(
             fingerprint=store.fingerprint,
             cases=split.train,
             validation=names,
-            sources={
-                name: store.case(name).description.image_sha256 for name in (*split.train, *split.validation)
-            },
+            sources=sources,
             seed=recipe.seed,
             step=step,
             commit=commit(),

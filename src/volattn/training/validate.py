@@ -149,6 +149,24 @@ def workload(store: Store, names: Sequence[str], model: BagBackbone) -> Workload
     return Workload(images, targets)
 
 
+def share_out(store: Store, names: Sequence[str], processes: int) -> list[list[str]]:
+    """The cases of each process: the longest first, each to the process that has the fewest slices until then.
+
+    Args:
+        store: Where the cases are.
+        names: The cases.
+        processes: How many share them; some have none where there are more processes than cases.
+    """
+    lengths = {name: len(store.case(name).known) for name in names}
+    shares: list[list[str]] = [[] for _ in range(processes)]
+    loads = [0] * processes
+    for name in sorted(names, key=lambda name: (-lengths[name], name)):
+        least = loads.index(min(loads))
+        shares[least].append(name)
+        loads[least] += lengths[name]
+    return shares
+
+
 def validate(
     measure: Measure,
     model: BagBackbone,
@@ -171,7 +189,7 @@ def validate(
         progress: Told of every slice.
     """
     model.eval()
-    mine = names[accelerator.process_index :: accelerator.num_processes]
+    mine = share_out(store, names, accelerator.num_processes)[accelerator.process_index]
     slices = {name: len(store.case(name).known) for name in mine}
     done, total = 0, sum(slices.values())
     found: list[Examined] = []
@@ -183,7 +201,10 @@ def validate(
 
         found.append(examine(measure, model, store, name, accelerator.device, batch=batch, progress=advance))
         done += slices[name]
-    everyone: list[Examined] = gather_object(found)
+    by_name: dict[str, Examined] = {case.name: case for case in gather_object(found)}
+    everyone = [
+        by_name[name] for name in names
+    ]  # in this order sums are the same for any number of processes
     rows = [case.entropies for case in everyone]
     entropies = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
     return measure.join({case.name: case.finding for case in everyone}, entropies)
