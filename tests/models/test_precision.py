@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_detectors import made, small_config
+from detector_losses import targets_for
+from small_detectors import images_of, made, small_config
 
 from volattn.models.architectures import Name
+from volattn.models.catalogue import CATALOGUE
 from volattn.models.precision import full
+from volattn.models.rcnn import total
 
 
 @pytest.mark.parametrize("name", ["mask_rcnn", "retinanet", "fcos", "rfcn"])
@@ -30,6 +33,35 @@ def test_anchors_are_those_of_full_precision(name: Name) -> None:
     assert ours.dtype == torch.float32
     assert torch.equal(exact, ours)
     assert not torch.equal(exact.bfloat16().float(), exact)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_model_predicts_and_learns_under_autocast(name: Name, dtype: torch.dtype) -> None:
+    """On a CPU; CUDA has kernels of its own for both types, and casts the same operations."""
+    config = small_config(name=name)
+    model = made(config, dtype=torch.float32).eval()
+    images = images_of(model.bag, slices=config.slices).float()
+    bag = (torch.arange(model.bag)[None], torch.tensor([model.bag // 2]))
+    with torch.no_grad():
+        exact = model.attend_slab(images, *bag)
+        with torch.autocast("cpu", dtype):
+            attended = model.attend_slab(images, *bag)
+            found = model.detect(attended, (64, 64))
+    for kind, weights in exact.weights.items():
+        torch.testing.assert_close(attended.weights[kind], weights, rtol=0.02, atol=0.02)
+    for level, maps in exact.pyramid.items():
+        error = (attended.pyramid[level].float() - maps).norm() / maps.norm()
+        assert error < 20 * torch.finfo(dtype).eps
+    assert all(bool(one[key].isfinite().all()) for one in found for key in ("boxes", "scores"))
+    with torch.autocast("cpu", dtype):
+        loss = total(model.train()(images, *bag, floats(targets_for(config)[:1])))
+    loss.backward()
+    assert bool(loss.isfinite())
+
+
+def floats(targets: list[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
+    return [{key: one.float() if key == "boxes" else one for key, one in row.items()} for row in targets]
 
 
 def test_only_short_floats_are_made_longer() -> None:

@@ -85,6 +85,15 @@ def test_losses_are_by_name_and_near_zero_for_what_is_right() -> None:
     assert even == pytest.approx(2 * np.log(3) * (labels == 2).double().mean().item())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_losses_of_a_large_slice_do_not_overflow(dtype: torch.dtype) -> None:
+    labels = torch.ones(1, 512, 512, dtype=torch.long)
+    logits = torch.zeros(1, 3, 512, 512, dtype=dtype)
+    config = SegmentationConfig(losses=("cross_entropy", "dice"))
+    ours, exact = (segmentation_losses(config, one, labels) for one in (logits, logits.float()))
+    assert ours == exact
+
+
 def test_overlap_is_asked_of_shown_classes_only() -> None:
     """Else the many slices without a lesion would push its probability to nothing."""
     labels = torch.zeros(2, 4, 4, dtype=torch.long)
