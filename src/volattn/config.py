@@ -24,8 +24,8 @@ Pixels = Annotated[float, Field(gt=0, le=16_384)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Factor = Annotated[float, Field(gt=0, le=1e6)]
 
-_YAML_BYTES = 2**17
-"""Twenty times the largest recipe; PyYAML needs two seconds for it."""
+_YAML_BYTES = 2**16
+"""Ten times the largest recipe; PyYAML needs a second for it."""
 _FAULT, _FAULTS = 300, 5
 """Characters of a fault in a message, and how many faults it names."""
 _WORDS = {

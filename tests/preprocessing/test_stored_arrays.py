@@ -152,7 +152,7 @@ def test_a_flipped_bit_is_seen(store: Path, name: str) -> None:
 
 DAMAGED_CASE: list[tuple[str, object, str]] = [
     ("name", "volume-1", "is of the case 'volume-1'"),
-    ("name", "../volume-0", "would be a path"),
+    ("name", "../volume-0", "the case name"),
     ("shape", [6, 24], "shape.2: is missing"),
     ("shape", [-6, 24, 20], "shape.0: must be at least 1, found -6"),
     ("shape", [10**9, 24, 20], "shape.0: must be at most"),
@@ -186,11 +186,11 @@ def test_a_damaged_case_is_one_line(store: Path, key: str, value: object, part: 
 @pytest.mark.parametrize(
     ("key", "value", "part"),
     [
-        ("cases", ["../../victim"], "would be a path"),
-        ("cases", ["/abs"], "would be a path"),
-        ("cases", [".."], "would be a path"),
-        ("cases", ["a\nb"], "would be a path"),
-        ("cases", ["x" * 300], "must have at most 255 characters"),
+        ("cases", ["../../victim"], "the case name"),
+        ("cases", ["/abs"], "the case name"),
+        ("cases", [".."], "the case name"),
+        ("cases", ["a\nb"], "the case name"),
+        ("cases", ["x" * 300], "has more than 200 bytes"),
         ("cases", ["volume-0"] * 2, "has 'volume-0' twice"),
         ("cases", {"volume-0": 1}, "cases: must be a list"),
         ("patients", {"volume-7": "p"}, "patients has 'volume-7', which is none of the cases"),

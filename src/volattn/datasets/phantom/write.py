@@ -17,7 +17,6 @@ from volattn.datasets.phantom.write_deeplesion import write_key_slices, write_ta
 from volattn.io.atomic import atomic_path, write_json
 from volattn.io.files import read_json
 from volattn.io.output import claim_folder
-from volattn.provenance import commit, versions
 from volattn.workers import WorkerDied, each
 
 Kind = Literal["lits", "deeplesion"]
@@ -79,7 +78,7 @@ def write_phantoms(
 def _claim(folder: Path, settings: dict[str, Any]) -> None:
     """Notes whose folder it is, or sees that phantoms of the same make lie there already."""
     path = folder / MANIFEST
-    before = read_json(path) if path.is_file() else settings | {"versions": versions(), "commit": commit()}
+    before = read_json(path) if path.is_file() else settings
     for key, value in settings.items():
         found = before.get(key) if isinstance(before, dict) else None
         if found != value:
