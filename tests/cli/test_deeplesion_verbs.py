@@ -51,7 +51,7 @@ def test_check_and_prepare(
     assert "takes 3 rows and leaves out 1 marked Possibly_noisy" in out
     assert out.splitlines()[-1] == "dl: 3 cases, 0 errors, 1 note"
     assert volattn("prepare", root, "-o", tmp_path / "all", "--recipe", recipe) == 0
-    assert "1 marked Possibly_noisy do not" in capsys.readouterr().out
+    assert "leaves out 1 marked Possibly_noisy" in capsys.readouterr().out
     assert len(Store.open(tmp_path / "all").names) == 3
     arguments = ("--recipe", recipe, "--splits", "train, val", "--keep-noisy")
     assert volattn("prepare", root, "-o", tmp_path / "some", *arguments) == 0

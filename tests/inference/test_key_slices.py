@@ -163,7 +163,7 @@ def test_a_score_on_what_was_trained_on_says_so(tmp_path: Path) -> None:
     training = predictor.folder.training.model_copy(update={"cases": ("000001_01_01_005",)})
     predictor.folder = predictor.folder.model_copy(update={"training": training})
     found = predict_key_slices(predictor, dataset, tmp_path / "out")
-    assert found.notes == ("the model was trained on 1 of the 3 cases: their scores are no test",)
+    assert found.notes == ("the model was trained on 1 of 3 cases: their scores are no test",)
 
 
 def test_pictures_on_request(tmp_path: Path) -> None:
