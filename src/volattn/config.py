@@ -24,8 +24,8 @@ Pixels = Annotated[float, Field(gt=0, le=16_384)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Factor = Annotated[float, Field(gt=0, le=1e6)]
 
-_YAML_BYTES = 2**17
-"""Twenty times the largest recipe; PyYAML needs two seconds for it."""
+_DEPTH, _YAML_BYTES = 50, 2**16
+"""Levels of brackets, and bytes of a file: ten times the largest recipe, for which PyYAML needs seconds."""
 _SHOWN, _FAULT, _FAULTS = 80, 300, 5
 """Characters of a value and of a fault in a message, and how many faults it names."""
 _SHORT = reprlib.Repr()
@@ -161,6 +161,11 @@ class _Loader(yaml.SafeLoader):
         if event.tag is not None:
             raise _fault(f"the tag {event.tag} is not taken; leave it out", event.start_mark)
         return super().compose_node(parent, index)
+
+    def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
+        if self.flow_level == _DEPTH:  # PyYAML's time grows with the square of it.
+            raise _fault("nested too deeply", self.get_mark())
+        super().fetch_flow_collection_start(token)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
