@@ -24,8 +24,8 @@ Pixels = Annotated[float, Field(gt=0, le=16_384)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Factor = Annotated[float, Field(gt=0, le=1e6)]
 
-_DEPTH, _YAML_BYTES = 50, 2**16
-"""Levels of brackets, and bytes of a file: ten times the largest recipe, for which PyYAML needs seconds."""
+_YAML_BYTES = 2**17
+"""Twenty times the largest recipe; PyYAML needs two seconds for it."""
 _SHOWN, _FAULT, _FAULTS = 80, 300, 5
 """Characters of a value and of a fault in a message, and how many faults it names."""
 _SHORT = reprlib.Repr()
@@ -144,6 +144,10 @@ def read_values(path: Path | str) -> Any:
         return parse_yaml(read_text(path, _YAML_BYTES))
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: is not valid YAML ({error}); correct it") from None
+
+
+_DEPTH = 50
+"""Levels of brackets."""
 
 
 class _Loader(yaml.SafeLoader):
