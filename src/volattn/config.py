@@ -144,6 +144,10 @@ def read_values(path: Path | str) -> Any:
         raise ValueError(f"{path}: is not valid YAML ({error}); correct it") from None
 
 
+_DEPTH = 50
+"""Levels of brackets."""
+
+
 class _Loader(yaml.SafeLoader):
     """YAML that says no more than JSON could: no aliases, which can multiply, no tags, dates or repeated keys."""
 
@@ -159,6 +163,11 @@ class _Loader(yaml.SafeLoader):
         if event.tag is not None:
             raise _fault(f"the tag {event.tag} is not taken; leave it out", event.start_mark)
         return super().compose_node(parent, index)
+
+    def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
+        if self.flow_level == _DEPTH:  # PyYAML's time grows with the square of it.
+            raise _fault("nested too deeply", self.get_mark())
+        super().fetch_flow_collection_start(token)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
