@@ -45,6 +45,8 @@ def _volume(kind: type[np.generic]) -> Any:
     from volattn.structures.volume import Volume
 
     array = np.random.default_rng(0).integers(0, 3, (6, 7, 8)).astype(kind)
+    if kind is np.int16:
+        array = array * np.int16(500) - np.int16(1000)  # HU, with air
     return Volume(array, Geometry.aligned(array.shape, (3.0, 1.0, 1.0)))
 
 
