@@ -196,3 +196,39 @@ def test_any_json_is_read_or_refused_in_a_line(
     for case in () if lines else open_dataset(root).cases:
         assert case.image.is_relative_to(root)
         assert case.labels is None or case.labels.is_relative_to(root)
+
+
+@pytest.mark.parametrize(
+    ("labels", "extra", "said"),
+    [
+        ({"background": 0, "liver": 10**400, "tumour": 2}, {}, "give it a whole number"),
+        ({"background": 0, "": 1, "tumour": 2}, {}, "has no name"),
+        ({"background": 0, **{f"organ {n}" * 30: n for n in range(1, 200)}}, {}, "is named like a lesion"),
+        (
+            {"background": 0, "tumour": 1},
+            {"channel_names": {str(n): "MR" * 200 for n in range(300)}},
+            "named CT",
+        ),
+        (
+            {"background": 0, "tumour": 1},
+            {"dataset": {"a": {"images": ["x" * 9000], "label": "y"}}},
+            "longer than",
+        ),
+        (
+            {"background": 0, "tumour": 1},
+            {"dataset": {"a": {"images": ["é" * 124], "label": "y"}}},
+            "longer than",
+        ),
+    ],
+    ids=["number", "name", "labels", "channels", "path", "part"],
+)
+def test_extreme_values_are_one_short_line(tmp_path: Path, labels: dict, extra: dict, said: str) -> None:
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels, "file_ending": ".nii.gz", **extra}))
+    try:
+        told = "; ".join(str(finding) for finding in open_dataset(tmp_path).found)
+    except ValueError as error:
+        told = str(error)
+    assert said in told
+    assert "dataset.json" in told
+    assert len(told.removeprefix(str(tmp_path))) < 800
+    assert told.isprintable()

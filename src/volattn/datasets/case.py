@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, model_validator
 from volattn.config import Config
 from volattn.datasets.finding import Finding, LeftOut
 from volattn.datasets.key_slice import KeySlice
-from volattn.io.names import both, check_name, shown
+from volattn.io.names import both, check_name, cut, shown
 
 BACKGROUND, ORGAN, LESION = 0, 1, 2
 _BACKGROUND = {
@@ -242,6 +242,8 @@ def scheme_from_names(names: Mapping[str, Sequence[int]], source: Path) -> Label
     kept: dict[str, tuple[int, ...]] = {}
     for name, values in names.items():
         word, label = _word(name), f"{source}: label {shown(name)} has value {shown(values)}"
+        if not name.strip():
+            raise ValueError(f"{source}: a label with the value {shown(values)} has no name; give it one")
         if is_ignored(name):
             continue
         if not all(0 <= value <= 255 for value in values):
@@ -258,7 +260,7 @@ def scheme_from_names(names: Mapping[str, Sequence[int]], source: Path) -> Label
     lesions = {name: values for name, values in kept.items() if is_lesion_name(name)}
     if not lesions:
         raise ValueError(
-            f"{source}: none of its labels ({', '.join(list(names)[:20]) or 'none'}) is named like a lesion; "
+            f"{source}: none of its labels ({cut(', '.join(names), 300) or 'none'}) is named like a lesion; "
             "rename the lesion's label to one with 'lesion' in it"
         )
     lesion_values = sorted({value for values in lesions.values() for value in values})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -24,7 +23,12 @@ from volattn.datasets.case import (
 from volattn.datasets.finding import Finding, LeftOut
 from volattn.datasets.listing import as_file, list_niftis
 from volattn.io.files import read_json
-from volattn.io.names import both, one_line, shown, volume_name
+from volattn.io.names import both, cut, one_line, printable, shown, volume_name
+
+_LISTED = 300
+"""Characters of a list in a message."""
+_PATH, _PART = 1000, 240
+"""Characters of a path in the file, and bytes of a name in it: a channel's number may be added to it."""
 
 DESCRIPTION = "dataset.json"
 IMAGES, LABELS = "imagesTr", "labelsTr"
@@ -181,7 +185,7 @@ class Description(Config):
                 return found[0]
             if found:
                 break
-        names = ", ".join(f"{number} {shown(name)}" for number, name in self.channels.items())
+        names = cut(", ".join(f"{number} {shown(name)}" for number, name in self.channels.items()), _LISTED)
         how_many = "several" if found else "none"
         raise ValueError(
             f"{self.source}: {how_many} of its channels ({names}) is named CT; name one of them CT"
@@ -192,9 +196,9 @@ def _whole(value: Any) -> int | None:
     """A whole number from 0, also written as text or with .0; None for anything else."""
     if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,9}\s*", value):
         return int(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return int(value) if value >= 0 and value == int(value) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 10**9:
+        return None  # Compared, not converted: a whole number of JSON may be longer than any float.
+    return int(value) if value == int(value) else None
 
 
 def _is_name(value: Any) -> bool:
@@ -383,6 +387,12 @@ def _inside(root: Path, text: str) -> Path:
         raise ValueError(
             f"the path {shown(text)} leads out of the data set's folder; copy or link the file into it, and "
             "write its path from there"
+        )
+    if len(text) > _PATH or any(
+        len(printable(part).encode()) > _PART for part in PureWindowsPath(text).parts
+    ):
+        raise ValueError(
+            f"the path {shown(text)} is longer than a system can open; give the file a shorter name"
         )
     return root / text.replace("\\", "/")
 
