@@ -194,6 +194,13 @@ class TestFiles:
             assert reader.stdout.read() == "read\n"
         assert pipe.is_fifo()
 
+    def test_what_a_kill_left_of_the_file_is_removed_and_nothing_else(self, tmp_path: Path) -> None:
+        names = {".part-0123456789ab-[s].json", ".part-0123456789ab-t.json", ".part-mine-[s].json"}
+        for name in names:
+            (tmp_path / name).touch()
+        claim_file(tmp_path / "[s].json")
+        assert content(tmp_path) == names - {".part-0123456789ab-[s].json"}
+
     def test_a_link_that_the_user_names_is_followed(self, tmp_path: Path) -> None:
         (tmp_path / "link.json").symlink_to("real.json")
         write_json(claim_file(tmp_path / "link.json"), {})

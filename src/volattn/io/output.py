@@ -12,6 +12,7 @@ import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ _HEAD = 4096
 def claim_file(
     path: Path | str, *, inputs: Iterable[Path | str | None] = (), replaces: Iterable[str] = ()
 ) -> Path:
-    """Refuses what cannot or must not be written, before the work that leads to it.
+    """Refuses what cannot or must not be written, before the work that leads to it; removes what a kill left of it.
 
     Args:
         path: The file. A link is followed, since the user named it; devices and pipes are written into.
@@ -60,6 +61,9 @@ def claim_file(
         if given is not None and target.exists():
             _refuse_input(path, target, Path(given), tuple(replaces))
     _probe(target.parent, path)
+    for left in target.parent.glob(f".part-*-{escape(target.name)}"):
+        if is_leftover(left):
+            left.unlink(missing_ok=True)
     return target
 
 
