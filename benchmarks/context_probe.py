@@ -36,12 +36,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from volattn.datasets.phantom import Phantom, make_phantom
 from volattn.inference.predict import Predictor, load
 from volattn.inference.reader import SliceReader
-from volattn.io.atomic import write_json, write_text
+from volattn.io.files import write_json, write_text
+from volattn.phantoms import Phantom, make_phantom
 from volattn.provenance import commit, versions
-from volattn.reporting.tables import Column, Table, span
+from volattn.report.pages import Column, Table, span
 from volattn.slabs.images import bag_centres
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume

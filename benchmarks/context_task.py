@@ -43,17 +43,17 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
 from volattn.config import merged
 from volattn.datasets.open import open_dataset
-from volattn.evaluation.statistics import described, percentile_interval, resamples
 from volattn.inference.reader import SliceReader
-from volattn.io.atomic import atomic_path, write_json, write_text
-from volattn.io.nifti import read_volume
+from volattn.io.files import atomic_path, write_json, write_text
+from volattn.io.readers.nifti import read_volume
+from volattn.models.attention import ChannelAttention, SpatialAttention
 from volattn.models.catalogue import build_model
 from volattn.models.config import ModelConfig
-from volattn.models.rcnn import BagRCNN
-from volattn.models.volumetric_attention import ChannelAttention, SpatialAttention
+from volattn.models.detectors.rcnn import BagRCNN
 from volattn.preprocessing.plan import Plan
 from volattn.provenance import commit, versions
-from volattn.reporting.tables import Column, Table, span
+from volattn.report.pages import Column, Table, span
+from volattn.scoring.statistics import described, percentile_interval, resamples
 from volattn.slabs.images import STRIDE, bag_centres, image_slices
 from volattn.training.recipe import load_recipe
 

@@ -26,7 +26,7 @@ from scipy.stats import rankdata
 
 from volattn.datasets.case import Dataset
 from volattn.datasets.open import open_dataset
-from volattn.io.atomic import atomic_path, write_json
+from volattn.io.files import atomic_path, write_json
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepare import prepare_dataset
 from volattn.provenance import commit, versions

@@ -37,12 +37,12 @@ import torch
 from torch import Tensor
 
 from volattn.inference.stream import stream
-from volattn.io.atomic import write_json, write_text
+from volattn.io.files import write_json, write_text
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.catalogue import build_model
 from volattn.models.config import ModelConfig
 from volattn.provenance import commit, versions
-from volattn.reporting.tables import Column, Table
+from volattn.report.pages import Column, Table
 from volattn.slabs.images import bag_centres, image_slices
 from volattn.training.recipe import load_recipe
 

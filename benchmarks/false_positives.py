@@ -19,10 +19,10 @@ import numpy as np
 from lookalikes import DISTRACTORS, asked_for, written
 from numpy.typing import NDArray
 
-from volattn.datasets.phantom import Phantom, make_phantom
-from volattn.evaluation.statistics import described, percentile_interval, resamples
 from volattn.inference.predict import Prediction, Predictor
-from volattn.reporting.tables import Column, Table, span
+from volattn.phantoms import Phantom, make_phantom
+from volattn.report.pages import Column, Table, span
+from volattn.scoring.statistics import described, percentile_interval, resamples
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
 

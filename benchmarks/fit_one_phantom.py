@@ -20,11 +20,10 @@ import torch
 
 from volattn.datasets.case import LESION
 from volattn.datasets.open import open_dataset
-from volattn.datasets.phantom import make_phantom
-from volattn.evaluation.folders import score_folder
-from volattn.evaluation.summary import summarise
-from volattn.io.atomic import write_json, write_text
+from volattn.io.files import write_json, write_text
+from volattn.phantoms import make_phantom
 from volattn.provenance import commit, versions
+from volattn.scoring.cases import score_folder, summarise
 from volattn.studies.stages import StageLog
 from volattn.training.recipe import Recipe, load_recipe
 

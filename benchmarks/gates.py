@@ -24,14 +24,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from volattn.datasets.phantom import Phantom, make_phantom
 from volattn.inference.predict import Predictor, load
 from volattn.inference.reader import SliceReader
-from volattn.io.atomic import atomic_path, write_json
-from volattn.models.volumetric_attention import ChannelAttention, SpatialAttention, entropy
+from volattn.io.files import atomic_path, write_json
+from volattn.models.attention import ChannelAttention, SpatialAttention, entropy
+from volattn.phantoms import Phantom, make_phantom
 from volattn.provenance import commit, versions
-from volattn.structures.components import label_components
 from volattn.structures.geometry import Geometry
+from volattn.structures.lesions import label_components
 from volattn.structures.volume import Volume
 
 START = float(torch.sigmoid(torch.tensor(3.0)))

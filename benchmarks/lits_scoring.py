@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from volattn.evaluation.label_pair import LabelPair
-from volattn.evaluation.lits import lits_scheme, score_lits
-from volattn.evaluation.lits_summary import summarise_lits
-from volattn.evaluation.pairing import pair_files
-from volattn.io.atomic import write_json, write_text
-from volattn.io.nifti import read_labels
+from volattn.io.files import write_json, write_text
+from volattn.io.readers.nifti import read_labels
 from volattn.provenance import commit, versions
-from volattn.reporting.tables import Column, Table
+from volattn.report.pages import Column, Table
+from volattn.scoring.lits import lits_scheme, score_lits
+from volattn.scoring.lits_folders import summarise_lits
+from volattn.scoring.overlap import LabelPair
+from volattn.scoring.pairing import pair_files
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
 

@@ -25,14 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from volattn.datasets.phantom import Phantom, make_phantom
-from volattn.evaluation.statistics import described, percentile_interval, resamples
 from volattn.inference.predict import Predictor, load
 from volattn.inference.reader import SliceReader
 from volattn.inference.stitch import score_maps
-from volattn.io.atomic import write_json, write_text
+from volattn.io.files import write_json, write_text
+from volattn.phantoms import Phantom, make_phantom
 from volattn.provenance import commit, versions
-from volattn.reporting.tables import Column, Table, span
+from volattn.report.pages import Column, Table, span
+from volattn.scoring.statistics import described, percentile_interval, resamples
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
 

@@ -34,7 +34,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
-from volattn.datasets.phantom import Phantom, make_phantom
+from volattn.phantoms import Phantom, make_phantom
 from volattn.provenance import commit, versions
 from volattn.structures.lesions import axial_diameter
 

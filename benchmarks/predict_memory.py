@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 
 from volattn import checkpoints
-from volattn.datasets.phantom.make import make_phantom
 from volattn.inference.predict import load
-from volattn.io.atomic import write_json, write_text
-from volattn.io.nifti import write_volume
+from volattn.io.files import write_json, write_text
+from volattn.io.readers.nifti import write_volume
+from volattn.phantoms.make import make_phantom
 from volattn.provenance import commit, versions
-from volattn.reporting.tables import Column, Table
+from volattn.report.pages import Column, Table
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
 

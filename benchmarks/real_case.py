@@ -23,15 +23,13 @@ from volattn import checkpoints
 from volattn.datasets.case import Dataset
 from volattn.datasets.check import check_dataset
 from volattn.datasets.open import open_dataset
-from volattn.evaluation.cases import CaseScore
-from volattn.evaluation.folders import score_folder
-from volattn.evaluation.summary import summarise
 from volattn.inference.results import Files
-from volattn.io.atomic import atomic_path, write_json, write_text
+from volattn.io.files import atomic_path, write_json, write_text
 from volattn.provenance import commit, versions
-from volattn.reporting.scores import size_table
-from volattn.reporting.tables import Cell, Column, Table
-from volattn.studies.ceiling import score_perfect
+from volattn.report.pages import Cell, Column, Table
+from volattn.report.scores import size_table
+from volattn.scoring.cases import CaseScore, score_folder, summarise
+from volattn.studies.scoring import score_perfect
 from volattn.studies.stages import StageLog
 from volattn.training.recipe import Recipe, load_recipe
 

@@ -23,16 +23,15 @@ import torch
 
 from volattn import checkpoints
 from volattn.datasets.open import open_dataset
-from volattn.datasets.phantom.write import write_phantoms
-from volattn.evaluation.folders import score_folder
-from volattn.evaluation.summary import Summary, summarise
 from volattn.inference.predict import load
 from volattn.inference.results import predict_files
-from volattn.io.atomic import atomic_path, write_text
+from volattn.io.files import atomic_path, write_text
 from volattn.models.catalogue import build_model
+from volattn.phantoms.write import write_phantoms
 from volattn.preprocessing.prepare import prepare_dataset
-from volattn.reporting.scores import CaseRow, case_table, size_table
-from volattn.studies.ceiling import score_perfect
+from volattn.report.scores import CaseRow, case_table, size_table
+from volattn.scoring.cases import Summary, score_folder, summarise
+from volattn.studies.scoring import score_perfect
 from volattn.studies.stages import StageLog
 from volattn.training.recipe import Recipe, load_recipe
 

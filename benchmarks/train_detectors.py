@@ -25,15 +25,15 @@ from volattn.checkpoints import Training
 from volattn.datasets.case import Dataset
 from volattn.datasets.deeplesion import TABLE
 from volattn.datasets.open import open_dataset
-from volattn.datasets.phantom.write import write_phantoms
-from volattn.evaluation.deeplesion import score_deeplesion
 from volattn.inference.key_slices import predict_key_slices
 from volattn.inference.predict import load
-from volattn.io.atomic import write_json, write_text
+from volattn.io.files import write_json, write_text
+from volattn.phantoms.write import write_phantoms
 from volattn.preprocessing.prepare import prepare_dataset
 from volattn.preprocessing.store import Store
 from volattn.provenance import versions
-from volattn.reporting.tables import Column, Table, span
+from volattn.report.pages import Column, Table, span
+from volattn.scoring.deeplesion import score_deeplesion
 from volattn.studies.stages import StageLog
 from volattn.training.recipe import Recipe, load_recipe
 

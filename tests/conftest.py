@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from volattn.io.nifti import write_labels, write_volume
+from volattn.io.readers.nifti import write_labels, write_volume
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
 

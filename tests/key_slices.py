@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from volattn.datasets.dl_detections import KeyDetection, write_detections
-from volattn.datasets.dl_info import KeyLesion
-from volattn.evaluation.deeplesion import score_image
-from volattn.evaluation.scored_image import ScoredImage
+from volattn.datasets.deeplesion import KeyDetection, KeyLesion, write_detections
+from volattn.scoring.deeplesion import score_image
+from volattn.scoring.pool import ScoredImage
 
 Box = tuple[float, float, float, float]
 Slices = dict[str, tuple[list[Box], list[tuple[Box, float]]]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from volattn.evaluation.cases import CaseScore, score_case
+from volattn.scoring.cases import CaseScore, score_case
 from volattn.structures.geometry import Geometry
 
 SPACING = (5.0, 1.0, 1.0)

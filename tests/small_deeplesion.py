@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from volattn.datasets.dl_info import write_dl_info
-from volattn.io.png import write_slice
+from volattn.datasets.deeplesion import write_dl_info
+from volattn.io.readers.png import write_slice
 
 SHAPE = (40, 48)
 

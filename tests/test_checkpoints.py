@@ -18,7 +18,7 @@ from small_detectors import CLASSES, images_of, made, small_config
 from volattn.checkpoints import ModelFolder, Training, fingerprint, load_folder, read_folder, save_folder
 from volattn.models.catalogue import build_model
 from volattn.models.config import ModelConfig
-from volattn.models.segmentation_config import CrfConfig
+from volattn.models.segmenters.config import CrfConfig
 from volattn.preprocessing.plan import Plan
 
 

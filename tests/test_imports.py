@@ -19,7 +19,7 @@ def test_the_package_is_lazy() -> None:
 
 def test_what_it_hands_on() -> None:
     from volattn.inference.predict import load
-    from volattn.models.volumetric_attention import VolumetricAttention
+    from volattn.models.attention import VolumetricAttention
 
     assert volattn.load is load
     assert volattn.VolumetricAttention is VolumetricAttention

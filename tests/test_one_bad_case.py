@@ -65,7 +65,7 @@ def test_one_bad_case_costs_only_itself(
         "check": "volattn.datasets.check.check_case",
         "prepare": "volattn.preprocessing.prepare.prepare_source",
         "predict": "volattn.inference.predict.read_volume",
-        "evaluate": "volattn.evaluation.lits_folders.score_lits_files",
+        "evaluate": "volattn.scoring.lits_folders.score_lits_files",
     }[verb]
     words = {
         "check": ["check", folder],

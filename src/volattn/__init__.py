@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from volattn.inference.predict import load as load
-    from volattn.models.volumetric_attention import VolumetricAttention as VolumetricAttention
+    from volattn.models.attention import VolumetricAttention as VolumetricAttention
 
 __all__ = ["VolumetricAttention", "__version__", "load"]
 
@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 
 # Looked up on first use: importing the package, or asking a command for help, must not load PyTorch.
 _HOMES = {
-    "VolumetricAttention": "volattn.models.volumetric_attention",
+    "VolumetricAttention": "volattn.models.attention",
     "load": "volattn.inference.predict",
 }
 

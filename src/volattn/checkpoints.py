@@ -13,12 +13,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from volattn.config import Config
-from volattn.io.atomic import atomic_path, write_text
+from volattn.io.files import atomic_path, write_text
 from volattn.io.names import shown
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.catalogue import build_model
 from volattn.models.config import ModelConfig
-from volattn.models.segmentation_config import CrfConfig, Refinement
+from volattn.models.segmenters.config import CrfConfig, Refinement
 from volattn.models.weights import check_finite, read_tensors
 from volattn.preprocessing.plan import Plan
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from volattn.cli.main import main
-from volattn.io.nifti import read_labels, read_volume, write_labels, write_volume
+from volattn.io.readers.nifti import read_labels, read_volume, write_labels, write_volume
 from volattn.structures.volume import Volume
 
 WriteCase = Callable[..., tuple[Path, Path]]

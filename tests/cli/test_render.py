@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from volattn.cli.main import main
-from volattn.figures.surfaces import check_rendering
-from volattn.io.nifti import read_labels, write_labels, write_volume
+from volattn.io.readers.nifti import read_labels, write_labels, write_volume
+from volattn.report.surfaces import check_rendering
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
 

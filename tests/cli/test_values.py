@@ -9,7 +9,7 @@ import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from volattn.cli.values import spread
+from volattn.cli.options import spread
 
 NAMES = {"-i", "--input"}
 

@@ -13,12 +13,11 @@ from small_detectors import CLASSES, small_config
 
 from volattn.checkpoints import ModelFolder, Training, save_folder
 from volattn.cli.main import main
-from volattn.datasets.phantom.write import write_phantom
-from volattn.io.nifti import read_labels
+from volattn.io.readers.nifti import read_labels
 from volattn.models.catalogue import build_model
+from volattn.phantoms.write import write_phantom
 from volattn.preprocessing.plan import Plan
-from volattn.training.recipe import Recipe
-from volattn.training.schedule import ScheduleConfig
+from volattn.training.recipe import Recipe, ScheduleConfig
 
 WriteCase = Callable[..., tuple[Path, Path]]
 

@@ -13,9 +13,8 @@ import pytest
 
 from volattn.datasets.case import Case, Dataset
 from volattn.datasets.check import Finding, check_case, check_dataset
-from volattn.datasets.lits import SCHEME
-from volattn.datasets.open import open_dataset
-from volattn.io.nifti import read_volume, write_volume
+from volattn.datasets.open import SCHEME, open_dataset
+from volattn.io.readers.nifti import read_volume, write_volume
 from volattn.structures.geometry import Geometry, Turn
 from volattn.structures.volume import Volume
 

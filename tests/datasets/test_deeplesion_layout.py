@@ -13,8 +13,7 @@ from PIL import Image
 from small_deeplesion import SHAPE, row, write_folder
 
 from volattn.datasets.check import check_dataset
-from volattn.datasets.deeplesion import as_published, half_open
-from volattn.datasets.dl_info import read_dl_info, write_dl_info
+from volattn.datasets.deeplesion import as_published, half_open, read_dl_info, write_dl_info
 from volattn.datasets.open import open_dataset
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepare import prepare_dataset

@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 
 from volattn.datasets.case import Case, Dataset
 from volattn.datasets.check import check_case
-from volattn.datasets.dl_info import read_dl_info, write_dl_info
+from volattn.datasets.deeplesion import read_dl_info, write_dl_info
 from volattn.datasets.open import open_dataset
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepare import prepare_dataset

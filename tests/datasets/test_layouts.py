@@ -12,7 +12,7 @@ import pytest
 
 from volattn.datasets.case import Dataset
 from volattn.datasets.open import open_dataset
-from volattn.io.nifti import read_labels, read_volume
+from volattn.io.readers.nifti import read_labels, read_volume
 
 NUMBERS = (2, 10, 1)
 WriteCase = Callable[..., tuple[Path, Path]]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from volattn.datasets.check import check_dataset
-from volattn.datasets.finding import count_left_out, faults_among
+from volattn.datasets.issues import count_left_out, faults_among
 from volattn.datasets.listing import as_file, list_niftis
 from volattn.datasets.open import open_dataset
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from volattn.checkpoints import ModelFolder, Training
 from volattn.inference.predict import Predictor
 from volattn.models.architectures import Name, Window
+from volattn.models.bag_backbone import Attended
 from volattn.models.config import ModelConfig
-from volattn.models.pyramid import Attended
 from volattn.preprocessing.plan import Plan
-from volattn.structures.components import label_components
 from volattn.structures.geometry import Geometry, Turn
+from volattn.structures.lesions import label_components
 from volattn.structures.volume import Volume
 
 SHAPE = (12, 20, 24)

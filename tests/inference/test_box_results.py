@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from boxes_in_ct import LESION_BOXES, SHAPE, box_predictor, ct, truth, turns
 
-from volattn.evaluation.detection import PRESETS, score_detections
 from volattn.inference.results import predict_files
-from volattn.io.nifti import write_labels, write_volume
 from volattn.io.output import LOCK
+from volattn.io.readers.nifti import write_labels, write_volume
+from volattn.scoring.detection import PRESETS, score_detections
 
 
 @pytest.mark.parametrize("index", range(48))

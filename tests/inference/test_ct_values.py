@@ -15,11 +15,11 @@ from small_deeplesion import row, write_folder
 from volattn.datasets.check import check_dataset
 from volattn.datasets.ct_values import check_values
 from volattn.datasets.open import open_dataset
-from volattn.datasets.phantom.make import make_phantom
 from volattn.inference.key_slices import predict_key_slices
 from volattn.inference.results import predict_files
-from volattn.io.nifti import read_volume, write_volume
-from volattn.io.png import read_slice, write_slice
+from volattn.io.readers.nifti import read_volume, write_volume
+from volattn.io.readers.png import read_slice, write_slice
+from volattn.phantoms.make import make_phantom
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepare import prepare_dataset
 from volattn.preprocessing.store import case_folder

@@ -14,17 +14,16 @@ from small_detectors import made, small_config
 
 from volattn.checkpoints import ModelFolder, Training
 from volattn.datasets.case import Dataset
-from volattn.datasets.dl_detections import read_detections
-from volattn.datasets.dl_info import read_dl_info
+from volattn.datasets.deeplesion import read_detections, read_dl_info
 from volattn.datasets.open import open_dataset
-from volattn.evaluation.deeplesion import score_deeplesion
 from volattn.inference.key_slices import detect_on, predict_key_slices
 from volattn.inference.predict import Predictor
 from volattn.inference.stream import stream
-from volattn.io.png import write_slice
+from volattn.io.readers.png import write_slice
 from volattn.models.architectures import ARCHITECTURES, Name
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepare import prepare_dataset
+from volattn.scoring.deeplesion import score_deeplesion
 from volattn.slabs.images import image_slices, to_input
 
 BOXES = [name for name, facts in ARCHITECTURES.items() if not facts.masks]

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from small_detectors import CLASSES, made, small_config
 
 from volattn.checkpoints import ModelFolder, Training, save_folder
-from volattn.datasets.phantom import make_phantom
 from volattn.inference.predict import Predictor, find_device, load
 from volattn.inference.reader import SliceReader
-from volattn.io.nifti import write_volume
+from volattn.io.readers.nifti import write_volume
+from volattn.phantoms import make_phantom
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepared import prepare_volume
 from volattn.structures.geometry import Geometry

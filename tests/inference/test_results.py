@@ -19,9 +19,9 @@ from volattn.inference.known import known_case
 from volattn.inference.predict import Predictor
 from volattn.inference.results import Files, predict_files
 from volattn.io.names import volume_name
-from volattn.io.nifti import read_labels, read_volume, write_labels, write_volume
 from volattn.io.output import LOCK
-from volattn.models.segmentation_config import CrfConfig
+from volattn.io.readers.nifti import read_labels, read_volume, write_labels, write_volume
+from volattn.models.segmenters.config import CrfConfig
 
 ORGAN_AND_LESION = ("liver", "lesion")
 

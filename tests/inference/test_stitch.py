@@ -13,11 +13,10 @@ from torchvision.ops import roi_align
 
 from volattn.inference.stitch import ORGAN_SCORE, Stitcher, number_lesions, paste, score_maps
 from volattn.inference.stream import SliceDetections
-from volattn.models.instances import find_objects
-from volattn.models.segmenter import BagSegmenter
-from volattn.preprocessing.resample import ZWeights, z_weights
+from volattn.models.segmenters.segmenter import BagSegmenter, find_objects
+from volattn.preprocessing.prepared import ZWeights, z_weights
 from volattn.slabs.images import input_shape, resize
-from volattn.structures.components import label_components
+from volattn.structures.lesions import label_components
 
 CELLS = 28
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from volattn.io.atomic import atomic_path, write_json, write_text
+from volattn.io.files import atomic_path, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from nifti_files import (
     save,
 )
 
-from volattn.io.nifti import (
+from volattn.io.readers.nifti import (
     read_labels,
     read_volume,
     volume_name,

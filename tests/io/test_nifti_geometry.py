@@ -21,7 +21,7 @@ from nifti_files import (
     world_by_simpleitk,
 )
 
-from volattn.io.nifti import (
+from volattn.io.readers.nifti import (
     header_spacing,
     read_header,
     read_labels,

@@ -16,7 +16,7 @@ from nifti_files import (
     world_by_simpleitk,
 )
 
-from volattn.io.nifti import (
+from volattn.io.readers.nifti import (
     read_volume,
     write_labels,
     write_volume,

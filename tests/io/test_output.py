@@ -15,12 +15,12 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from volattn.figures.plots_style import png_of
-from volattn.io.atomic import write_json, write_text
-from volattn.io.nifti import write_labels
+from volattn.io.files import write_json, write_text
 from volattn.io.output import LOCK, check_replaceable, claim_file, claim_folder, made_here, sweep
+from volattn.io.readers.nifti import write_labels
 from volattn.provenance import versions
-from volattn.reporting.pages import Page
+from volattn.report.pages import Page
+from volattn.report.style import png_of
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
 

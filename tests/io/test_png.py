@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from volattn.io.png import read_slice, write_slice
+from volattn.io.readers.png import read_slice, write_slice
 
 pixels = st.integers(-32768, 32767)
 

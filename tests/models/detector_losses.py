@@ -13,8 +13,8 @@ from small_detectors import detectors, images_of, made, targets_of
 from torch import Tensor
 
 from volattn.models.config import ModelConfig
-from volattn.models.instances import dense_labels
-from volattn.models.rcnn import total
+from volattn.models.detectors.rcnn import total
+from volattn.models.segmenters.segmenter import dense_labels
 
 GOLDEN = Path(__file__).with_suffix(".json")
 BAGS = torch.tensor([[0, 0, 1, 2, 3], [1, 2, 3, 4, 5], [3, 4, 5, 6, 7]])

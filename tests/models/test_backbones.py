@@ -46,7 +46,7 @@ def test_zero_offsets_are_the_plain_network(name: str, modulated: bool) -> None:
 
 
 def test_an_offset_moves_what_a_convolution_reads() -> None:
-    from volattn.models.deformable import DeformableConv
+    from volattn.models.backbones import DeformableConv
 
     plain = nn.Conv2d(2, 3, 3, padding=1, bias=False).double()
     moved = DeformableConv(plain, modulated=True).double()

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from volattn.models.catalogue import build_model
-from volattn.models.comparators.crf import refine
-from volattn.models.comparators.dense_unet import DenseUNet, DenseUNet3D
-from volattn.models.comparators.plain_unet import PlainUNet
-from volattn.models.comparators.residual_unet import ResidualUNet
 from volattn.models.config import ModelConfig
-from volattn.models.segmentation_config import CrfConfig, HybridConfig
+from volattn.models.segmenters.cascade import refine
+from volattn.models.segmenters.config import CrfConfig, HybridConfig
+from volattn.models.segmenters.dense_unet import DenseUNet, DenseUNet3D
+from volattn.models.segmenters.networks import PlainUNet, ResidualUNet
 
 CLASSES = ("liver", "lesion")
 

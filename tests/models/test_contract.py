@@ -23,7 +23,7 @@ from torch import Tensor
 from volattn.checkpoints import ModelFolder, Training, load_folder, save_folder
 from volattn.models.catalogue import CATALOGUE, build_model
 from volattn.models.config import ModelConfig
-from volattn.models.rcnn import total
+from volattn.models.detectors.rcnn import total
 from volattn.preprocessing.plan import Plan
 
 DETECTORS = detectors()

@@ -16,7 +16,7 @@ from volattn.inference.stream import stream
 from volattn.models.catalogue import CATALOGUE, build_model
 from volattn.models.config import ModelConfig
 from volattn.models.cost import _kept, measure
-from volattn.models.rcnn import total
+from volattn.models.detectors.rcnn import total
 
 DETECTORS = {
     name: config

@@ -11,8 +11,8 @@ from detector_losses import AT, BAGS, images_for
 from small_detectors import made, small_config
 from torch import Tensor
 
-from volattn.models.position_sensitive import POSITION, FusedPool, PositionSensitivePool, ThreeDCE
-from volattn.models.pyramid import Attended, RegionContext
+from volattn.models.bag_backbone import Attended, RegionContext
+from volattn.models.detectors.position_sensitive import POSITION, FusedPool, PositionSensitivePool, ThreeDCE
 
 SIDE, STRIDE = 3, 8
 BOXES = torch.tensor(

@@ -9,8 +9,8 @@ from small_detectors import images_of, made, small_config
 
 from volattn.models.architectures import Name
 from volattn.models.catalogue import CATALOGUE
+from volattn.models.detectors.rcnn import total
 from volattn.models.precision import full
-from volattn.models.rcnn import total
 
 
 @pytest.mark.parametrize("name", ["mask_rcnn", "retinanet", "fcos", "rfcn"])

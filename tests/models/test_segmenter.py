@@ -13,9 +13,13 @@ from hypothesis.extra.numpy import arrays
 from small_detectors import CLASSES, small_config, targets_of
 
 from volattn.models.catalogue import build_model
-from volattn.models.instances import dense_labels, find_objects, nested_probabilities
-from volattn.models.segmentation_config import SegmentationConfig
-from volattn.models.segmenter import segmentation_losses
+from volattn.models.segmenters.config import SegmentationConfig
+from volattn.models.segmenters.segmenter import (
+    dense_labels,
+    find_objects,
+    nested_probabilities,
+    segmentation_losses,
+)
 from volattn.models.weights import load_weights
 from volattn.slabs.slab import component_maps, objects
 

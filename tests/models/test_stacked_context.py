@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy.ndimage import correlate
 
-from volattn.models.stacked_context import StackedContext
+from volattn.models.attention import StackedContext
 
 
 def made(bag: int = 3) -> StackedContext:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import correlate
 
 from volattn import VolumetricAttention
-from volattn.models.volumetric_attention import entropy
+from volattn.models.attention import entropy
 
 NAMES = {
     "channel.reduce.weight",

@@ -27,7 +27,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.catalogue import build_model
 from volattn.models.config import BackboneConfig, ModelConfig
-from volattn.models.detection_config import ProposalConfig
+from volattn.models.detectors.config import ProposalConfig
 from volattn.models.weights import fitting, load_weights
 
 

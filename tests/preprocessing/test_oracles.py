@@ -16,11 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from volattn.datasets.case import Case, Dataset, LabelScheme
-from volattn.io.nifti import write_labels, write_volume
+from volattn.io.readers.nifti import write_labels, write_volume
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepare import prepare_dataset
-from volattn.preprocessing.prepared import prepare_labels, prepare_volume
-from volattn.preprocessing.resample import shrink
+from volattn.preprocessing.prepared import prepare_labels, prepare_volume, shrink
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
 
@@ -100,7 +99,7 @@ def test_a_share_of_exactly_one_half_is_inside() -> None:
 SHRUNK = """
 import hashlib
 import numpy as np
-from volattn.preprocessing.resample import shrink
+from volattn.preprocessing.prepared import shrink
 plane = np.random.default_rng(0).normal(0, 100, (512, 512)).astype(np.float32)
 print(hashlib.sha256(b"".join(shrink(plane, (n, n)).tobytes() for n in (192, 333, 401))).hexdigest())
 """

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from volattn.datasets.open import open_dataset
-from volattn.io.nifti import read_labels, read_volume
+from volattn.io.readers.nifti import read_labels, read_volume
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepare import estimate, prepare_dataset
 from volattn.preprocessing.prepared import prepare_labels, prepare_volume

@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 from small_deeplesion import row, write_folder
 
 from volattn.datasets.open import open_dataset
-from volattn.io.png import write_slice
+from volattn.io.readers.png import write_slice
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepare import estimate, prepare_dataset
-from volattn.preprocessing.resample import resampled_extent, resampling_weights, z_weights
-from volattn.preprocessing.store import BoxedCase, Store
-from volattn.preprocessing.store_files import PreparedBoxes
+from volattn.preprocessing.prepared import resampled_extent, resampling_weights, z_weights
+from volattn.preprocessing.store import BoxedCase, PreparedBoxes, Store
 
 PLAN = Plan(z_spacing=2.0, size=64)
 SCAN = "000001_01_01"

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
-from volattn.preprocessing.intensity import clamp, normalise, whole
-from volattn.preprocessing.plan import Plan
-from volattn.preprocessing.resample import resampling_weights, shrink, shrunk_shape, z_weights
+from volattn.preprocessing.plan import Plan, clamp, normalise, whole
+from volattn.preprocessing.prepared import resampling_weights, shrink, shrunk_shape, z_weights
 
 SPACINGS = st.floats(0.4, 6).map(lambda value: round(value, 3))
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from volattn.datasets.open import open_dataset
-from volattn.io.nifti import write_labels, write_volume
+from volattn.io.readers.nifti import write_labels, write_volume
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepare import prepare_dataset
 from volattn.preprocessing.store import JOB, Store, StoredArray, write_array, write_slices

@@ -34,13 +34,13 @@ from small_studies import mask_recipe, small_study
 from training.small_runs import small_recipe, write_store
 
 import volattn.inference.results
-import volattn.reporting.reports
+import volattn.report.reports
 import volattn.studies.run
 import volattn.training.run  # noqa: F401  (imported once, before the forks)
 from volattn.cli.main import main
-from volattn.io.atomic import write_json
-from volattn.io.nifti import write_labels, write_volume
+from volattn.io.files import write_json
 from volattn.io.output import LOCK
+from volattn.io.readers.nifti import write_labels, write_volume
 from volattn.preprocessing.plan import Plan
 from volattn.provenance import commit, versions
 from volattn.structures.geometry import Geometry

@@ -51,7 +51,7 @@ def _volume(kind: type[np.generic]) -> Any:
 
 
 def _make_image(folder: Path) -> list[Path]:
-    from volattn.io.nifti import write_volume
+    from volattn.io.readers.nifti import write_volume
 
     for name in ("ct.nii.gz", "ct.nii"):
         write_volume(folder / name, _volume(np.int16))
@@ -59,7 +59,7 @@ def _make_image(folder: Path) -> list[Path]:
 
 
 def _make_labels(folder: Path) -> list[Path]:
-    from volattn.io.nifti import write_labels
+    from volattn.io.readers.nifti import write_labels
 
     for name in ("ct.nii.gz", "ct.nii"):
         write_labels(folder / name, _volume(np.uint8).array, _volume(np.uint8))
@@ -67,7 +67,7 @@ def _make_labels(folder: Path) -> list[Path]:
 
 
 def _read_image(path: Path) -> object:
-    from volattn.io.nifti import read_volume
+    from volattn.io.readers.nifti import read_volume
 
     volume = read_volume(path)
     assert volume.array.shape == volume.geometry.shape
@@ -75,7 +75,7 @@ def _read_image(path: Path) -> object:
 
 
 def _read_labels(path: Path) -> object:
-    from volattn.io.nifti import read_labels
+    from volattn.io.readers.nifti import read_labels
 
     volume = read_labels(path)
     assert volume.array.shape == volume.geometry.shape
@@ -83,14 +83,14 @@ def _read_labels(path: Path) -> object:
 
 
 def _make_png(folder: Path) -> list[Path]:
-    from volattn.io.png import write_slice
+    from volattn.io.readers.png import write_slice
 
     write_slice(folder / "001.png", np.random.default_rng(0).normal(40, 30, (40, 48)).astype(np.int16))
     return [folder / "001.png"]
 
 
 def _read_png(path: Path) -> object:
-    from volattn.io.png import read_slice
+    from volattn.io.readers.png import read_slice
 
     found = read_slice(path)
     assert found.dtype == np.int16
@@ -106,8 +106,7 @@ def _make_csv(folder: Path) -> list[Path]:
 
 
 def _read_csv(path: Path) -> object:
-    from volattn.datasets.dl_detections import read_detections
-    from volattn.datasets.dl_info import read_dl_info
+    from volattn.datasets.deeplesion import read_detections, read_dl_info
 
     info = read_dl_info(path.with_name("DL_info.csv"))
     found = read_detections(path.with_name("detections.csv"), {lesion.file_name for lesion in info.lesions})
@@ -120,13 +119,12 @@ def _make_scores(folder: Path) -> list[Path]:
     from key_slices import random_slices, write_found, write_info
     from scored_cases import SPACING, label_map
 
-    from volattn.evaluation.deeplesion import score_deeplesion
-    from volattn.evaluation.detection import PRESETS, score_detections
-    from volattn.evaluation.label_pair import LabelPair
-    from volattn.evaluation.lits import lits_scheme, score_lits
-    from volattn.evaluation.lits_folders import LitsFolderScores
-    from volattn.evaluation.lits_summary import summarise_lits
-    from volattn.evaluation.score_file import write_scores
+    from volattn.scoring.deeplesion import score_deeplesion
+    from volattn.scoring.detection import PRESETS, score_detections
+    from volattn.scoring.lits import lits_scheme, score_lits
+    from volattn.scoring.lits_folders import LitsFolderScores, summarise_lits
+    from volattn.scoring.overlap import LabelPair
+    from volattn.scoring.score_files import write_scores
     from volattn.structures.geometry import Geometry
 
     slices = random_slices(5, count=3)
@@ -147,10 +145,9 @@ def _make_scores(folder: Path) -> list[Path]:
 
 
 def _read_scores(path: Path) -> object:
-    from volattn.evaluation.curves import measures_of, pool_of
-    from volattn.evaluation.score_file import read_scores
-    from volattn.reporting.detection_scores import detection_table
-    from volattn.reporting.lits import lits_tables
+    from volattn.report.scores import detection_table, lits_tables
+    from volattn.scoring.pool import pool_of
+    from volattn.scoring.score_files import measures_of, read_scores
 
     content = read_scores(path)
     measures = measures_of(content)
@@ -161,7 +158,7 @@ def _read_scores(path: Path) -> object:
 
 
 def _write_mask(path: Path) -> None:
-    from volattn.io.nifti import write_labels
+    from volattn.io.readers.nifti import write_labels
     from volattn.structures.geometry import Geometry
     from volattn.structures.volume import Volume
 
@@ -173,7 +170,7 @@ def _write_mask(path: Path) -> None:
 
 
 def _make_boxes(folder: Path) -> list[Path]:
-    from volattn.io.nifti import read_labels
+    from volattn.io.readers.nifti import read_labels
 
     _write_mask(folder / "case.nii.gz")
     geometry = read_labels(folder / "case.nii.gz").geometry
@@ -198,8 +195,8 @@ def _make_boxes(folder: Path) -> list[Path]:
 
 def _read_boxes(path: Path) -> object:
     from volattn.datasets.instances import read_boxes, read_mask
-    from volattn.evaluation.seen import trained_on
-    from volattn.io.nifti import read_labels
+    from volattn.io.readers.nifti import read_labels
+    from volattn.scoring.pairing import trained_on
 
     mask = path.with_name("case.nii.gz")
     seen = trained_on(path.with_suffix(".nii.gz"))
@@ -208,7 +205,7 @@ def _read_boxes(path: Path) -> object:
 
 
 def _make_dataset(folder: Path) -> list[Path]:
-    from volattn.io.nifti import write_labels, write_volume
+    from volattn.io.readers.nifti import write_labels, write_volume
 
     for layout, ending in (("msd", ""), ("nnunet", "_0000")):
         for number in (1, 2):

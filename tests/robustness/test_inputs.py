@@ -13,8 +13,8 @@ from training.small_runs import small_recipe, write_store
 
 from volattn import checkpoints
 from volattn.cli.main import main
-from volattn.datasets.phantom import write_phantoms
-from volattn.evaluation.score_file import write_scores
+from volattn.phantoms import write_phantoms
+from volattn.scoring.score_files import write_scores
 
 
 def pipe(path: Path) -> None:

@@ -16,8 +16,8 @@ import pytest
 from training.small_runs import small_recipe, write_store
 
 from volattn.cli.main import main
-from volattn.evaluation.score_file import write_scores
 from volattn.io.output import LOCK, claim_folder
+from volattn.scoring.score_files import write_scores
 
 FOLDERS = ("prepare", "train", "study", "phantom", "demo", "predict", "report")
 OWN = FOLDERS[:5]

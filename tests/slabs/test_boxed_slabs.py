@@ -13,7 +13,7 @@ from scipy import ndimage
 from small_deeplesion import row, write_folder
 
 from volattn.datasets.open import open_dataset
-from volattn.io.png import write_slice
+from volattn.io.readers.png import write_slice
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepare import prepare_dataset
 from volattn.preprocessing.store import Store

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from volattn.preprocessing.intensity import normalise
+from volattn.preprocessing.plan import normalise
 from volattn.slabs.images import bag_centres, image_slices, input_scale, input_shape, slab_table, to_input
 
 odd = st.integers(0, 6).map(lambda half: 2 * half + 1)

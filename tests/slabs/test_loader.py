@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_stores import WINDOW, SmallStore, on_disk, small_case, small_store
 
-from volattn.models.instances import dense_labels
+from volattn.models.segmenters.segmenter import dense_labels
 from volattn.slabs.augment import AugmentConfig
 from volattn.slabs.images import bag_centres, image_slices, to_input
 from volattn.slabs.loader import SlabConfig, SlabDataset, deal, make_loader, steps

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 
-from volattn.structures.components import label_components, largest_component
+from volattn.structures.lesions import label_components, largest_component
 
 MASKS = array_shapes(min_dims=2, max_dims=3, min_side=1, max_side=6).flatmap(
     lambda shape: arrays(bool, shape, elements=st.booleans())

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from volattn.structures.crop import foreground_box
 from volattn.structures.geometry import Geometry
+from volattn.structures.volume import foreground_box
 
 
 @given(seed=st.integers(0, 2**20), count=st.integers(1, 4), dtype=st.sampled_from([bool, np.uint8, np.int16]))

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from volattn.structures.components import label_components
 from volattn.structures.geometry import Geometry, Turn
-from volattn.structures.lesions import axial_diameter, measure_lesions, measure_unions
+from volattn.structures.lesions import axial_diameter, label_components, measure_lesions, measure_unions
 
 masks = arrays(bool, st.tuples(st.integers(1, 7), st.integers(1, 7)))
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from volattn.datasets.case import LabelScheme
-from volattn.evaluation.cases import CaseScore, score_case
 from volattn.models.config import ModelConfig
 from volattn.preprocessing.plan import Plan
+from volattn.scoring.cases import CaseScore, score_case
 from volattn.structures.geometry import Geometry, Turn
 from volattn.structures.volume import Volume
-from volattn.studies.ceiling import perfect_labels
+from volattn.studies.scoring import perfect_labels
 
 SCHEME = LabelScheme(organ_name="liver", organ_values=(1,), lesion_values=(2,))
 SPACING = (3.0, 1.0, 1.0)

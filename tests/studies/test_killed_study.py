@@ -18,8 +18,7 @@ import yaml
 from small_studies import CASES, mask_recipe, small_study
 from training.small_runs import write_store
 
-from volattn.studies.definition import load_study
-from volattn.studies.rows import Options
+from volattn.studies.definition import Options, load_study
 from volattn.studies.run import run_study
 from volattn.studies.runners import Share, choose_runner
 

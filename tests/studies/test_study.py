@@ -18,11 +18,10 @@ from volattn.checkpoints import read_folder
 from volattn.datasets.splits import Split
 from volattn.preprocessing.store import Store
 from volattn.studies.cell import Cell
-from volattn.studies.definition import Study, load_study
-from volattn.studies.parts import SplitConfig, cases_of, split_store
-from volattn.studies.rows import Options, resolve
+from volattn.studies.definition import Options, Study, load_study, resolve
 from volattn.studies.run import StudyOutcome, run_study
 from volattn.studies.runners import Share, run_here
+from volattn.studies.stores import SplitConfig, cases_of, split_store
 
 FAILING = {"key": "broken", "title": "Broken", "changes": {"model.name": "unet_4d"}}
 

@@ -12,8 +12,7 @@ from small_studies import CASES, box_recipe, cheap_settings, mask_recipe
 from training.small_runs import write_boxed_store, write_store
 
 from volattn.models.architectures import ARCHITECTURES
-from volattn.studies.definition import Study, load_study, shipped
-from volattn.studies.rows import Options, resolve
+from volattn.studies.definition import Options, Study, load_study, resolve, shipped
 from volattn.studies.run import run_study
 from volattn.studies.runners import Share, choose_runner
 from volattn.training.recipe import Recipe

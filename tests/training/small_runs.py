@@ -17,7 +17,7 @@ import torch
 
 from volattn.datasets.case import LabelScheme
 from volattn.models.config import AttentionConfig, BackboneConfig, ModelConfig
-from volattn.models.detection_config import ProposalConfig, RegionConfig
+from volattn.models.detectors.config import ProposalConfig, RegionConfig
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.store import (
     CASE,
@@ -25,16 +25,22 @@ from volattn.preprocessing.store import (
     LABELS,
     STORE,
     CaseDescription,
+    PreparedBoxes,
     Store,
     StoreDescription,
     case_folder,
     write_array,
 )
-from volattn.preprocessing.store_files import PreparedBoxes
 from volattn.slabs.slab import component_maps, objects
 from volattn.structures.geometry import Geometry
-from volattn.training.recipe import OptimiserConfig, Recipe, StepConfig, ValidationConfig, load_recipe
-from volattn.training.schedule import ScheduleConfig
+from volattn.training.recipe import (
+    OptimiserConfig,
+    Recipe,
+    ScheduleConfig,
+    StepConfig,
+    ValidationConfig,
+    load_recipe,
+)
 
 SIZE = 64
 PLAN = Plan(z_spacing=1.5, size=SIZE)

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from volattn.evaluation.overlap import dice
-from volattn.training.operating import CANDIDATES, choose_threshold, dice_curve, passed
+from volattn.scoring.overlap import dice
+from volattn.training.validate import CANDIDATES, choose_threshold, dice_curve, passed
 
 
 @settings(max_examples=40)

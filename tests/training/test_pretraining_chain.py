@@ -13,8 +13,8 @@ from small_runs import small_recipe, write_boxed_store, write_store
 
 from volattn.checkpoints import load_folder, read_folder
 from volattn.datasets.open import open_dataset
-from volattn.datasets.phantom.write import write_phantoms
 from volattn.models.catalogue import build_model
+from volattn.phantoms.write import write_phantoms
 from volattn.preprocessing.prepare import prepare_dataset
 from volattn.training.recipe import Recipe, load_recipe
 from volattn.training.run import train

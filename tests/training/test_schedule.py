@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from volattn.training.schedule import ScheduleConfig, Timetable
+from volattn.training.recipe import ScheduleConfig, Timetable
 
 lengths = st.lists(st.integers(1, 9), min_size=1, max_size=12)
 

@@ -21,8 +21,7 @@ from volattn.models.catalogue import build_model
 from volattn.preprocessing.store import Store
 from volattn.slabs.images import bag_centres, image_slices, to_input
 from volattn.training import validate as validation
-from volattn.training.recipe import ValidationConfig
-from volattn.training.schedule import ScheduleConfig, Timetable
+from volattn.training.recipe import ScheduleConfig, Timetable, ValidationConfig
 from volattn.training.validate_masks import MaskMeasure
 
 

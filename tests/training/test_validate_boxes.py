@@ -11,15 +11,13 @@ import pytest
 from sklearn.metrics import f1_score
 from small_runs import write_store
 
-from volattn.datasets.dl_detections import KeyDetection, write_detections
-from volattn.datasets.dl_info import write_dl_info
-from volattn.evaluation.deeplesion import score_deeplesion
+from volattn.datasets.deeplesion import KeyDetection, write_detections, write_dl_info
 from volattn.inference.stream import SliceDetections
 from volattn.preprocessing.store import Store
+from volattn.scoring.deeplesion import score_deeplesion
 from volattn.slabs.slab import component_maps, objects
 from volattn.structures.boxes import Boxes
-from volattn.training.operating import CANDIDATES, f1_curve
-from volattn.training.validate import Validation
+from volattn.training.validate import CANDIDATES, Validation, f1_curve
 from volattn.training.validate_boxes import BoxMeasure
 
 NAMES = ("volume-0", "volume-1", "volume-2")

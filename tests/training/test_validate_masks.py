@@ -10,14 +10,13 @@ from accelerate import Accelerator
 from scipy import ndimage
 from small_runs import small_recipe, write_store
 
-from volattn.evaluation.overlap import dice
 from volattn.inference.stitch import ORGAN_SCORE, score_maps
 from volattn.inference.stream import SliceDetections
 from volattn.models.catalogue import build_model
 from volattn.preprocessing.store import Store
-from volattn.structures.components import largest_component
-from volattn.training.operating import CANDIDATES
-from volattn.training.validate import validate
+from volattn.scoring.overlap import dice
+from volattn.structures.lesions import largest_component
+from volattn.training.validate import CANDIDATES, validate
 from volattn.training.validate_masks import MaskFinding, MaskMeasure, score
 
 

@@ -30,13 +30,13 @@ def command(
     """Says which differences between two evaluations are significant."""
 
     def run() -> int:
-        from volattn.evaluation.comparison import compare
-        from volattn.evaluation.score_file import read_scores
-        from volattn.io.atomic import write_json
+        from volattn.io.files import write_json
         from volattn.io.output import claim_file
         from volattn.provenance import commit, versions
-        from volattn.reporting.comparison import comparison_report, comparison_table
-        from volattn.reporting.report import claim_report
+        from volattn.report.comparison import comparison_report, comparison_table
+        from volattn.report.report import claim_report
+        from volattn.scoring.comparison import compare
+        from volattn.scoring.score_files import read_scores
 
         target = None if out is None else claim_file(out, inputs=(a, b))
         with claim_report(report):

@@ -36,11 +36,11 @@ def command(
     """
 
     def run() -> int:
-        from volattn.evaluation.deeplesion import score_deeplesion
-        from volattn.evaluation.score_file import KEYS, write_scores
         from volattn.io.output import claim_file
-        from volattn.reporting.detection_scores import detection_table
-        from volattn.reporting.report import claim_report
+        from volattn.report.report import claim_report
+        from volattn.report.scores import detection_table
+        from volattn.scoring.deeplesion import score_deeplesion
+        from volattn.scoring.score_files import KEYS, write_scores
 
         target = claim_file(out, inputs=(reference, prediction), replaces=KEYS)
         with claim_report(report):
@@ -50,7 +50,7 @@ def command(
             content = write_scores(target, scores.content)
             print(detection_table(content, f"DeepLesion, split {split}").text(), end="")
             if report is not None:
-                from volattn.reporting.reports import build_report  # Needs a library for pictures.
+                from volattn.report.reports import build_report  # Needs a library for pictures.
 
                 print(f"Report: {build_report(content).write(report)}")
             return exits.report_failures(scores.faults, scores.images)

@@ -42,11 +42,11 @@ def command(
 
     def run() -> int:
         from volattn.cli.progress import shown
-        from volattn.evaluation.detection import PRESETS, score_detections
-        from volattn.evaluation.score_file import KEYS, write_scores
         from volattn.io.output import claim_file
-        from volattn.reporting.detection_scores import detection_table
-        from volattn.reporting.report import claim_report
+        from volattn.report.report import claim_report
+        from volattn.report.scores import detection_table
+        from volattn.scoring.detection import PRESETS, score_detections
+        from volattn.scoring.score_files import KEYS, write_scores
 
         target = claim_file(out, inputs=(reference, prediction), replaces=KEYS)
         with claim_report(report):
@@ -65,7 +65,7 @@ def command(
             content = write_scores(target, scores.content)
             print(detection_table(content, f"Preset {preset}").text(), end="")
             if report is not None:
-                from volattn.reporting.reports import build_report  # Needs a library for pictures.
+                from volattn.report.reports import build_report  # Needs a library for pictures.
 
                 print(f"Report: {build_report(content).write(report)}")
             for note in content["notes"]:

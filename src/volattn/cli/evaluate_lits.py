@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import Debug, ReportFolder, TrustGrid
-from volattn.cli.values import organ_label
+from volattn.cli.options import Debug, ReportFolder, TrustGrid, organ_label
 
 NAME = "lits"
 
@@ -43,13 +42,13 @@ def command(
 
     def run() -> int:
         from volattn.cli.progress import shown
-        from volattn.evaluation.lits import lits_scheme
-        from volattn.evaluation.lits_folders import score_lits_folders
-        from volattn.evaluation.score_file import KEYS, write_scores
         from volattn.io.names import count_of
         from volattn.io.output import claim_file
-        from volattn.reporting.lits import lits_tables
-        from volattn.reporting.report import claim_report
+        from volattn.report.report import claim_report
+        from volattn.report.scores import lits_tables
+        from volattn.scoring.lits import lits_scheme
+        from volattn.scoring.lits_folders import score_lits_folders
+        from volattn.scoring.score_files import KEYS, write_scores
 
         scheme = None
         if liver is not None or lesion is not None:
@@ -73,7 +72,7 @@ def command(
                 print("\n".join(table.text() for table in lits_tables(content)))
                 print(f"{out}: {len(found.scores.cases)} of {count_of(found.total, 'case')} scored")
                 if report is not None:
-                    from volattn.reporting.reports import build_report  # Needs a library for pictures.
+                    from volattn.report.reports import build_report  # Needs a library for pictures.
 
                     print(f"Report: {build_report(content).write(report)}")
             for note in found.notes:

@@ -13,7 +13,7 @@ from volattn.faults import explain
 from volattn.io.names import count_of, one_line
 
 if TYPE_CHECKING:
-    from volattn.datasets.finding import LeftOut
+    from volattn.datasets.issues import LeftOut
 
 GOOD = 0
 SOME_FAILED = 1
@@ -70,7 +70,7 @@ def say(text: str) -> None:
 
 def say_left_out(left_out: Iterable[LeftOut]) -> None:
     """Counts and names what a listing passed over; faults are listed as failures are."""
-    from volattn.datasets.finding import count_left_out
+    from volattn.datasets.issues import count_left_out
 
     sentence = count_left_out(left_out)
     if sentence is not None:

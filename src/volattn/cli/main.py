@@ -27,7 +27,7 @@ from volattn.cli import (
     train,
 )
 from volattn.cli.help import Verb, VerbGroup
-from volattn.cli.values import spread
+from volattn.cli.options import spread
 from volattn.io.names import printable
 
 app = typer.Typer(
@@ -54,7 +54,7 @@ for group, verbs in _GROUPS.items():
 
 def _version(context: typer.Context, asked: bool) -> None:
     if context.params.get("report"):
-        from volattn.cli.version_report import report
+        from volattn.cli.help import report
 
         print(report())
         raise typer.Exit

@@ -40,8 +40,8 @@ def command(
 
     def run() -> int:
         from volattn.cli.progress import shown
-        from volattn.datasets.phantom.write import write_phantoms
         from volattn.io.names import count_of
+        from volattn.phantoms.write import write_phantoms
 
         with shown() as progress:
             write_phantoms(out, cases, seed, size=size, kind=kind.value, workers=workers, progress=progress)

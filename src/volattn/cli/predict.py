@@ -14,11 +14,11 @@ from volattn.cli.options import Debug, Force, TrustGrid
 
 if TYPE_CHECKING:
     from volattn.datasets.case import Dataset
-    from volattn.evaluation.deeplesion import Split
     from volattn.inference.key_slices import KeySlicesPredicted
     from volattn.inference.predict import Predictor
     from volattn.inference.results import Outcome
-    from volattn.models.segmentation_config import Refinement
+    from volattn.models.segmenters.config import Refinement
+    from volattn.scoring.deeplesion import Split
 
 NAME = "predict"
 
@@ -120,8 +120,8 @@ def command(
         return load(model, refinement=asked, device=device, batch=batch, bf16=bf16)
 
     def _predict_key_slices() -> int:
+        from volattn.cli.options import parted
         from volattn.cli.progress import shown
-        from volattn.cli.values import parted
         from volattn.datasets.open import open_dataset
         from volattn.inference.key_slices import predict_key_slices
         from volattn.io.names import count_of
@@ -159,8 +159,8 @@ def _score_key_slices(
 ) -> None:
     """Prints how the detections compare with the table's boxes, where every key slice of a part was predicted."""
     from volattn.datasets.deeplesion import TABLE
-    from volattn.evaluation.deeplesion import score_deeplesion
-    from volattn.reporting.detection_scores import detection_table
+    from volattn.report.scores import detection_table
+    from volattn.scoring.deeplesion import score_deeplesion
 
     table, part = dataset.root / TABLE, "all" if splits is None else splits
     command = f"volattn evaluate deeplesion --reference {table} --prediction {found.csv} --split {part}"
@@ -176,9 +176,9 @@ def _score(
 ) -> None:
     """Prints how the predictions compare with their references."""
     from volattn.datasets.case import Case
-    from volattn.evaluation.folders import score_folder
     from volattn.inference.inputs import References
-    from volattn.reporting.scores import CaseRow, case_table
+    from volattn.report.scores import CaseRow, case_table
+    from volattn.scoring.cases import score_folder
 
     done = [Case(one.name, one.image, None) for one in outcomes if one.status != "failed"]
     dataset = References.open(reference, classes).dataset(done)

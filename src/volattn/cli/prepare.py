@@ -32,8 +32,8 @@ def command(
     """
 
     def run() -> int:
+        from volattn.cli.options import parted
         from volattn.cli.progress import shown
-        from volattn.cli.values import parted
         from volattn.datasets.open import open_dataset
         from volattn.io.names import count_of
         from volattn.preprocessing.prepare import estimate, prepare_dataset

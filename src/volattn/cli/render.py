@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import Debug, TrustGrid
-from volattn.cli.values import organ_label
+from volattn.cli.options import Debug, TrustGrid, organ_label
 
 NAME = "render"
 
@@ -67,7 +66,7 @@ def command(
 
     def run() -> int:
         from volattn.cli.progress import shown
-        from volattn.reporting.render import Rendering, render_case
+        from volattn.report.render import Rendering, render_case
 
         if image is not None and len(image) > 1:
             raise ValueError(f"{image[1]}: is a second CT; give the one that all label maps belong to")

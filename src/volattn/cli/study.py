@@ -70,14 +70,13 @@ def command(
     def run() -> int:
         import os
 
+        from volattn.cli.options import parted
         from volattn.cli.progress import shown
-        from volattn.cli.values import parted
         from volattn.io.names import count_of
-        from volattn.studies.definition import load_study
-        from volattn.studies.parts import SplitConfig
-        from volattn.studies.rows import Options
+        from volattn.studies.definition import Options, load_study
         from volattn.studies.run import run_study
         from volattn.studies.runners import Share, choose_runner
+        from volattn.studies.stores import SplitConfig
 
         called, study = load_study(name)
         share = Share.of(os.environ)

@@ -45,8 +45,8 @@ def command(
     def run() -> int:
         from accelerate import PartialState
 
+        from volattn.cli.options import parted
         from volattn.cli.progress import shown
-        from volattn.cli.values import parted
         from volattn.training.recipe import load_recipe
         from volattn.training.run import train
 

@@ -2,7 +2,7 @@
 
 from volattn.datasets.case import Case, Dataset, LabelScheme
 from volattn.datasets.check import check_dataset
-from volattn.datasets.finding import Finding
+from volattn.datasets.issues import Finding
 from volattn.datasets.open import open_dataset
 from volattn.datasets.splits import Split, make_split
 

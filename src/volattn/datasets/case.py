@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
 from volattn.config import Config
-from volattn.datasets.finding import Finding, LeftOut
+from volattn.datasets.issues import Finding, LeftOut
 from volattn.datasets.key_slice import KeySlice
 from volattn.io.names import both, check_name, cut, shown
 

@@ -17,10 +17,9 @@ from volattn.datasets.description import (
     holds_cases,
     read_scheme,
 )
-from volattn.datasets.finding import LeftOut
+from volattn.datasets.issues import LeftOut
 from volattn.datasets.listing import folders_below, list_niftis
-from volattn.datasets.lits import SCHEME, has_lits, named_as_lits
-from volattn.datasets.open import open_dataset
+from volattn.datasets.open import SCHEME, has_lits, named_as_lits, open_dataset
 from volattn.io.names import both, volume_name
 
 _ADDED = re.compile(r"_(boxes|lesions)$")  # nnDetection's nndet_boxes2nii, and predict

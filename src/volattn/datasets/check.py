@@ -1,4 +1,7 @@
-"""Every fault of a data set, found in one pass over its files."""
+"""Every fault of a data set, found in one pass over its files.
+
+What is wrong with a case whose lesions are boxed on one slice.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from volattn.datasets.case import Case, Dataset, LabelScheme, label_values
-from volattn.datasets.check_key_slice import check_key_slice
 from volattn.datasets.ct_values import check_values
-from volattn.datasets.finding import Finding, Findings
+from volattn.datasets.issues import Finding, Findings
+from volattn.datasets.key_slice import KeySlice
 from volattn.faults import explain
 from volattn.io.names import count_of
-from volattn.io.nifti import NiftiInfo, image_voxels, inspect_header, label_voxels
+from volattn.io.readers.nifti import NiftiInfo, image_voxels, inspect_header, label_voxels
+from volattn.io.readers.png import read_slice
 from volattn.structures.geometry import check_same_grid
 
 _USUAL_IN_PLANE_MM = (0.3, 2.0)
@@ -200,3 +205,65 @@ def _middle(mask: np.ndarray) -> float | None:
 
 def _within(size: float, bounds: tuple[float, float]) -> bool:
     return bounds[0] <= size <= bounds[1]
+
+
+def check_key_slice(case: str, key_slice: KeySlice, force: bool = False) -> list[Finding]:
+    """Checks the rows of a case, and every slice that they speak of to its last byte.
+
+    Args:
+        case: Its name.
+        key_slice: The case.
+        force: Values that cannot be a CT's are a note, not an error.
+    """
+    findings = Findings(case)
+    for fault in key_slice.faults():
+        findings.error(key_slice.table, key_slice.at_row(fault))
+    if key_slice.grid_fault() is not None:
+        return findings.found
+    missing = key_slice.missing()
+    if missing is not None:
+        findings.error(key_slice.folder, key_slice.at_row(missing))
+    slices = _read(key_slice, findings)
+    if slices:
+        try:
+            note = check_values(np.stack(slices), key_slice.called, force)
+        except ValueError as error:
+            findings.error(key_slice.folder, str(error))
+        else:
+            if note is not None:
+                findings.note(key_slice.folder, key_slice.at_row(note))
+    if not any(finding.severity == "error" for finding in findings.found):
+        _over_the_edge(key_slice, findings)
+    return findings.found
+
+
+def _read(key_slice: KeySlice, findings: Findings) -> list[NDArray[np.int16]]:
+    """The slices that are there and as they should be."""
+    slices = []
+    for path in key_slice.files:
+        if not path.is_file():
+            continue
+        try:
+            hu = read_slice(path)
+        except ValueError as error:
+            findings.error(path, key_slice.at_row(str(error).removeprefix(f"{path}: ")))
+            continue
+        fault = key_slice.size_fault(hu.shape)
+        if fault is not None:
+            findings.error(path, key_slice.at_row(fault))
+            continue
+        slices.append(hu)
+    return slices
+
+
+def _over_the_edge(key_slice: KeySlice, findings: Findings) -> None:
+    for given, inside in zip(key_slice.boxes, key_slice.inside(), strict=True):
+        if given != inside:
+            x0, y0, x1, y1 = given
+            findings.note(
+                key_slice.table,
+                key_slice.at_row(
+                    f"box x {x0:g} to {x1:g}, y {y0:g} to {y1:g} goes over the edge of the image; what is inside is "
+                    "taken"
+                ),
+            )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from volattn.io.nifti import count_not_finite
+from volattn.io.readers.nifti import count_not_finite
 
 _LOWEST, _HIGHEST = -1101, 3072  # ends of the histogram
 _PADDING = -1100  # below it, -2000 and -3024 for example, is what no scanner measures

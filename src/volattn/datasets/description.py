@@ -20,7 +20,7 @@ from volattn.datasets.case import (
     make_dataset,
     scheme_from_names,
 )
-from volattn.datasets.finding import Finding, LeftOut
+from volattn.datasets.issues import Finding, LeftOut
 from volattn.datasets.listing import as_file, list_niftis
 from volattn.io.files import read_json
 from volattn.io.names import both, cut, one_line, printable, shown, volume_name

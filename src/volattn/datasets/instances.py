@@ -16,9 +16,9 @@ from volattn.config import Config
 from volattn.datasets.case import LabelScheme, label_values
 from volattn.io.files import read_json
 from volattn.io.names import shown
-from volattn.io.nifti import read_labels, volume_name
-from volattn.structures.components import label_components
+from volattn.io.readers.nifti import read_labels, volume_name
 from volattn.structures.geometry import Geometry
+from volattn.structures.lesions import label_components
 from volattn.structures.volume import Volume
 
 _LPS_MM = 0.05

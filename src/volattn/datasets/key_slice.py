@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from volattn.io.png import read_slice
+from volattn.io.readers.png import read_slice
 from volattn.structures.boxes import Boxes
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from volattn.datasets.case import natural_key
-from volattn.datasets.finding import LeftOut
+from volattn.datasets.issues import LeftOut
 from volattn.io.names import check_name, named_nifti, volume_name
 
 OTHER_FORMAT = "file in another format than NIfTI"

@@ -12,7 +12,7 @@ from pydantic import model_validator
 
 from volattn.config import Config
 from volattn.datasets.case import in_parts, natural_key
-from volattn.io.atomic import write_text
+from volattn.io.files import write_text
 from volattn.io.names import count_of
 
 

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from volattn.datasets.case import Case, Dataset, LabelScheme, natural_key
 from volattn.datasets.case_files import find_case_files
 from volattn.datasets.description import CHANNEL, DESCRIPTION, Description, find_description
-from volattn.datasets.finding import LeftOut, count_left_out
+from volattn.datasets.issues import LeftOut, count_left_out
 from volattn.datasets.listing import FOLDER, as_file, list_niftis
-from volattn.datasets.lits import SCHEME, has_lits
-from volattn.datasets.open import open_dataset
+from volattn.datasets.open import SCHEME, has_lits, open_dataset
 from volattn.io.names import both, case_number, count_of, volume_name, without_channel
-from volattn.io.nifti import read_header, read_labels
+from volattn.io.readers.nifti import read_header, read_labels
 from volattn.structures.geometry import check_same_grid
 from volattn.structures.volume import Volume
 

@@ -16,19 +16,17 @@ from pydantic import TypeAdapter, ValidationError
 
 from volattn.datasets.case import BACKGROUND, LESION, Case, Dataset
 from volattn.datasets.ct_values import check_values
-from volattn.datasets.deeplesion import as_published
-from volattn.datasets.dl_detections import KeyDetection, write_detections
+from volattn.datasets.deeplesion import KeyDetection, as_published, write_detections
 from volattn.datasets.key_slice import KeySlice
 from volattn.faults import explain
-from volattn.figures.outlines import draw_outlines
 from volattn.inference.known import trained_among
-from volattn.inference.paint import paint_boxes
+from volattn.inference.link import paint_boxes
 from volattn.inference.predict import Predictor, Progress
 from volattn.inference.reader import SliceReader
-from volattn.io.atomic import append_line, write_json, write_text
-from volattn.io.files import read_json_lines
+from volattn.io.files import append_line, read_json_lines, write_json, write_text
 from volattn.io.output import check_replaceable, claim_folder
 from volattn.provenance import commit, versions
+from volattn.report.outlines import draw_outlines
 from volattn.structures.volume import Volume
 
 DETECTIONS, MANIFEST, JOURNAL = "detections.csv", "detections.json", "detections.journal"

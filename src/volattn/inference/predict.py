@@ -14,16 +14,15 @@ from volattn import checkpoints
 from volattn.checkpoints import ModelFolder
 from volattn.datasets.case import BACKGROUND, LESION, ORGAN
 from volattn.datasets.ct_values import check_values
-from volattn.inference.link import Linker
-from volattn.inference.paint import paint_chains
+from volattn.inference.link import Linker, paint_chains
 from volattn.inference.reader import SliceReader
 from volattn.inference.records import LesionRecord, describe_chains, describe_lesions
 from volattn.inference.stitch import ORGAN_SCORE, Stitcher
 from volattn.inference.stream import SliceDetections, stream
-from volattn.io.nifti import read_volume
+from volattn.io.readers.nifti import read_volume
 from volattn.models.architectures import ARCHITECTURES
 from volattn.models.bag_backbone import BagBackbone
-from volattn.models.segmentation_config import Refinement
+from volattn.models.segmenters.config import Refinement
 from volattn.structures.volume import Volume
 
 Progress = Callable[[str, int, int], None]

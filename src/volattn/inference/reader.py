@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from volattn.preprocessing.plan import Plan
-from volattn.preprocessing.prepared import PreparedSlices
-from volattn.preprocessing.resample import ZWeights
+from volattn.preprocessing.prepared import PreparedSlices, ZWeights
 from volattn.slabs.images import image_slices, input_shape, to_input
 from volattn.structures.volume import Volume
 

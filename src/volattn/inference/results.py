@@ -18,18 +18,17 @@ from numpy.typing import NDArray
 
 from volattn.datasets.case import Case
 from volattn.faults import explain
-from volattn.figures.outlines import draw_outlines
 from volattn.inference.inputs import References, find_inputs
 from volattn.inference.known import known_case
 from volattn.inference.predict import Prediction, Predictor, Progress
 from volattn.inference.records import AXES
 from volattn.inference.stitch import MASK_PROBABILITY, ORGAN_SCORE
-from volattn.io.atomic import write_json
-from volattn.io.files import sha256
+from volattn.io.files import sha256, write_json
 from volattn.io.names import count_of, one_line, printable
-from volattn.io.nifti import read_header, write_labels
 from volattn.io.output import check_replaceable, claim_folder
+from volattn.io.readers.nifti import read_header, write_labels
 from volattn.provenance import commit, versions
+from volattn.report.outlines import draw_outlines
 
 FORMAT = 1
 """Version of the JSON; results of another one are not resumed."""

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from volattn.datasets.case import BACKGROUND, LESION, ORGAN
 from volattn.inference.stream import SliceDetections
-from volattn.preprocessing.resample import ZWeights
+from volattn.preprocessing.prepared import ZWeights
 from volattn.slabs.images import input_shape
-from volattn.structures.components import component_sizes, label_components, largest_component
+from volattn.structures.lesions import component_sizes, label_components, largest_component
 
 ORGAN_SCORE = 0.5
 """Organ detections below this score are dropped. (The lesion's threshold is chosen in validation.)"""

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from volattn.inference.windows import Shares, WindowSums, window_shares
-from volattn.models.bag_backbone import BagBackbone
-from volattn.models.pyramid import ContextDescriptors, Pyramid
+from volattn.models.bag_backbone import BagBackbone, ContextDescriptors, Pyramid
 from volattn.slabs.images import STRIDE, bag_centres
 
 ReadImages = Callable[[Sequence[int]], Tensor]

@@ -18,8 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from volattn.io.atomic import is_leftover, is_stream
-from volattn.io.files import read_json
+from volattn.io.files import is_leftover, is_stream, read_json
 
 LOCK = ".volattn.lock"
 """The lock's file. The operating system lets go of a lock with the process that holds it, however that one ends; the

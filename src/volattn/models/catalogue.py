@@ -9,14 +9,14 @@ import torch
 
 from volattn.models.architectures import Name
 from volattn.models.bag_backbone import BagBackbone
-from volattn.models.block import UNet3D
-from volattn.models.comparators.cascade import Cascade, plain_unet, residual_unet
-from volattn.models.comparators.dense_unet import HybridDenseUNet
 from volattn.models.config import ModelConfig
-from volattn.models.one_stage import BagOneStage, fcos, retinanet
-from volattn.models.position_sensitive import ThreeDCE, score_branch
-from volattn.models.rcnn import BagRCNN
-from volattn.models.unet import UNet
+from volattn.models.detectors.one_stage import BagOneStage, fcos, retinanet
+from volattn.models.detectors.position_sensitive import ThreeDCE, score_branch
+from volattn.models.detectors.rcnn import BagRCNN
+from volattn.models.segmenters.block import UNet3D
+from volattn.models.segmenters.cascade import Cascade, plain_unet, residual_unet
+from volattn.models.segmenters.dense_unet import HybridDenseUNet
+from volattn.models.segmenters.unet import UNet
 
 _MOST = 2**31
 """Parameters: ten times the largest network; 8 GiB."""

@@ -16,8 +16,8 @@ from volattn.models.architectures import (
     Window,
     find_architecture,
 )
-from volattn.models.detection_config import DenseConfig, ProposalConfig, RegionConfig
-from volattn.models.segmentation_config import SegmentationConfig
+from volattn.models.detectors.config import DenseConfig, ProposalConfig, RegionConfig
+from volattn.models.segmenters.config import SegmentationConfig
 
 Attention = Literal["none", "channel", "spatial", "both", "stacked"]
 Location = Literal["rpn", "rcnn"]
@@ -32,7 +32,7 @@ class AttentionConfig(Config):
 
     Attributes:
         kind: Which of the two attentions are there. "none" is the plain 2D detector. "stacked" is no attention: what
-            the bag says, side by side (`volattn.models.stacked_context`; not in the paper).
+            the bag says, side by side (`volattn.models.attention`; not in the paper).
         location: "rpn" refines the pyramid before the proposals, "rcnn" the pooled regions after RoIAlign (table 2e).
         reduction: r of eq. 2: the channel embedding narrows C to max(1, C // r).
         kernel_size: Odd side of the spatial embedding's convolution (eq. 3), in feature pixels.

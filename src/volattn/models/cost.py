@@ -13,12 +13,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from volattn.models.architectures import BLOCK_SLICES
-from volattn.models.bag_backbone import BagBackbone
+from volattn.models.bag_backbone import Attended, BagBackbone
 from volattn.models.catalogue import build_model
 from volattn.models.config import ContextGrad, ModelConfig
-from volattn.models.pyramid import Attended
-from volattn.models.rcnn import BagRCNN
-from volattn.models.segmenter import BagSegmenter
+from volattn.models.detectors.rcnn import BagRCNN
+from volattn.models.segmenters.segmenter import BagSegmenter
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Pretrained weights: ImageNet, COCO, a file, or an earlier run."""
+"""Packages that only some models are made with.
+
+Pretrained weights: ImageNet, COCO, a file, or an earlier run.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import pickle
 import re
 import zipfile
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +30,26 @@ from volattn.io.names import shown
 from volattn.models.architectures import Name
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.config import ModelConfig
+
+
+def load_extra(name: str, module: str) -> ModuleType:
+    """A module of the extra `volattn[segmentation]`.
+
+    Args:
+        name: Of the model that needs it.
+        module: What is imported.
+
+    Raises:
+        ValueError: It is not installed.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{name}: is made with {module.partition('.')[0]}, and {error.name} is not installed; "
+            "install volattn[segmentation]"
+        ) from None
+
 
 _IMAGENET_EPS = 1e-5
 _COCO_EPS = 0.0

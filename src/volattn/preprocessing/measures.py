@@ -8,9 +8,8 @@ import numpy as np
 
 from volattn.datasets.case import LESION, ORGAN, LabelScheme
 from volattn.datasets.key_slice import KeySlice
-from volattn.structures.components import label_components
 from volattn.structures.geometry import Geometry
-from volattn.structures.lesions import Lesion, measure_lesions
+from volattn.structures.lesions import Lesion, label_components, measure_lesions
 from volattn.structures.volume import Volume
 
 

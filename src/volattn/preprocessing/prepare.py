@@ -13,13 +13,12 @@ import numpy as np
 from volattn.config import Config
 from volattn.datasets.case import LESION, Case, Dataset, LabelScheme
 from volattn.faults import explain
-from volattn.io.atomic import atomic_path, write_json, write_text
-from volattn.io.files import sha256
+from volattn.io.files import atomic_path, sha256, write_json, write_text
 from volattn.io.names import count_of
 from volattn.io.output import claim_folder
 from volattn.preprocessing.measures import percentiles
 from volattn.preprocessing.plan import Plan
-from volattn.preprocessing.resample import shrunk_shape
+from volattn.preprocessing.prepared import shrunk_shape
 from volattn.preprocessing.sources import Prepared, canonical_geometry, digests, prepare_source
 from volattn.preprocessing.store import (
     CASE,
@@ -28,6 +27,7 @@ from volattn.preprocessing.store import (
     LABELS,
     STORE,
     CaseDescription,
+    Measure,
     Store,
     StoreDescription,
     canonical_json,
@@ -35,7 +35,6 @@ from volattn.preprocessing.store import (
     write_array,
     write_slices,
 )
-from volattn.preprocessing.store_files import Measure
 from volattn.structures.geometry import resampled_depth
 from volattn.workers import WorkerDied, each
 

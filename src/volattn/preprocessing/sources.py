@@ -14,12 +14,11 @@ from volattn.datasets.case import Case, LabelScheme
 from volattn.datasets.ct_values import check_values
 from volattn.datasets.key_slice import KeySlice
 from volattn.io.files import sha256
-from volattn.io.nifti import read_header, read_labels, read_volume
+from volattn.io.readers.nifti import read_header, read_labels, read_volume
 from volattn.preprocessing.measures import measure_boxes, measure_case
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepared import PreparedSlices, prepare_labels
-from volattn.preprocessing.store import canonical_json
-from volattn.preprocessing.store_files import PreparedBoxes
+from volattn.preprocessing.store import PreparedBoxes, canonical_json
 from volattn.structures.geometry import Geometry, check_same_grid
 
 

@@ -13,7 +13,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from volattn.datasets.case import LESION, ORGAN
-from volattn.structures.components import label_components
+from volattn.structures.lesions import label_components
 
 Target = dict[str, Tensor]
 """The n objects of one target slice, in input pixels: "boxes" float32 (n, 4) xyxy, half-open (x1 is the last

@@ -16,21 +16,19 @@ from pydantic import ConfigDict, Field, model_validator
 
 from volattn import checkpoints
 from volattn.config import Config
-from volattn.evaluation.cases import CaseScore
-from volattn.evaluation.score_models import Image, ReferenceLesion
-from volattn.evaluation.scored_image import ScoredImage
 from volattn.inference.predict import find_device
-from volattn.io.atomic import write_json
-from volattn.io.files import read_json
+from volattn.io.files import read_json, write_json
 from volattn.io.output import sweep
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.cost import measure
 from volattn.preprocessing.store import Store
 from volattn.provenance import commit, versions
+from volattn.scoring.cases import CaseScore
+from volattn.scoring.pool import ScoredImage
+from volattn.scoring.score_files import Image, ReferenceLesion
 from volattn.studies.definition import Kind
-from volattn.studies.parts import TEST, cases_of
 from volattn.studies.scoring import HeldOut
-from volattn.studies.start import check_unseen
+from volattn.studies.stores import TEST, cases_of, check_unseen
 from volattn.training.folder import read_metrics
 from volattn.training.recipe import load_recipe
 from volattn.training.run import train

@@ -15,16 +15,15 @@ from volattn.checkpoints import ModelFolder
 from volattn.config import Config
 from volattn.datasets.case import Dataset
 from volattn.datasets.open import open_dataset
-from volattn.datasets.phantom.write import write_phantoms
-from volattn.evaluation.folders import score_folder
-from volattn.evaluation.summary import summarise
 from volattn.inference.predict import load
 from volattn.inference.results import Files, predict_files
 from volattn.io.names import count_of
 from volattn.io.output import claim_folder
+from volattn.phantoms.write import write_phantoms
 from volattn.preprocessing.prepare import prepare_dataset
-from volattn.studies.ceiling import score_perfect
+from volattn.scoring.cases import score_folder, summarise
 from volattn.studies.demo_report import DemoResult, build_page
+from volattn.studies.scoring import score_perfect
 from volattn.studies.stages import StageLog
 from volattn.training.folder import read_metrics
 from volattn.training.recipe import Recipe, load_recipe

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from volattn.evaluation.cases import CaseScore
-from volattn.evaluation.summary import Summary
 from volattn.io.names import count_of
 from volattn.provenance import commit, versions
-from volattn.reporting.pages import Page, Result
-from volattn.reporting.scores import CaseRow, case_table, size_table
-from volattn.reporting.tables import Column, Table
+from volattn.report.pages import Column, Page, Result, Table
+from volattn.report.scores import CaseRow, case_table, size_table
+from volattn.scoring.cases import CaseScore, Summary
 
 LESION_BAR = 0.45
 """Mean lesion Dice per case that weights trained on two CPU cores must reach (on a GPU it would be 0.60)."""

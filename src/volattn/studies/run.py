@@ -13,18 +13,24 @@ from typing import Any
 from filelock import FileLock
 
 from volattn import checkpoints
-from volattn.io.atomic import write_text
+from volattn.io.files import write_text
 from volattn.io.output import LOCK, claim_folder
 from volattn.preprocessing.store import Store
-from volattn.reporting.study import write_study
-from volattn.reporting.study_table import StudyRow, StudyTable, Unfinished
 from volattn.studies.cell import Cell, note_failure
-from volattn.studies.definition import METRICS, Study
-from volattn.studies.parts import SplitConfig, choose_store, split_store, write_view
-from volattn.studies.rows import Options, Resolved, resolve
+from volattn.studies.definition import METRICS, Options, Resolved, Study, resolve
+from volattn.studies.page import write_study
 from volattn.studies.runners import Progress, Runner, Share
 from volattn.studies.stages import StageLog
-from volattn.studies.start import check_unseen, is_run, share_start
+from volattn.studies.stores import (
+    SplitConfig,
+    check_unseen,
+    choose_store,
+    is_run,
+    share_start,
+    split_store,
+    write_view,
+)
+from volattn.studies.table import StudyRow, StudyTable, Unfinished
 from volattn.training.folder import differences
 from volattn.training.recipe import Recipe
 

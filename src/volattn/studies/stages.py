@@ -11,8 +11,7 @@ from typing import Any, Self
 from pydantic import ConfigDict
 
 from volattn.config import Config
-from volattn.io.atomic import write_json
-from volattn.io.files import read_json
+from volattn.io.files import read_json, write_json
 from volattn.io.names import shown
 from volattn.provenance import commit, versions
 

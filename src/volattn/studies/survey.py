@@ -10,7 +10,7 @@ from volattn.faults import explain
 from volattn.models.architectures import ARCHITECTURES
 from volattn.models.config import ModelConfig
 from volattn.models.cost import Cost, measure
-from volattn.reporting.tables import Cell, Column, Table
+from volattn.report.pages import Cell, Column, Table
 from volattn.training.recipe import load_recipe, shipped
 
 SIZE = 512

@@ -12,12 +12,11 @@ from accelerate import Accelerator
 
 from volattn.io.names import count_of
 from volattn.models.bag_backbone import BagBackbone
-from volattn.models.rcnn import total
+from volattn.models.detectors.rcnn import total
 from volattn.slabs.loader import SlabDataset
 from volattn.slabs.slab import Slab
 from volattn.training.loop import slab_losses
-from volattn.training.recipe import Recipe
-from volattn.training.schedule import Timetable
+from volattn.training.recipe import Recipe, Timetable
 from volattn.training.validate import Workload, follows
 
 _STATES = {"sgd": 1, "adamw": 2}

@@ -20,13 +20,12 @@ from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from volattn.models.rcnn import total
-from volattn.models.volumetric_attention import ContextModule
+from volattn.models.attention import ContextModule
+from volattn.models.detectors.rcnn import total
 from volattn.slabs.loader import SlabDataset, make_loader, steps
 from volattn.slabs.slab import Slab
 from volattn.training.faults import explain_divergence
-from volattn.training.recipe import OptimiserConfig, Precision, Recipe
-from volattn.training.schedule import Timetable
+from volattn.training.recipe import OptimiserConfig, Precision, Recipe, Timetable
 
 _FACTOR = "lr_factor"
 """What a group's rate is multiplied by."""

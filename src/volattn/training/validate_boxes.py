@@ -8,15 +8,13 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from volattn.evaluation.deeplesion import MEASURES, match_boxes
-from volattn.evaluation.pool import Pool
-from volattn.evaluation.scored_image import ScoredImage
 from volattn.inference.stream import SliceDetections
 from volattn.preprocessing.store import BoxedCase, Store, StoredCase
+from volattn.scoring.deeplesion import MEASURES, match_boxes
+from volattn.scoring.pool import Pool, ScoredImage
 from volattn.slabs.images import input_shape
 from volattn.slabs.slab import component_maps, objects
-from volattn.training.operating import choose_threshold, f1_curve
-from volattn.training.validate import Validation
+from volattn.training.validate import Validation, choose_threshold, f1_curve
 
 BoxFinding = list[ScoredImage]
 """The slices of one case."""

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from volattn.evaluation.overlap import Overlap
 from volattn.inference.stitch import ORGAN_SCORE, score_maps
 from volattn.inference.stream import SliceDetections
 from volattn.preprocessing.store import Store, StoredCase
+from volattn.scoring.overlap import Overlap
 from volattn.slabs.slab import LESION, ORGAN
-from volattn.structures.components import largest_component
-from volattn.training.operating import choose_threshold, dice_curve, passed
-from volattn.training.validate import Validation
+from volattn.structures.lesions import largest_component
+from volattn.training.validate import Validation, choose_threshold, dice_curve, passed
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,0 @@
-"""Synthetic abdominal CT with lesions that only their course through the slices gives away."""
-
-from volattn.datasets.phantom.make import Phantom, make_phantom
-from volattn.datasets.phantom.write import write_phantoms
-
-__all__ = ["Phantom", "make_phantom", "write_phantoms"]

@@ -1,1 +1,0 @@
-"""Networks that the paper compares with, as published."""

@@ -1,0 +1,1 @@
+"""Detectors: what finds boxes (and masks in them) on the attended pyramid."""

@@ -1,0 +1,1 @@
+"""Segmenters: what labels every pixel of a slab."""

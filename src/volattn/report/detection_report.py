@@ -1,0 +1,173 @@
+"""Scores of detections as a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from volattn.io.names import count_of
+from volattn.report.pages import Page, Result, span
+from volattn.report.plots import draw_bars, draw_estimates, draw_froc
+from volattn.report.report import (
+    SHOWN,
+    Report,
+    add_footer,
+    add_notices,
+    bootstrap_in_words,
+    worst_of,
+)
+from volattn.report.scores import PRECISIONS, detection_table
+from volattn.scoring.froc import Start
+from volattn.scoring.pool import Measures, Pool, image_errors, pool_of, sensitivity_band
+from volattn.scoring.score_files import measures_of
+
+OPERATING_LEVEL = 1.0
+"""False positives per image at which groups and images are looked at."""
+_POINTS = 120
+_BEFORE: dict[Start, str] = {"zero": "0", "origin": "a straight line from no detection at all"}
+
+
+def detection_report(content: Mapping[str, Any]) -> Report:
+    """FROC with its band, sensitivity by group, images with the most errors first, the table.
+
+    Args:
+        content: What `evaluate deeplesion` or `evaluate detection` writes.
+
+    Raises:
+        ValueError: The content is not as an evaluation writes it.
+    """
+    measures = measures_of(content)
+    assert measures is not None
+    pool = pool_of(content["cases"], measures)
+    way = (
+        f"DeepLesion's key slices, split {content['split']}"
+        if content["kind"] == "deeplesion"
+        else f"volumes, preset {content['settings']['preset']}"
+    )
+    page = Page("Lesion detection: scores")
+    counted = ", ".join(
+        count_of(content[f"{thing}s"], thing) for thing in ("patient", measures.unit, "lesion", "detection")
+    )
+    page.lead(f"Detections on {way}: {counted}. {bootstrap_in_words(content)}")
+    add_notices(page, content)
+    page.results(_results(content, measures))
+    report = Report(page)
+    _add_curve(report, content, pool)
+    _add_groups(report, content, measures)
+    _add_images(report, pool)
+    page.section("Table")
+    page.table(detection_table(content, "All lesions, and group by group"))
+    add_footer(page, content)
+    return report
+
+
+def _results(content: Mapping[str, Any], measures: Measures) -> list[Result]:
+    levels = ", ".join(f"{level:g}" for level in measures.averaged)
+    shown = [("mean_sensitivity", f"Mean sensitivity at {levels} FP per {measures.unit}")]
+    if measures.precision_key is not None:
+        shown.append((measures.precision_key, PRECISIONS[measures.precision_key]))
+    results = []
+    for key, name in shown:
+        ends, value = content["intervals"][key], content[key]
+        results.append(
+            Result(
+                name,
+                "-" if value is None else f"{value:.3f}",
+                "no interval" if ends is None else f"95 %: {span(ends, '.3f')}",
+            )
+        )
+    return results
+
+
+def _add_curve(report: Report, content: Mapping[str, Any], pool: Pool) -> None:
+    report.page.section("FROC")
+    measures = pool.measures
+    if not pool.lesions:
+        report.page.paragraph("There is no lesion in the references, and so no sensitivity.")
+        return
+    scores = {detection.score for image in pool.images for detection in image.detections}
+    single = (
+        " All detections have one score: there is one operating point, and no curve."
+        if len(scores) == 1
+        else ""
+    )
+    marks = {level: content[measures.sensitivity_key][f"{level:g}"] for level in measures.levels}
+    fine = np.geomspace(measures.levels[0], measures.levels[-1], _POINTS)
+    # The reported levels too, so that the curve goes through its marks.
+    levels = np.unique(np.concatenate([fine, measures.levels]))
+    report.figure(
+        "froc",
+        draw_froc(
+            levels,
+            pool.froc.sensitivity(levels),
+            sensitivity_band(pool, levels, content["bootstrap"]["seed"]),
+            marks,
+            unit=measures.unit,
+            note=f"{count_of(pool.lesions, 'lesion')}, {count_of(len(pool.patients), 'patient')}",
+        ),
+        f"Sensitivity against false positives per {measures.unit} with its interval.",
+        f"All detections pooled over {count_of(len(pool.images), measures.unit)} and sorted by score; before its first "
+        f"point the curve is {_BEFORE[measures.start]}.{single} The band is the interval at each number of false "
+        "positives by itself.",
+    )
+
+
+def _add_groups(report: Report, content: Mapping[str, Any], measures: Measures) -> None:
+    key, level = measures.sensitivity_key, f"{OPERATING_LEVEL:g}"
+    rows = [("all", content)]
+    for kind, groups in content.items():
+        if kind.startswith("by_"):
+            rows += [(f"{kind[3:].replace('_', ' ')} {name}", group) for name, group in groups.items()]
+    report.page.section("By group")
+    report.figure(
+        "sensitivity-by-group",
+        draw_estimates(
+            [f"{name} (n = {group['lesions']})" for name, group in rows],
+            [group[key][level] for _, group in rows],
+            [group["intervals"][key][level] for _, group in rows],
+            axis=f"Sensitivity at {level} false positive per {measures.unit}",
+        ),
+        f"Sensitivity of groups of lesions at {level} false positive per {measures.unit}, with intervals.",
+        "A false positive belongs to no group: each group is measured at the threshold of all lesions together.",
+    )
+
+
+def _add_images(report: Report, pool: Pool) -> None:
+    unit = pool.measures.unit
+    threshold = pool.froc.threshold(OPERATING_LEVEL)
+    errors = image_errors(pool, threshold)
+    wrong = [one for one in errors if one.missed or one.false_positives]
+    report.page.section(f"{unit.capitalize()}s with the most errors")
+    at = (
+        f"At a score of {threshold:.3g} and above, the lowest that gives at most {OPERATING_LEVEL:g} false positive "
+        f"per {unit},"
+        if np.isfinite(threshold)
+        else "No score is high enough to keep to one false positive: without any detection"
+    )
+    missed, false = (
+        sum(values) for values in zip(*((one.missed, one.false_positives) for one in errors), strict=True)
+    )
+    said = (
+        f"{at} {missed} of {count_of(pool.lesions, 'lesion')} missed, {count_of(false, 'false positive')} in "
+        f"{count_of(len(pool.images), unit)}"
+    )
+    if not wrong:
+        report.page.paragraph(f"{said}.")
+        return
+    shown = wrong[:SHOWN]
+    report.figure(
+        f"worst-{unit}s",
+        draw_bars(
+            [one.name for one in shown],
+            {
+                "missed lesions": [one.missed for one in shown],
+                "false positives": [one.false_positives for one in shown],
+            },
+            [f"{one.missed + one.false_positives}" for one in shown],
+            axis=f"Errors in the {unit} (count)",
+        ),
+        f"Missed lesions and false positives of the {unit}s with the most errors.",
+        f"{said}. Shown: {worst_of(len(wrong), unit)} with errors.",
+    )

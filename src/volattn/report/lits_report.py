@@ -1,0 +1,248 @@
+"""Scores of label maps as a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from volattn.io.names import count_of
+from volattn.report.pages import Column, Page, Result, Table, span
+from volattn.report.plots import draw_agreement, draw_bars, draw_estimates, draw_spread
+from volattn.report.report import (
+    SHOWN,
+    Report,
+    add_footer,
+    add_notices,
+    bootstrap_in_words,
+    worst_of,
+)
+from volattn.report.scores import SIZE_NAMES, lits_tables
+from volattn.scoring.lesions import SIZES
+
+_MEASURES = {
+    "lesion_volume_ml": "volume of a found lesion, ml",
+    "lesion_long_axis_mm": "long axis of a found lesion, mm",
+    "lesion_volume_per_case_ml": "lesion volume of a case, ml",
+    "liver_volume_per_case_ml": "liver volume of a case, ml",
+}
+
+
+def lits_report(content: Mapping[str, Any]) -> Report:
+    """Dice and recall by size, volumes, cases with the worst first, tables.
+
+    Args:
+        content: What `evaluate lits` writes.
+    """
+    cases, lesions = content["cases"], content["all_sizes"]["lesions"]
+    strict = (
+        ", lesions counted with the faults of the challenge's scorer" if content["settings"]["strict"] else ""
+    )
+    page = Page(f"Liver lesions: scores of {count_of(len(cases), 'case')}")
+    page.lead(
+        f"Predicted label maps against their references: {count_of(len(cases), 'case')} with "
+        f"{count_of(lesions, 'reference lesion')}{strict}. {bootstrap_in_words(content)}"
+    )
+    add_notices(page, content)
+    page.results(_results(content))
+    report = Report(page)
+    _add_sizes(report, content)
+    _add_volumes(report, content)
+    _add_cases(report, cases)
+    page.section("Tables")
+    for table in lits_tables(content):
+        page.table(table)
+    page.section("What is not here")
+    page.paragraph(
+        "Label maps carry no scores, so that there is no FROC curve: what they say is one operating point. "
+        "volattn evaluate detection draws the curve of predictions that come with scores, such as the NAME.json that "
+        "volattn predict writes."
+    )
+    add_footer(page, content)
+    return report
+
+
+def _results(content: Mapping[str, Any]) -> list[Result]:
+    shown = [
+        ("lesion", "dice_per_case", "Lesion Dice per case"),
+        ("lesion", "dice_global", "Lesion Dice, global"),
+    ]
+    if content["liver"] is not None:
+        shown.append(("liver", "dice_per_case", "Liver Dice per case"))
+    shown += [
+        ("lesion_detection", "recall", "Lesions recalled at overlap > 0.5"),
+        ("lesion_detection", "precision", "Predictions right at overlap > 0.5"),
+    ]
+    results = [
+        Result(name, f"{content[section][key]:.3f}", _beside(content["intervals"][section][key], ".3f"))
+        for section, key, name in shown
+    ]
+    false = content["intervals"]["false_positives_per_case"]
+    return [
+        *results,
+        Result(
+            "False positives per case", f"{content['false_positives_per_case']:.2f}", _beside(false, ".2f")
+        ),
+    ]
+
+
+def _beside(ends: Sequence[float] | None, form: str) -> str:
+    return "no interval" if ends is None else f"95 %: {span(ends, form)}"
+
+
+def _add_sizes(report: Report, content: Mapping[str, Any]) -> None:
+    found = [lesion for case in content["cases"] for lesion in case["reference_lesions"]]
+    intervals, names = content["intervals"]["by_size"], [SIZE_NAMES[size] for size in SIZES]
+    dices = [[lesion["dice"] for lesion in found if lesion["size"] == size] for size in SIZES]
+    report.page.section("By size of the lesion")
+    report.figure(
+        "dice-by-size",
+        draw_spread(
+            [
+                f"{name}\nn = {len(group)}, {sum(dice == 0 for dice in group)} missed"
+                for name, group in zip(names, dices, strict=True)
+            ],
+            dices,
+            [intervals[size]["dice"] for size in SIZES],
+            axis="Dice of a lesion",
+        ),
+        "Dice of every reference lesion in three groups by long axis, with means and intervals.",
+        f"Every dot is one of {count_of(len(found), 'reference lesion')}, against all predicted lesions that overlap "
+        "it; a missed one has Dice 0. Size is the largest axial extent.",
+    )
+    groups = [*(content["by_size"][size] for size in SIZES), content["all_sizes"]]
+    ends = [*(intervals[size]["recall"] for size in SIZES), content["intervals"]["all_sizes"]["recall"]]
+    labels = [
+        f"{name}: {group['found']} of {group['lesions']}"
+        for name, group in zip([*names, "all"], groups, strict=True)
+    ]
+    report.figure(
+        "recall-by-size",
+        draw_estimates(
+            labels,
+            [group["recall"] for group in groups],
+            ends,
+            axis="Recall (share of lesions overlapped at all)",
+        ),
+        "Recall of the lesions by long axis, with intervals.",
+        f"Lesions that the prediction overlaps at all, at {content['false_positives_per_case']:.2f} false positives "
+        "per case.",
+    )
+
+
+def _add_volumes(report: Report, content: Mapping[str, Any]) -> None:
+    report.page.section("Volumes")
+    cases = content["cases"]
+    lesions = [lesion for case in cases for lesion in case["reference_lesions"]]
+    missed = sum(lesion["predicted_volume_ml"] is None for lesion in lesions)
+    _add_agreement(
+        report,
+        content,
+        "lesion_volume_ml",
+        [(lesion["volume_ml"], lesion["predicted_volume_ml"] or 0.0) for lesion in lesions],
+        "volume of a lesion",
+        f"Left: each of {count_of(len(lesions), 'reference lesion')} against the union of the predicted lesions that "
+        f"overlap it; {missed} missed. Right: the found ones as Bland and Altman draw them.",
+        found_only=True,
+    )
+    for key, organ in (("lesion_volume_per_case_ml", "lesion"), ("liver_volume_per_case_ml", "liver")):
+        together = "lesions together" if organ == "lesion" else "liver with its lesions"
+        volumes = [case["volume_ml"][organ] for case in cases if case["volume_ml"][organ] is not None]
+        if volumes:
+            _add_agreement(
+                report,
+                content,
+                key,
+                [(volume["reference"], volume["prediction"]) for volume in volumes],
+                f"{organ} volume of a case",
+                f"The same for the {together}, {count_of(len(volumes), 'case')}.",
+            )
+    report.page.table(
+        Table(
+            "Agreement in Bland and Altman's numbers: differences are predicted - reference",
+            (
+                Column("Measure"),
+                Column("n", "d"),
+                Column("Bias", "+.3f"),
+                Column("SD", ".3f"),
+                Column("Lower limit", "+.3f"),
+                Column("Upper limit", "+.3f"),
+            ),
+            tuple(
+                (_MEASURES[key], found["n"], found["bias"], found["sd"], found["lower"], found["upper"])
+                for key, found in content["agreement"].items()
+                if found["n"]
+            ),
+        )
+    )
+
+
+def _add_agreement(
+    report: Report,
+    content: Mapping[str, Any],
+    key: str,
+    pairs: Sequence[tuple[float, float]],
+    quantity: str,
+    caption: str,
+    *,
+    found_only: bool = False,
+) -> None:
+    agreement = content["agreement"][key]
+    reference, prediction = np.array(pairs, dtype=np.float64).reshape(-1, 2).T
+    limits = None if agreement["lower"] is None else (agreement["lower"], agreement["upper"])
+    report.figure(
+        key.removesuffix("_ml").replace("_", "-"),
+        draw_agreement(
+            reference,
+            prediction,
+            (prediction > 0) | (not found_only),
+            quantity=quantity,
+            unit="ml",
+            bias=agreement["bias"],
+            limits=limits,
+        ),
+        f"Predicted against reference {quantity} on log axes with the line of equality, and their differences against "
+        "their means with bias and limits of agreement.",
+        caption,
+    )
+
+
+def _add_cases(report: Report, cases: Sequence[Mapping[str, Any]]) -> None:
+    report.page.section("Case by case")
+    for organ in ("lesion", "liver"):
+        scored = [case for case in cases if case[f"{organ}_dice"] is not None]
+        if scored:
+            _add_dices(report, scored, organ)
+
+
+def _add_dices(report: Report, cases: Sequence[Mapping[str, Any]], organ: str) -> None:
+    key, title = f"{organ}_dice", organ.capitalize()
+
+    def badness(case: Mapping[str, Any]) -> tuple[float, float]:
+        """Dice, and where it is equal the volume that was missed or made up."""
+        volume = case["volume_ml"][organ]
+        return case[key], -abs(volume["prediction"] - volume["reference"])
+
+    def note(case: Mapping[str, Any]) -> str:
+        volume, lesions = case["volume_ml"][organ]["reference"], case["reference_lesions"]
+        found = sum(lesion["dice"] > 0 for lesion in lesions)
+        if organ == "lesion" and not lesions:
+            return f"{case[key]:.3f}  (no lesion)"
+        counted = f", {found} of {len(lesions)} found" if organ == "lesion" else ""
+        return f"{case[key]:.3f}  ({volume:.{2 if volume < 10 else 1 if volume < 100 else 0}f} ml{counted})"
+
+    shown = sorted(cases, key=badness)[:SHOWN]
+    report.figure(
+        f"{organ}-dice-by-case",
+        draw_bars(
+            [case["name"] for case in shown],
+            {"Dice": [case[key] for case in shown]},
+            [note(case) for case in shown],
+            axis=f"{title} Dice of the case",
+            mean=float(np.mean([case[key] for case in cases])),
+        ),
+        f"{title} Dice of each case, the worst first.",
+        f"{title} Dice, the worst case first ({worst_of(len(cases), 'case')}), with the reference's volume; the line "
+        f"is the mean of all {len(cases)}.",
+    )

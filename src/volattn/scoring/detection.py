@@ -1,0 +1,321 @@
+"""Scores of lesions found in volumes, as boxes or masks, against reference instances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from volattn.datasets.case_files import CaseFiles, find_case_files
+from volattn.datasets.instances import Classes, Instance, Instances, read_boxes, read_mask
+from volattn.datasets.issues import LeftOut, faults_among
+from volattn.faults import explain
+from volattn.scoring.froc import Start
+from volattn.scoring.lesions import SIZES, size_of
+from volattn.scoring.mask_classes import find_classes
+from volattn.scoring.matching import all_hits, one_to_one
+from volattn.scoring.pairing import pair_cases
+from volattn.scoring.pool import Measures, Pool, ScoredDetection, ScoredImage, score_pool
+from volattn.structures.boxes import Boxes
+from volattn.structures.geometry import check_same_grid
+from volattn.structures.lesions import measure_lesions
+
+LEVELS = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A way of scoring.
+
+    Attributes:
+        name: What the output calls it.
+        overlap: "box_iou" (3D IoU of the boxes), or "centre_inside" (1 where the centre of the detection's box
+            lies in the lesion's mask, else 0).
+        threshold: The least overlap of a hit.
+        matching: "one_to_one": as COCO does, and a second detection of a lesion is a false positive; "all": a
+            detection hits every lesion that it overlaps, and a second one is neither true nor false.
+        start: What sensitivity is at fewer false positives than the curve's first point has.
+        detections_per_scan: The most certain ones of each class that count; None for all.
+        false_positives_per_scan: Where sensitivity is given and averaged.
+        average_precision: Whether it is given.
+    """
+
+    name: str
+    overlap: Literal["box_iou", "centre_inside"]
+    threshold: float
+    matching: Literal["one_to_one", "all"]
+    start: Start
+    detections_per_scan: int | None = None
+    false_positives_per_scan: tuple[float, ...] = LEVELS
+    average_precision: bool = True
+
+    @property
+    def measures(self) -> Measures:
+        """What it measures."""
+        return Measures(
+            levels=self.false_positives_per_scan,
+            averaged=self.false_positives_per_scan,
+            start=self.start,
+            unit="scan",
+            precision_key="average_precision" if self.average_precision else None,
+        )
+
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset("nndet", "box_iou", 0.1, "one_to_one", "origin", detections_per_scan=100),
+        Preset("luna16", "centre_inside", 1.0, "all", "origin", average_precision=False),
+        Preset("strict", "box_iou", 0.5, "one_to_one", "zero"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class DetectionScores:
+    """What could be scored, and what could not.
+
+    Attributes:
+        content: Plain values for `scores.json`.
+        faults: Cases that could not be scored, each with the reason.
+        unpaired: Predictions without a reference.
+        cases: Cases in all.
+        left_out: What else is in the folders.
+    """
+
+    content: dict[str, Any]
+    faults: dict[str, str]
+    unpaired: tuple[str, ...]
+    cases: int
+    left_out: tuple[LeftOut, ...]
+
+
+def score_detections(
+    reference: Path | str,
+    prediction: Path | str,
+    preset: Preset,
+    *,
+    lesion: int | None = None,
+    predicted_lesion: int | None = None,
+    trust_grid: bool = False,
+    seed: int = 0,
+    fail_fast: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> DetectionScores:
+    """Scores a folder of detections against a folder of reference masks.
+
+    Args:
+        reference: Folder of masks, see `find_case_files` and `read_mask`.
+        prediction: Folder of `predict`'s JSON, nnDetection's boxes, or masks.
+        preset: How.
+        lesion: The value of lesion voxels where the references are semantic masks; see `find_classes`.
+        predicted_lesion: The same for predicted masks.
+        trust_grid: Voxels are compared as they lie, whatever a prediction's grid says.
+        seed: Of the bootstrap.
+        fail_fast: Whether the first case that cannot be scored is an error.
+        progress: Called with ("score", cases done, cases) after each case.
+
+    Raises:
+        ValueError: A folder holds nothing to score, several names fit one, no case could be scored, or (with
+            `fail_fast`) one could not.
+    """
+    folders = find_case_files(reference), find_case_files(prediction)
+    references, predictions = folders[0].masks, folders[1].cases
+    if not references:
+        raise ValueError(f"{reference}: holds no .nii or .nii.gz file; references are masks")
+    pairs = pair_cases(
+        {name: files.masks[0] for name, files in references.items()},
+        {name: (*files.masks, *files.boxes)[0] for name, files in predictions.items()},
+    )
+    classes = find_classes(folders[0], lesion, "--lesion")
+    predicted = find_classes(
+        folders[1], predicted_lesion, "--predicted-lesion", reference=classes or Classes((), "")
+    )
+    left_out = tuple(dict.fromkeys(one for folder in folders for one in folder.left_out))
+    faults = faults_among(left_out)
+    if fail_fast and faults:
+        raise ValueError(next(iter(faults.values())))
+    met: list[_Met] = []
+    overlooked: list[str] = []
+    for done, (name, files) in enumerate(references.items(), start=1):
+        try:
+            if name not in pairs:
+                raise ValueError(
+                    f"{files.masks[0]}: has no prediction in {prediction}; predict it, or move it away"
+                )
+            wanted = read_mask(files.mask(semantic=lesion is not None), _of(files, classes))
+            predicted_files, asked = predictions[pairs[name]], predicted_lesion is not None
+            found, note = _read(predicted_files, wanted, predicted, asked=asked, trust_grid=trust_grid)
+            met.append(_meet(name, wanted, found, preset))
+            overlooked += [] if note is None else [note]
+        except Exception as error:  # Whatever is wrong with one case must not cost the user the others.
+            if fail_fast:
+                raise
+            faults[name] = explain(error, files.masks[0])
+        if progress is not None:
+            progress("score", done, len(references))
+    if not met:
+        raise ValueError(next(iter(faults.values())))
+    by_class = all(case.has_classes for case in met)
+    pool = Pool((_match(case, preset, by_class) for case in met), preset.measures)
+    groups: dict[str, Sequence[str]] = {"size": list(_SIZE_NAMES.values())}
+    if by_class:
+        groups["class"] = sorted({str(label) for case in met for label in case.lesion_labels})
+    unpaired = tuple(name for name in predictions if name not in set(pairs.values()))
+    notes = [
+        f"{folder.root}: its masks are read as {read.scheme.described}, {read.reason}; {option} says otherwise"
+        for folder, read, option in zip(
+            folders, (classes, predicted), ("--lesion", "--predicted-lesion"), strict=True
+        )
+        if read is not None and read.scheme is not None
+    ]
+    content = {
+        "kind": "detection",
+        "settings": {
+            "preset": preset.name,
+            **{key: value for key, value in asdict(preset).items() if key != "name"},
+            "classes": "each by itself" if by_class else "one",
+        },
+        "read_as": {
+            "reference": sorted({case.reference_kind for case in met}),
+            "prediction": sorted({case.prediction_kind for case in met}),
+        },
+        **score_pool(pool, groups, seed),
+        "failed": faults,
+        "predictions_without_reference": list(unpaired),
+        "notes": notes + overlooked,
+        "cases": [image.as_json() for image in pool.images],
+    }
+    total = len(references) + len(faults.keys() - references.keys())
+    return DetectionScores(content, faults, unpaired, total, left_out)
+
+
+_SIZE_NAMES = dict(zip(SIZES, ("<15 mm", "15-30 mm", ">30 mm"), strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class _Met:
+    """The detections of a case before the lesions, in descending order of scores.
+
+    Attributes:
+        overlaps: (detections, lesions).
+    """
+
+    name: str
+    sizes: tuple[str, ...]
+    lesion_labels: tuple[int | None, ...]
+    scores: tuple[float, ...]
+    labels: tuple[int | None, ...]
+    overlaps: NDArray[np.float64]
+    reference_kind: str
+    prediction_kind: str
+
+    @property
+    def has_classes(self) -> bool:
+        return None not in (*self.labels, *self.lesion_labels)
+
+
+def _of(files: CaseFiles, classes: Classes | None) -> Classes | None:
+    """The classes of a case's masks: one that is named as a mask of numbers has none, unless the user says so."""
+    return None if classes is not None and classes.scheme is not None and files.numbered else classes
+
+
+def _read(
+    files: CaseFiles, wanted: Instances, classes: Classes | None, *, asked: bool, trust_grid: bool
+) -> tuple[Instances, str | None]:
+    """Boxes where there are some, else the mask; and what was overlooked."""
+    assert wanted.volume is not None
+    grid = wanted.volume
+    if not asked:
+        for path in files.boxes:
+            found = read_boxes(path, grid, trust_grid)
+            if found is not None:
+                return found, None
+    if not files.masks:
+        raise ValueError(
+            f"{files.boxes[0]}: holds neither predict's lesions nor nnDetection's boxes, and there is no mask beside it"
+        )
+    found = read_mask(files.mask(semantic=asked), _of(files, classes))
+    assert found.volume is not None
+    called = (str(wanted.path), str(found.path))
+    return found, check_same_grid(grid.geometry, found.volume.geometry, called, trust_grid)
+
+
+def _meet(name: str, wanted: Instances, found: Instances, preset: Preset) -> _Met:
+    assert wanted.volume is not None
+    ordered = sorted(found.found, key=lambda one: (-one.score, one.box))
+    boxes = _box_array(ordered)
+    if preset.overlap == "box_iou":
+        overlaps = Boxes(boxes, "zyxzyx").iou(Boxes(_box_array(wanted.found), "zyxzyx"))
+    else:
+        overlaps = _centre_inside(boxes, [one.id for one in wanted.found], wanted.volume.array)
+    turned = wanted.volume.canonical()
+    return _Met(
+        name=name,
+        sizes=tuple(
+            _SIZE_NAMES[size_of(lesion.long_axis_mm)]
+            for lesion in measure_lesions(turned.array, turned.geometry)
+        ),
+        lesion_labels=tuple(one.label for one in wanted.found),
+        scores=tuple(one.score for one in ordered),
+        labels=tuple(one.label for one in ordered),
+        overlaps=overlaps,
+        reference_kind=wanted.kind,
+        prediction_kind=found.kind,
+    )
+
+
+def _match(case: _Met, preset: Preset, by_class: bool) -> ScoredImage:
+    lesion_labels = np.array([label if by_class else 0 for label in case.lesion_labels], dtype=np.int64)
+    labels = np.array([label if by_class else 0 for label in case.labels], dtype=np.int64)
+    scored: dict[int, ScoredDetection] = {}
+    for label in np.unique(labels):
+        places = np.flatnonzero(labels == label)[: preset.detections_per_scan]
+        lesions = np.flatnonzero(lesion_labels == label)
+        overlaps = case.overlaps[np.ix_(places, lesions)]
+        hits = (
+            all_hits(overlaps, preset.threshold)
+            if preset.matching == "all"
+            else [() if match is None else (match,) for match in one_to_one(overlaps, preset.threshold)]
+        )
+        for place, hit in zip(places.tolist(), hits, strict=True):
+            of_case = tuple(int(lesions[one]) for one in hit)
+            matched = of_case[0] if of_case and preset.matching == "one_to_one" else None
+            scored[place] = ScoredDetection(case.scores[place], of_case, matched, int(label))
+    groups = [{"size": size} for size in case.sizes]
+    if by_class:
+        groups = [
+            group | {"class": str(label)} for group, label in zip(groups, lesion_labels.tolist(), strict=True)
+        ]
+    return ScoredImage(
+        case.name,
+        case.name,
+        tuple(groups),
+        tuple(scored[place] for place in sorted(scored)),
+        tuple(lesion_labels.tolist()) if by_class else (),
+    )
+
+
+def _box_array(instances: Sequence[Instance]) -> NDArray[np.float64]:
+    return np.array([one.box for one in instances], dtype=np.float64).reshape(-1, 6)
+
+
+def _centre_inside(
+    boxes: NDArray[np.float64], ids: Sequence[int], labels: NDArray[Any]
+) -> NDArray[np.float64]:
+    """(detections, lesions) 1 where the box's centre lies in a voxel of the lesion, its faces included."""
+    result = np.zeros((len(boxes), len(ids)))
+    columns: Mapping[int, int] = {value: column for column, value in enumerate(ids)}
+    for row, centre in enumerate((boxes[:, :3] + boxes[:, 3:]) / 2):
+        # A centre between two voxels touches both, or a flip of the axes would change the score.
+        low, high = np.ceil(centre).astype(int) - 1, np.floor(centre).astype(int) + 1
+        low, high = np.maximum(low, 0), np.clip(high, 0, labels.shape)
+        touched = labels[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
+        for value in np.unique(touched).tolist():
+            if value in columns:
+                result[row, columns[value]] = 1.0
+    return result

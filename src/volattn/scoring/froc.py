@@ -1,0 +1,199 @@
+"""Average precision as COCO defines it: the mean of the precision envelope at 101 recalls.
+
+The FROC curve: sensitivity against false positives per image, pooled over images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+_RECALLS = np.linspace(0, 1, 101)
+
+
+@dataclass(frozen=True, eq=False)
+class AveragePrecision:
+    """Detections of one class over all images, matched one to one.
+
+    Attributes:
+        matches: (D,) in descending order of scores: the lesion that each detection is matched to, -1 for none.
+        patients: (D,) the patients of the detections.
+        lesion_patients: (L,) numbers of patients.
+    """
+
+    matches: NDArray[np.int64]
+    patients: NDArray[np.int64]
+    lesion_patients: NDArray[np.int64]
+
+    def values(
+        self, groups: NDArray[np.bool_], weights: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
+        """The average precision of groups of lesions.
+
+        Args:
+            groups: (G, L) the lesions of each group; detections matched to other lesions are left out, as COCO
+                does with what it ignores.
+            weights: (P,) how often each patient counts; once by default.
+
+        Returns:
+            (G,) from 0 to 1; NaN where a group has no lesion.
+        """
+        lesions = np.ones(len(self.lesion_patients)) if weights is None else weights[self.lesion_patients]
+        false = np.ones(len(self.matches)) if weights is None else weights[self.patients]
+        places, found = self._matched
+        false[places] = 0
+        false_before = np.cumsum(false)[places]
+        return np.array(
+            [
+                _mean_precision(lesions, group, found[group[found]], false_before[group[found]])
+                for group in groups
+            ]
+        )
+
+    @cached_property
+    def _matched(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The places of the matched detections, and their lesions."""
+        places = np.flatnonzero(self.matches >= 0)
+        return places, self.matches[places]
+
+
+def _mean_precision(
+    lesions: NDArray[np.float64],
+    group: NDArray[np.bool_],
+    found: NDArray[np.int64],
+    false_before: NDArray[np.float64],
+) -> float:
+    """Over 101 recalls, from the lesions' weights, those that are found in order, and the false ones before each."""
+    wanted = lesions[group].sum()
+    if not wanted:
+        return float("nan")
+    true = np.cumsum(lesions[found])
+    total = true + false_before
+    precision = np.divide(true, total, out=np.zeros(len(true)), where=total > 0)
+    envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
+    return float(envelope[np.searchsorted(true / wanted, _RECALLS)].mean())
+
+
+Start = Literal["zero", "origin"]
+"""Before the curve's first point: sensitivity 0, or the straight line from (0, 0) to that point."""
+
+
+@dataclass(frozen=True, eq=False)
+class Froc:
+    """What the curve is made of.
+
+    A point for every score that occurs: detections with one score cannot be told apart by a threshold, so that
+    the order of rows has no say. Everything may be weighted by patient, which is how a bootstrap resamples.
+
+    Attributes:
+        lesion_scores: (L,) the highest score of a detection that hits the lesion, -inf for a missed one.
+        lesion_patients: (L,) numbers of patients.
+        false_scores: (F,) scores of the false positives.
+        false_patients: (F,).
+        image_patients: (I,) the patient of every image, with and without detections.
+        start: What holds before the first point.
+    """
+
+    lesion_scores: NDArray[np.float64]
+    lesion_patients: NDArray[np.int64]
+    false_scores: NDArray[np.float64]
+    false_patients: NDArray[np.int64]
+    image_patients: NDArray[np.int64]
+    start: Start = "zero"
+
+    def detected(
+        self, levels: NDArray[np.float64], weights: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
+        """How far each lesion is detected at some numbers of false positives per image.
+
+        Between two points of the curve sensitivity is linear, and so a lesion that the second point has and
+        the first has not is detected in part. Beyond the curve its last point holds. The sensitivity of any set
+        of lesions is its (weighted) mean.
+
+        Args:
+            levels: (K,) false positives per image.
+            weights: (P,) how often each patient counts; once by default.
+
+        Returns:
+            (L, K) from 0 to 1.
+        """
+        low, high, part = self._between(levels, weights)
+        point = self._lesion_point[:, None]
+        return (point <= low) * (1 - part) + (point <= high) * part
+
+    def sensitivity(
+        self, levels: NDArray[np.float64], weights: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
+        """(K,) the share of the lesions that is detected at those levels; NaN without lesions."""
+        found = self._found(weights)
+        total = found[-1]
+        if not total:
+            return np.full(len(levels), np.nan)
+        low, high, part = self._between(levels, weights)
+        return (found[low + 1] * (1 - part) + found[high + 1] * part) / total
+
+    def threshold(self, level: float) -> float:
+        """The lowest score that occurs and from which on there are at most so many false positives per image.
+
+        Args:
+            level: False positives per image.
+
+        Returns:
+            Infinity if no score is high enough.
+        """
+        false = np.cumsum(np.bincount(self._false_point, minlength=len(self._thresholds)))
+        allowed = np.flatnonzero(false <= level * len(self.image_patients))
+        return float(-self._thresholds[allowed[-1]]) if len(allowed) else np.inf
+
+    def _between(
+        self, levels: NDArray[np.float64], weights: NDArray[np.float64] | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """(K,) the points below and above each level, -1 before the first, and how far it lies between them."""
+        points = len(self._thresholds)
+        if not points:
+            before = np.full(len(levels), -1)
+            return before, before, np.zeros(len(levels))
+        false, images = (
+            self._weighted(self.false_patients, weights),
+            self._weighted(self.image_patients, weights),
+        )
+        counts = np.cumsum(np.bincount(self._false_point, weights=false, minlength=points))
+        allowed = levels * images.sum()
+        low = np.searchsorted(counts, allowed, side="right") - 1
+        high = np.minimum(low + 1, points - 1)
+        before = np.where(low >= 0, counts[low], 0.0)
+        gap = counts[high] - before
+        part = np.divide(allowed - before, gap, out=np.zeros(len(levels)), where=gap > 0)
+        if self.start == "zero":
+            part[(before <= 0) & (self._found(weights)[low + 1] <= 0)] = 0
+        return low, high, part
+
+    def _found(self, weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        """(points + 2,) lesions found before the curve's first point, up to each point, and all there are."""
+        lesions = self._weighted(self.lesion_patients, weights)
+        counted = np.bincount(self._lesion_point, weights=lesions, minlength=len(self._thresholds) + 1)
+        return np.concatenate([[0.0], np.cumsum(counted)])
+
+    @staticmethod
+    def _weighted(patients: NDArray[np.int64], weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        """How often each thing of these patients counts."""
+        return np.ones(len(patients)) if weights is None else weights[patients].astype(np.float64)
+
+    @cached_property
+    def _thresholds(self) -> NDArray[np.float64]:
+        """The scores that occur, negative and ascending."""
+        found = self.lesion_scores[np.isfinite(self.lesion_scores)]
+        return np.unique(-np.concatenate([found, self.false_scores]))
+
+    @cached_property
+    def _lesion_point(self) -> NDArray[np.int64]:
+        """The point of the curve from which on each lesion is detected; past the last one for missed ones."""
+        return np.searchsorted(self._thresholds, -self.lesion_scores)
+
+    @cached_property
+    def _false_point(self) -> NDArray[np.int64]:
+        return np.searchsorted(self._thresholds, -self.false_scores)

@@ -1,0 +1,265 @@
+"""Scores of label maps as the LiTS challenge's public scorer gives them, and what goes beyond them, case by case."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from volattn.datasets.case import ORGAN, LabelScheme
+from volattn.io.readers.nifti import header_spacing, read_labels
+from volattn.scoring.cases import FAR, NOTHING, CaseScore, MaskScore, score_pair, surface_dice
+from volattn.scoring.lesions import (
+    THRESHOLDS,
+    Counts,
+    Detection,
+    detect,
+    detect_as_scorer,
+    scorer_ids,
+)
+from volattn.scoring.overlap import LabelPair, Overlap
+from volattn.scoring.pairing import trained_on as noted_as_trained_on
+from volattn.scoring.surface import Surfaces
+
+SCORED_ABOVE = 0.5
+"""Lesions detected at more than this overlap are scored one by one."""
+
+
+def lits_scheme(liver: int | None = 1, lesion: int = 2) -> LabelScheme:
+    """What label values mean.
+
+    Args:
+        liver: Value of liver without lesion; None for masks of lesions only.
+        lesion: Value of lesions.
+
+    Raises:
+        ValueError: The values are the same, or not from 1 to 255.
+    """
+    values = [value for value in (liver, lesion) if value is not None]
+    if len(set(values)) < len(values) or not all(0 < value < 256 for value in values):
+        shown = " and ".join(map(str, values))
+        raise ValueError(f"labels are different whole numbers from 1 to 255, found {shown}; correct them")
+    if liver is None:
+        return LabelScheme(lesion_values=(lesion,))
+    return LabelScheme(organ_name="liver", organ_values=(liver,), lesion_values=(lesion,))
+
+
+@dataclass(frozen=True)
+class Liver:
+    """The liver of a case, as the challenge's scorer takes it.
+
+    Attributes:
+        labelled: Whether a voxel of the prediction equals the liver's label. The scorer takes a prediction without
+            one as a prediction without a liver, lesions or not.
+        overlap: Voxels of the liver with its lesions.
+        score: Of those masks.
+        reference_burden: Lesion voxels of the reference by its liver-or-lesion voxels; 0 if it has none.
+        predicted_burden: The same of the prediction; 9001 without a liver.
+    """
+
+    labelled: bool
+    overlap: Overlap
+    score: MaskScore
+    reference_burden: float
+    predicted_burden: float
+
+    @property
+    def burden_difference(self) -> float:
+        """Of the tumour burden, reference - prediction."""
+        return self.reference_burden - self.predicted_burden
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "labelled": self.labelled,
+            "voxels": _voxels(self.overlap),
+            **self.score.as_json(),
+        }
+
+
+@dataclass(frozen=True)
+class LitsCase:
+    """What one case scored.
+
+    Attributes:
+        score: Overlap of organ and lesions, lesion by lesion.
+        liver: None for masks of lesions only.
+        lesion_surface_dice_2mm: Of all lesions together.
+        detection: Lesions counted at each overlap, as the mode has it.
+        scored: Each lesion that the challenge's scorer detects (> 0.5).
+        detected: Each lesion that is detected by the union of what was merged (> 0.5).
+        note: See `LabelPair`.
+    """
+
+    score: CaseScore
+    liver: Liver | None
+    lesion_surface_dice_2mm: float
+    detection: dict[float, Counts]
+    scored: tuple[MaskScore, ...]
+    detected: tuple[MaskScore, ...]
+    note: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The case."""
+        return self.score.name
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values: every number that the pooled scores are made of."""
+        plain = self.score.as_json()
+        return {
+            "name": self.name,
+            "trained_on": self.score.trained_on,
+            "liver_dice": None if self.liver is None else self.liver.score.dice,
+            "lesion_dice": self.score.lesion.dice,
+            "liver": None if self.liver is None else self.liver.as_json(),
+            "lesion": {
+                "voxels": _voxels(self.score.lesion),
+                "dice": self.score.lesion.dice,
+                "jaccard": self.score.lesion.jaccard,
+                "surface_dice_2mm": self.lesion_surface_dice_2mm,
+            },
+            "tumor_burden": None
+            if self.liver is None
+            else {
+                "reference": self.liver.reference_burden,
+                "prediction": self.liver.predicted_burden,
+                "difference": self.liver.burden_difference,
+            },
+            "volume_ml": {
+                "liver": None if plain["organ"] is None else _volumes(plain["organ"]),
+                "lesion": _volumes(plain["lesion"]),
+            },
+            "counts": {f"{threshold:g}": counts.as_json() for threshold, counts in self.detection.items()},
+            "scored_lesions": [score.as_json() for score in self.scored],
+            "detected_lesions": [score.as_json() for score in self.detected],
+            "reference_lesions": plain["reference_lesions"],
+            "predicted_lesions": plain["predicted_lesions"],
+            "false_positives": plain["false_positives"],
+        }
+
+
+def score_lits_files(
+    name: str,
+    reference: Path,
+    prediction: Path,
+    scheme: LabelScheme,
+    *,
+    strict: bool = False,
+    trust_grid: bool = False,
+) -> LitsCase:
+    """Reads and scores one case.
+
+    Args:
+        name: What to call it.
+        reference: NIfTI file.
+        prediction: NIfTI file on the same grid.
+        scheme: What the values of both mean (`lits_scheme`).
+        strict: See `score_lits`; distances are then measured with the header's pixdim, as the scorer does.
+        trust_grid: Voxels are compared as they lie, whatever the prediction's grid says.
+
+    Raises:
+        ValueError: A file cannot be read, the grids differ, a label is unknown, or see
+            `score_lits`.
+    """
+    wanted, found = read_labels(reference), read_labels(prediction)
+    pair = LabelPair.of(
+        wanted,
+        found,
+        (scheme, scheme),
+        (str(reference), str(prediction)),
+        way_out=", or say with --liver and --lesion which ones to take",
+        trust_grid=trust_grid,
+    )
+    spacing = header_spacing(wanted) if strict else wanted.geometry.spacing
+    z, y, x = (spacing[axis] for axis in pair.turn.axes)
+    try:
+        return score_lits(
+            name,
+            pair,
+            (z, y, x),
+            liver=scheme.organ_name is not None,
+            strict=strict,
+            trained_on=noted_as_trained_on(prediction),
+        )
+    except ValueError as error:
+        raise ValueError(f"{reference}: {error}") from None
+
+
+def score_lits(
+    name: str,
+    pair: LabelPair,
+    spacing: tuple[float, float, float],
+    *,
+    liver: bool = True,
+    strict: bool = False,
+    trained_on: bool = False,
+) -> LitsCase:
+    """Scores one case.
+
+    Args:
+        name: What to call it.
+        pair: Its label maps.
+        spacing: To measure distances with, mm (z, y, x) in the pair's axes.
+        liver: Whether the data have one.
+        strict: Lesions are counted as the challenge's scorer counts them, its faults included.
+        trained_on: Noted in the score.
+
+    Raises:
+        ValueError: `strict`, and the reference has no lesion: the scorer crashes.
+    """
+    score = score_pair(name, pair, organ=liver, trained_on=trained_on)
+    table = pair.lesions
+    ids = [
+        scorer_ids(pair.turn.undo(labels).transpose(2, 1, 0), count)
+        for labels, count in ((table.reference, table.references), (table.prediction, table.predictions))
+    ]
+    by_union = {threshold: detect(table, threshold) for threshold in THRESHOLDS}
+    by_scorer: dict[float, Detection] = {}
+    if strict or table.references:
+        by_scorer = {
+            threshold: detect_as_scorer(table, ids[0], ids[1], threshold) for threshold in THRESHOLDS
+        }
+    surfaces = Surfaces(table.reference, table.prediction, spacing)
+    scored, detected = (
+        detections[SCORED_ABOVE].lesions if detections else () for detections in (by_scorer, by_union)
+    )
+    scores = {
+        lesion: MaskScore.of(
+            table.overlap(lesion.references, lesion.predictions),
+            surfaces.distances(lesion.references, lesion.predictions),
+        )
+        for lesion in {*scored, *detected}
+    }
+    return LitsCase(
+        score=score,
+        liver=_score_liver(pair, score, spacing) if liver else None,
+        lesion_surface_dice_2mm=surface_dice(score.lesion, surfaces.distances()),
+        detection={
+            threshold: found.counts for threshold, found in (by_scorer if strict else by_union).items()
+        },
+        scored=tuple(scores[lesion] for lesion in scored),
+        detected=tuple(scores[lesion] for lesion in detected),
+        note=pair.note,
+    )
+
+
+def _score_liver(pair: LabelPair, score: CaseScore, spacing: tuple[float, float, float]) -> Liver:
+    overlap, lesion = score.organ, score.lesion
+    assert overlap is not None
+    labelled = bool((pair.prediction == ORGAN).any())
+    return Liver(
+        labelled=labelled,
+        overlap=overlap if labelled else Overlap(overlap.reference, 0, 0),
+        score=MaskScore.of(overlap, Surfaces(*pair.organ, spacing).distances()) if labelled else NOTHING,
+        reference_burden=lesion.reference / overlap.reference if overlap.reference else 0.0,
+        predicted_burden=lesion.prediction / overlap.prediction if labelled else FAR,
+    )
+
+
+def _voxels(overlap: Overlap) -> dict[str, int]:
+    return {"reference": overlap.reference, "prediction": overlap.prediction, "both": overlap.both}
+
+
+def _volumes(overlap: dict[str, float]) -> dict[str, float]:
+    return {"reference": overlap["reference_ml"], "prediction": overlap["prediction_ml"]}

@@ -1,0 +1,383 @@
+"""What the detections of one image hit: all that a curve over many images needs, without the boxes.
+
+Detections pooled over images: sensitivities, their mean and average precision, with intervals.
+
+Curves and errors of detections that were scored before, from the lines of their cases.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from volattn.datasets.case import natural_key
+from volattn.scoring.froc import AveragePrecision, Froc, Start
+from volattn.scoring.statistics import described as described_bootstrap
+from volattn.scoring.statistics import percentile_interval, resamples
+
+
+@dataclass(frozen=True)
+class ScoredDetection:
+    """One detection.
+
+    Attributes:
+        score: How certain it is.
+        lesions: The lesions of its image that it hits, by their place; none makes it a false positive.
+        matched: The one lesion that it is matched to one to one, for average precision; None if there is none.
+        label: Its class.
+    """
+
+    score: float
+    lesions: tuple[int, ...] = ()
+    matched: int | None = None
+    label: int = 0
+
+    def as_json(self) -> float | dict[str, Any]:
+        """Plain values; most are false positives of the only class, and those are their bare score."""
+        if not self.lesions and self.matched is None and not self.label:
+            return self.score
+        content: dict[str, Any] = {
+            "score": self.score,
+            "lesions": list(self.lesions),
+            "matched": self.matched,
+        }
+        return content | {"label": self.label} if self.label else content
+
+    @classmethod
+    def from_json(cls, content: float | dict[str, Any]) -> ScoredDetection:
+        """The other way round."""
+        if not isinstance(content, dict):
+            return cls(float(content))
+        return cls(
+            float(content["score"]), tuple(content["lesions"]), content["matched"], content.get("label", 0)
+        )
+
+
+@dataclass(frozen=True)
+class ScoredImage:
+    """One image: a key slice of DeepLesion, or a whole scan.
+
+    Attributes:
+        name: Unique.
+        patient: Images of one patient are drawn together by the bootstrap.
+        lesions: For each lesion the groups it belongs to, e.g. {"size": "<10 mm"}.
+        detections: In descending order of scores; the order among equal scores is part of the record.
+        labels: The class of each lesion; empty if there is one class only.
+    """
+
+    name: str
+    patient: str
+    lesions: tuple[Mapping[str, str], ...]
+    detections: tuple[ScoredDetection, ...]
+    labels: tuple[int, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        content: dict[str, Any] = {
+            "name": self.name,
+            "patient": self.patient,
+            "lesions": [dict(lesion) for lesion in self.lesions],
+            "detections": [detection.as_json() for detection in self.detections],
+        }
+        return content | {"labels": list(self.labels)} if self.labels else content
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> ScoredImage:
+        """The other way round.
+
+        Raises:
+            KeyError: A key is missing.
+        """
+        return cls(
+            content["name"],
+            content["patient"],
+            tuple(content["lesions"]),
+            tuple(map(ScoredDetection.from_json, content["detections"])),
+            tuple(content.get("labels", ())),
+        )
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is measured on a pool.
+
+    Attributes:
+        levels: False positives per image at which sensitivity is given.
+        averaged: Those of them whose mean is given.
+        start: What holds before the curve's first point.
+        precision_cap: Most detections per image that average precision looks at; None looks at all.
+        unit: What an image is: "image" or "scan".
+        precision_key: What average precision is called; None if it is not measured.
+    """
+
+    levels: tuple[float, ...]
+    averaged: tuple[float, ...]
+    start: Start
+    unit: str
+    precision_key: str | None
+    precision_cap: int | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the values in the order of `Pool.measure`'s columns."""
+        names = [f"{self.sensitivity_key}.{level:g}" for level in self.levels] + ["mean_sensitivity"]
+        return names + ([self.precision_key] if self.precision_key else [])
+
+    @property
+    def sensitivity_key(self) -> str:
+        """What the sensitivities are called."""
+        return f"sensitivity_at_fp_per_{self.unit}"
+
+    def described(self, values: Sequence[Any]) -> dict[str, Any]:
+        """Values in the order of `names` under their keys."""
+        count = len(self.levels)
+        keys = {
+            self.sensitivity_key: {
+                f"{level:g}": value for level, value in zip(self.levels, values[:count], strict=True)
+            },
+            "mean_sensitivity": values[count],
+        }
+        return keys | ({self.precision_key: values[count + 1]} if self.precision_key else {})
+
+
+class Pool:
+    """Images whose detections are sorted together.
+
+    Args:
+        images: At least one; their order changes nothing.
+        measures: What is measured.
+
+    Raises:
+        ValueError: Two images have one name.
+    """
+
+    def __init__(self, images: Iterable[ScoredImage], measures: Measures) -> None:
+        self.images = sorted(images, key=lambda image: image.name)
+        self.measures = measures
+        assert self.images
+        for first, second in zip(self.images, self.images[1:], strict=False):
+            if first.name == second.name:
+                raise ValueError(f"image {first.name} is there twice; keep one of them")
+        self.patients = sorted({image.patient for image in self.images}, key=natural_key)
+        numbers = {patient: number for number, patient in enumerate(self.patients)}
+        self._image_patients = np.array([numbers[image.patient] for image in self.images])
+        counts = [len(image.lesions) for image in self.images]
+        self._first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self.lesion_patients = np.repeat(self._image_patients, counts)
+
+    @property
+    def lesions(self) -> int:
+        """How many lesions there are."""
+        return len(self.lesion_patients)
+
+    def group(self, kind: str, name: str) -> NDArray[np.bool_]:
+        """(L,) the lesions of a group, e.g. `group("size", "<10 mm")`."""
+        return np.array(
+            [lesion.get(kind) == name for image in self.images for lesion in image.lesions], dtype=bool
+        )
+
+    def measure(
+        self,
+        groups: NDArray[np.bool_],
+        weights: NDArray[np.float64] | None = None,
+    ) -> NDArray[np.float64]:
+        """Measures groups of lesions, all at the operating points of the whole pool.
+
+        A false positive has no type and no size, so that every group is measured against all of them.
+
+        Args:
+            groups: (G, L) the lesions of each group.
+            weights: (P,) how often each patient counts; once by default.
+
+        Returns:
+            (G, V) values in the order of `Measures.names`; NaN where a group has no lesion.
+        """
+        lesion = np.ones(self.lesions) if weights is None else weights[self.lesion_patients]
+        detected = self.froc.detected(np.array(self.measures.levels), weights)
+        sizes = (groups @ lesion)[:, None]
+        found = groups.astype(np.float64) @ (lesion[:, None] * detected)
+        sensitivities = np.divide(found, sizes, out=np.full(found.shape, np.nan), where=sizes > 0)
+        averaged = [self.measures.levels.index(level) for level in self.measures.averaged]
+        columns = [sensitivities, sensitivities[:, averaged].mean(axis=1, keepdims=True)]
+        if self.measures.precision_key:
+            columns.append(self._average_precision(groups, weights)[:, None])
+        return np.concatenate(columns, axis=1)
+
+    def precision_by_patient(self) -> NDArray[np.float64]:
+        """(P,) the average precision of each patient's own images; NaN without lesions."""
+        whole = self.whole()
+        return np.array([self._average_precision(whole, row)[0] for row in np.eye(len(self.patients))])
+
+    def whole(self) -> NDArray[np.bool_]:
+        """(1, L) the group of all lesions, for `measure`."""
+        return np.ones((1, self.lesions), bool)
+
+    @cached_property
+    def froc(self) -> Froc:
+        """The curve."""
+        lesion_scores = np.full(self.lesions, -np.inf)
+        false_scores: list[float] = []
+        false_patients: list[int] = []
+        for place, image in enumerate(self.images):
+            for detection in image.detections:
+                if detection.lesions:
+                    hit = self._first[place] + np.array(detection.lesions)
+                    lesion_scores[hit] = np.maximum(lesion_scores[hit], detection.score)
+                else:
+                    false_scores.append(detection.score)
+                    false_patients.append(self._image_patients[place])
+        return Froc(
+            lesion_scores,
+            self.lesion_patients,
+            np.array(false_scores, dtype=np.float64),
+            np.array(false_patients, dtype=np.int64),
+            self._image_patients,
+            self.measures.start,
+        )
+
+    def _average_precision(
+        self, groups: NDArray[np.bool_], weights: NDArray[np.float64] | None
+    ) -> NDArray[np.float64]:
+        """(G,) for each group the mean over the classes that have lesions in it; NaN without any."""
+        if not self._precision:
+            return np.full(len(groups), np.nan)
+        values = np.stack([one.values(groups & of_class, weights) for of_class, one in self._precision])
+        defined = ~np.isnan(values)
+        counts = defined.sum(axis=0)
+        total = np.where(defined, values, 0.0).sum(axis=0)
+        return np.divide(total, counts, out=np.full(len(groups), np.nan), where=counts > 0)
+
+    @cached_property
+    def _precision(self) -> list[tuple[NDArray[np.bool_], AveragePrecision]]:
+        """For every class its lesions and its detections."""
+        rows = [
+            (detection.score, place, detection.matched, detection.label)
+            for place, image in enumerate(self.images)
+            for detection in image.detections[: self.measures.precision_cap]
+        ]
+        # Stable: equal scores stay in the order of the images, and in an image in that of its record.
+        rows.sort(key=lambda row: -row[0])
+        places = np.array([row[1] for row in rows], dtype=np.int64)
+        matched = np.array([-1 if row[2] is None else row[2] for row in rows], dtype=np.int64)
+        matches = np.where(matched < 0, -1, self._first[places] + matched)
+        patients = self._image_patients[places]
+        labels = np.array([row[3] for row in rows], dtype=np.int64)
+        classes = np.array(
+            [label for image in self.images for label in image.labels or (0,) * len(image.lesions)],
+            dtype=np.int64,
+        )
+        return [
+            (
+                classes == label,
+                AveragePrecision(matches[labels == label], patients[labels == label], self.lesion_patients),
+            )
+            for label in np.unique(classes)
+        ]
+
+
+def score_pool(pool: Pool, kinds: Mapping[str, Sequence[str]], seed: int) -> dict[str, Any]:
+    """Measures a pool and its groups, with bootstrap intervals over patients.
+
+    Args:
+        pool: The images.
+        kinds: Kind of group -> names of its groups, e.g. {"size": ["<10 mm", ...]}; those without any lesion
+            are left out.
+        seed: Of the bootstrap.
+
+    Returns:
+        Plain values: the measures of all lesions and their `intervals`, and `by_KIND` with the same for each group
+        beside the number of its `lesions`. There are no intervals with fewer than two patients.
+    """
+    named = [(kind, name, pool.group(kind, name)) for kind, names in kinds.items() for name in names]
+    named = [(kind, name, group) for kind, name, group in named if group.any()]
+    groups = np.concatenate([pool.whole(), *(group[None] for _, _, group in named)])
+    values = pool.measure(groups)
+    intervals = np.full((2, *values.shape), np.nan)
+    if len(pool.patients) > 1:
+        drawn = [pool.measure(groups, weights) for weights in resamples(len(pool.patients), seed)]
+        intervals = percentile_interval(np.stack(drawn))
+
+    def described(place: int) -> dict[str, Any]:
+        ends = [None if np.isnan(pair).any() else pair.tolist() for pair in intervals[:, place].T]
+        found = [None if math.isnan(value) else value for value in values[place].tolist()]
+        return pool.measures.described(found) | {"intervals": pool.measures.described(ends)}
+
+    content = {
+        "patients": len(pool.patients),
+        f"{pool.measures.unit}s": len(pool.images),
+        "lesions": pool.lesions,
+        "detections": sum(len(image.detections) for image in pool.images),
+        **described(0),
+    }
+    for kind in kinds:
+        content[f"by_{kind}"] = {
+            name: {"lesions": int(group.sum()), **described(place)}
+            for place, (of_kind, name, group) in enumerate(named, start=1)
+            if of_kind == kind
+        }
+    content["bootstrap"] = described_bootstrap(seed)
+    return content
+
+
+def pool_of(cases: Iterable[Mapping[str, Any]], measures: Measures) -> Pool:
+    """The pool that a `scores.json` was made of.
+
+    Args:
+        cases: Its cases.
+        measures: What was measured on them.
+    """
+    return Pool([ScoredImage.from_json(case) for case in cases], measures)
+
+
+def sensitivity_band(pool: Pool, levels: NDArray[np.float64], seed: int) -> NDArray[np.float64] | None:
+    """The 95 % interval of the FROC curve, point by point, by bootstrap over patients.
+
+    Args:
+        pool: The images.
+        levels: (K,) false positives per image.
+        seed: Of the bootstrap; that of the scores gives their own intervals again.
+
+    Returns:
+        (2, K) lower and upper end; None with fewer than two patients, or without a lesion.
+    """
+    if len(pool.patients) < 2 or not pool.lesions:
+        return None
+    drawn = [pool.froc.sensitivity(levels, weights) for weights in resamples(len(pool.patients), seed)]
+    return percentile_interval(np.stack(drawn))
+
+
+@dataclass(frozen=True)
+class ImageErrors:
+    """What is wrong in an image at a threshold.
+
+    Attributes:
+        name: The image.
+        missed: Lesions that no detection hits.
+        false_positives: Detections that hit no lesion.
+    """
+
+    name: str
+    missed: int
+    false_positives: int
+
+
+def image_errors(pool: Pool, threshold: float) -> list[ImageErrors]:
+    """The errors in each image, most of them first; of equally many those with more missed lesions.
+
+    Args:
+        pool: The images.
+        threshold: Least score of a detection.
+    """
+    errors = []
+    for image in pool.images:
+        counted = [detection for detection in image.detections if detection.score >= threshold]
+        hit = {lesion for detection in counted for lesion in detection.lesions}
+        false = sum(not detection.lesions for detection in counted)
+        errors.append(ImageErrors(image.name, len(image.lesions) - len(hit), false))
+    return sorted(errors, key=lambda one: (-one.missed - one.false_positives, -one.missed))

@@ -1,0 +1,66 @@
+"""Files in, scores out; a bad file stops nothing but itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scored_cases import SPACING, label_map
+
+from volattn.datasets.case import Case, Dataset, LabelScheme
+from volattn.io.readers.nifti import read_labels, write_volume
+from volattn.scoring.cases import score_folder, score_volumes
+from volattn.structures.geometry import Geometry
+from volattn.structures.volume import Volume
+
+SCHEME = LabelScheme(organ_name="liver", organ_values=(1,), lesion_values=(2,))
+
+
+def _write(path: Path, labels: np.ndarray) -> Path:
+    write_volume(path, Volume(labels, Geometry.aligned(labels.shape, SPACING)))
+    return path
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    labels = label_map((10, 10, 8))
+    cases = [
+        Case(
+            f"volume-{number}",
+            tmp_path / f"volume-{number}.nii",
+            _write(tmp_path / f"segmentation-{number}.nii", labels),
+        )
+        for number in range(3)
+    ]
+    return Dataset("small", tmp_path, (*cases, Case("volume-3", tmp_path / "volume-3.nii", None)), SCHEME)
+
+
+def test_pairs_by_name_and_reports_what_fails(dataset: Dataset, tmp_path: Path) -> None:
+    predictions = tmp_path / "predictions"
+    _write(predictions / "volume-0.nii.gz", label_map((10, 10, 8)))
+    _write(predictions / "volume-1.nii.gz", label_map((12, 10, 8))[:-1])
+    seen: list[tuple[str, int, int]] = []
+    noted = {"seen_in_training": {"split": "training", "case": "volume-0", "known_by": "content"}}
+    (predictions / "volume-0.json").write_text(json.dumps(noted))
+    scores = score_folder(dataset, predictions, progress=lambda *call: seen.append(call))
+    assert [(case.name, case.lesion.dice, case.trained_on) for case in scores.cases] == [
+        ("volume-0", 1.0, True)
+    ]
+    assert [line.split(":")[0] for line in scores.failed] == ["volume-1", "volume-2"]
+    assert "volume-2.nii.gz" in scores.failed[1]
+    assert seen == [("score", done, 3) for done in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_overlap_of_the_challenges_own_scorer(shared_data: Path, number: int) -> None:
+    folder = shared_data / "lits_scoring"
+    official = json.loads((folder / "official_scores.json").read_text())["per_case"]
+    masks = [
+        read_labels(folder / kind / f"segmentation-{number}.nii.gz") for kind in ("reference", "prediction")
+    ]
+    score = score_volumes(str(number), *masks, SCHEME)
+    assert score.organ is not None
+    assert score.organ.dice == pytest.approx(official["liver_dice"][number], abs=1e-9)
+    assert score.lesion.dice == pytest.approx(official["lesion_dice"][number], abs=1e-9)
