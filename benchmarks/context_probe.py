@@ -65,9 +65,7 @@ class Seen:
     features: dict[str, NDArray[np.float32]]
 
 
-def read_maps(
-    predictor: Predictor, reader: SliceReader, centres: NDArray[np.int64]
-) -> dict[str, torch.Tensor]:
+def read_maps(predictor: Predictor, reader: SliceReader, centres: NDArray[np.int64]) -> dict[str, torch.Tensor]:
     """The feature maps (N, C, h, w) of a bag that regions are pooled from, by level; the frame's filled part."""
     model = predictor.model
     with torch.inference_mode():
@@ -75,9 +73,7 @@ def read_maps(
         pyramid = model.encode(images)
     rows, columns = reader.filled
     levels = zip(model.config.backbone.stage_levels[:2], model.config.backbone.strides, strict=False)
-    return {
-        level: pyramid[level][..., : -(-rows // stride), : -(-columns // stride)] for level, stride in levels
-    }
+    return {level: pyramid[level][..., : -(-rows // stride), : -(-columns // stride)] for level, stride in levels}
 
 
 def describe(maps: torch.Tensor, at: tuple[float, float]) -> dict[str, NDArray[np.float32]]:
@@ -137,9 +133,7 @@ def separability(seen: list[Seen], name: str) -> list[float]:
 
 def main() -> None:
     """Reads, asks, and writes what was found."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run folder of a detector with masks")
     parser.add_argument("--cases", type=int, default=60, help="phantoms (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=4001, help="theirs (default: %(default)s)")
@@ -159,13 +153,10 @@ def main() -> None:
         "model": predictor.fingerprint,
         "lesions": lesions,
         "distractors": len(seen) - lesions,
-        "auc": {
-            name: {"mean": float(np.mean(values)), "partitions": values} for name, values in areas.items()
-        },
+        "auc": {name: {"mean": float(np.mean(values)), "partitions": values} for name, values in areas.items()},
     }
     rows = tuple(
-        (name, float(np.mean(values)), span((min(values), max(values)), ".3f"))
-        for name, values in areas.items()
+        (name, float(np.mean(values)), span((min(values), max(values)), ".3f")) for name, values in areas.items()
     )
     columns = (Column("What is told"), Column("AUC", ".3f"), Column("Partitions"))
     title = f"{lesions} lesions against {len(seen) - lesions} look-alikes, N = {options.bag}"

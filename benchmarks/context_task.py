@@ -68,11 +68,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "spatial": {"attention": {"kind": "spatial"}},
     "both": {"attention": {"kind": "both"}},
     "both, leaky": {"attention": {"kind": "both", "rectifier": "leaky"}},
-    "both, half open, fast": {
-        "attention": {"kind": "both", "rectifier": "leaky"},
-        "start": "half",
-        "rate": 10.0,
-    },
+    "both, half open, fast": {"attention": {"kind": "both", "rectifier": "leaky"}, "start": "half", "rate": 10.0},
     "rcnn": {"attention": {"kind": "both", "location": "rcnn"}},
     "rcnn, leaky": {"attention": {"kind": "both", "location": "rcnn", "rectifier": "leaky"}},
     "stacked": {"attention": {"kind": "stacked"}},
@@ -123,9 +119,7 @@ def cut_out(phantoms: Path, plan: Plan) -> Findings:
     dataset = open_dataset(phantoms)
     for number, case in enumerate(dataset.cases):
         reader = SliceReader(read_volume(case.image), plan)
-        truth = json.loads(
-            (phantoms / f"truth-{case.image.name.split('-')[1].split('.')[0]}.json").read_text()
-        )
+        truth = json.loads((phantoms / f"truth-{case.image.name.split('-')[1].split('.')[0]}.json").read_text())
         step, row_mm, column_mm = truth["spacing_mm_zyx"]
         scale = reader.filled[0] / reader.canonical.shape[1]
         for finding in (*truth["lesions"], *truth["distractors"]):
@@ -351,20 +345,14 @@ def table(content: dict[str, Any]) -> Table:
 
 def main() -> None:
     """Cuts out, trains, asks, and writes what was said."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "phantoms", type=Path, help="folder of `volattn phantom`; a quarter of it is asked about"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("phantoms", type=Path, help="folder of `volattn phantom`; a quarter of it is asked about")
     parser.add_argument("work", type=Path, help="for what is cut out, and finished trainings")
     parser.add_argument("--arms", default=";".join(ARMS), help="of them, by ';' (default: all)")
     parser.add_argument("--seeds", type=lambda text: [int(one) for one in text.split(",")], default=[0])
     parser.add_argument("--steps", type=int, default=800, help="of training (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=32, help="findings (default: %(default)s)")
-    parser.add_argument(
-        "--trained", type=int, help="phantoms to train on (default: all that are not asked about)"
-    )
+    parser.add_argument("--trained", type=int, help="phantoms to train on (default: all that are not asked about)")
     parser.add_argument("--rate", type=float, default=5e-4, help="learning rate (default: %(default)s)")
     parser.add_argument(
         "--window",

@@ -42,9 +42,7 @@ Box = tuple[float, float, float, float]
 
 def main() -> int:
     """Draws and measures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("deeplesion", type=Path, help="folder with DL_info.csv and Images_png")
     parser.add_argument("--bag", type=int, default=3, help="N (default: %(default)s)")
     parser.add_argument("--most", type=int, default=6, help="key slices at most (default: %(default)s)")

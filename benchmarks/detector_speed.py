@@ -103,10 +103,7 @@ class Ours:
         if self.masks:
             target["masks"] = torch.ones(len(target["boxes"]), self.size, self.size, dtype=torch.uint8)
         losses = self.model(
-            self.read(table.centres.tolist()),
-            torch.from_numpy(table.bags),
-            torch.from_numpy(table.target_at),
-            [target],
+            self.read(table.centres.tolist()), torch.from_numpy(table.bags), torch.from_numpy(table.target_at), [target]
         )
         step(self.optimiser, losses)
 
@@ -138,13 +135,9 @@ class Torchvisions:
     def __init__(self, config: ModelConfig, size: int, depth: int, weights: Weights) -> None:
         torch.manual_seed(0)
         proposals, regions = config.proposals, config.regions
-        anchors = AnchorGenerator(
-            proposals.anchor_sizes, (proposals.anchor_ratios,) * len(proposals.anchor_sizes)
-        )
+        anchors = AnchorGenerator(proposals.anchor_sizes, (proposals.anchor_ratios,) * len(proposals.anchor_sizes))
         backbone = resnet_fpn_backbone(
-            backbone_name=config.backbone.name,
-            weights=None,
-            trainable_layers=5 - config.backbone.frozen_stages,
+            backbone_name=config.backbone.name, weights=None, trainable_layers=5 - config.backbone.frozen_stages
         )
         self.model = FasterRCNN(
             backbone,
@@ -229,11 +222,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 taken[name][kind].append(value)
     return {
         "settings": {key: getattr(options, key) for key in ("size", "depth", "bag", "repeats", "threads")},
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            **versions(),
-            "commit": commit(),
-        },
+        "machine": {"processor": platform.processor() or platform.machine(), **versions(), "commit": commit()},
         "recipes": ROWS,
         "milliseconds": {
             name: {kind: round(1000 * statistics.median(values), 2) for kind, values in kinds.items()}
@@ -256,20 +245,14 @@ def table(found: dict[str, Any]) -> Table:
         rows.append(tuple(cells))
     settings = ", ".join(f"{key} {value}" for key, value in found["settings"].items())
     return Table(
-        f"Milliseconds per target slice, medians, and times torchvision's ({settings})",
-        tuple(columns),
-        tuple(rows),
+        f"Milliseconds per target slice, medians, and times torchvision's ({settings})", tuple(columns), tuple(rows)
     )
 
 
 def main() -> int:
     """Measures, prints, writes."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--size", type=int, default=192, help="side of the images, pixels (default: %(default)s)"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=192, help="side of the images, pixels (default: %(default)s)")
     parser.add_argument("--depth", type=int, default=9, help="slices of the volume (default: %(default)s)")
     parser.add_argument("--bag", type=int, default=3, help="N (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="rounds (default: %(default)s)")

@@ -141,9 +141,7 @@ def make_model(config: ModelConfig, attention: str, like: BagBackbone | None = N
     torch.manual_seed(0)
     model = build_model(config.model_copy(update={"attention": kind}), ("liver", "lesion")).eval()
     if like is not None:
-        model.load_state_dict(
-            {key: value for key, value in like.state_dict().items() if key in model.state_dict()}
-        )
+        model.load_state_dict({key: value for key, value in like.state_dict().items() if key in model.state_dict()})
     return model
 
 
@@ -196,11 +194,7 @@ def summarise(walks: dict[str, list[Walk]], options: argparse.Namespace) -> dict
             key: getattr(options, key)
             for key in ("recipe", "size", "depth", "bag", "batch", "detections", "repeats", "threads")
         },
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            **versions(),
-            "commit": commit(),
-        },
+        "machine": {"processor": platform.processor() or platform.machine(), **versions(), "commit": commit()},
         "milliseconds_per_slice": {
             "encode and describe (e)": 1000 * e,
             "attend": 1000 * per_slice("attend"),
@@ -224,12 +218,7 @@ def summarise(walks: dict[str, list[Walk]], options: argparse.Namespace) -> dict
                 f"{formula:.2f} +- {FORMULA_TOLERANCE:.0%} from (N e + d) / (e + d)",
                 abs(whole / formula - 1) <= FORMULA_TOLERANCE,
             ),
-            bar(
-                "VA / plain Mask R-CNN, stream",
-                overhead,
-                f"<= {MOST_OVERHEAD:.2f}",
-                overhead <= MOST_OVERHEAD,
-            ),
+            bar("VA / plain Mask R-CNN, stream", overhead, f"<= {MOST_OVERHEAD:.2f}", overhead <= MOST_OVERHEAD),
         ],
     }
 
@@ -250,28 +239,20 @@ def report(found: dict[str, Any]) -> str:
     bars = Table(
         "Bars",
         (Column("What"), Column("Result", ".2f"), Column("Needed"), Column("Met")),
-        tuple(
-            (row["name"], row["value"], row["needed"], "yes" if row["met"] else "NO") for row in found["bars"]
-        ),
+        tuple((row["name"], row["value"], row["needed"], "yes" if row["met"] else "NO") for row in found["bars"]),
     )
     return f"{settings}\n\n{times.text()}\n{bars.text()}"
 
 
 def main() -> int:
     """Measures, prints, writes."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="lits", help="whose network (default: %(default)s)")
-    parser.add_argument(
-        "--size", type=int, default=256, help="side of the images, pixels (default: %(default)s)"
-    )
+    parser.add_argument("--size", type=int, default=256, help="side of the images, pixels (default: %(default)s)")
     parser.add_argument("--depth", type=int, default=24, help="slices (default: %(default)s)")
     parser.add_argument("--bag", type=int, default=9, help="N (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=1, help="images per call (default: %(default)s)")
-    parser.add_argument(
-        "--detections", type=int, default=5, help="detections per slice (default: %(default)s)"
-    )
+    parser.add_argument("--detections", type=int, default=5, help="detections per slice (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="walks of each kind (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="(default: %(default)s)")
     parser.add_argument("-o", "--out", type=Path, help="folder for encode_attend.json and .txt")

@@ -70,9 +70,7 @@ def measure(models: dict[str, Predictor], options: argparse.Namespace) -> dict[s
     found: dict[str, list[list[int]]] = {name: [] for name in models}
     for case in range(options.cases):
         phantom = make_phantom(options.seed, case, options.size)
-        volume = Volume(
-            phantom.image, Geometry.aligned(phantom.image.shape, phantom.spacing), f"phantom {case}"
-        )
+        volume = Volume(phantom.image, Geometry.aligned(phantom.image.shape, phantom.spacing), f"phantom {case}")
         for name, predictor in models.items():
             found[name].append(count(phantom, predictor.predict(volume)))
         print(f"phantom {case + 1} of {options.cases}", file=sys.stderr, flush=True)

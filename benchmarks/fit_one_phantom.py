@@ -41,9 +41,7 @@ RECIPES = {
 
 def main() -> int:
     """Runs the stages."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="folder for phantom, store, run and prediction; one a model")
     parser.add_argument("--model", choices=RECIPES, required=True)
     parser.add_argument("--steps", type=int, default=800, help="of training (default: %(default)s)")
@@ -53,9 +51,7 @@ def main() -> int:
     parser.add_argument("-o", "--out", type=Path, default=Path("docs/results/fit"))
     options = parser.parse_args()
     if not (make_phantom(options.seed, 0, options.size).labels == LESION).any():
-        parser.error(
-            f"the phantom of seed {options.seed} at {options.size} px has no lesion to learn; give another"
-        )
+        parser.error(f"the phantom of seed {options.seed} at {options.size} px has no lesion to learn; give another")
     settings = {key: getattr(options, key) for key in ("model", "steps", "seed", "size", "set")}
     work = options.work
     log = StageLog.claim(work / "fit.json", "fit of one phantom", settings)

@@ -109,9 +109,7 @@ def slices_of(phantom: Phantom) -> dict[str, tuple[int, str]]:
     sizes = np.bincount(phantom.numbers.ravel(), minlength=len(phantom.findings) + 1)[1:]
     found: dict[str, tuple[int, str]] = {}
     for wanted in ("lesion", "distractor"):
-        numbers = [
-            n for n, one in enumerate(phantom.findings) if (one.kind == "lesion") == (wanted == "lesion")
-        ]
+        numbers = [n for n, one in enumerate(phantom.findings) if (one.kind == "lesion") == (wanted == "lesion")]
         if numbers:
             best = max(numbers, key=lambda n: sizes[n])
             z = int((phantom.numbers == best + 1).sum((1, 2)).argmax())
@@ -149,29 +147,19 @@ def look(predictor: Predictor, phantom: Phantom, z: int, title: str) -> Look:
             part = gate.reshape(1, -1, h, w).mean(1, keepdim=True)[
                 ..., : max(round(h * rows), 1), : max(round(w * columns), 1)
             ]
-            gates[key.partition(".")[2]] = torch.nn.functional.interpolate(part, shape, mode="nearest")[
-                0, 0
-            ].numpy()
+            gates[key.partition(".")[2]] = torch.nn.functional.interpolate(part, shape, mode="nearest")[0, 0].numpy()
     return Look(
         title,
         phantom.image[z],
         regions_of(phantom, z),
         gates,
-        {
-            key.partition(".")[2]: gate.flatten().numpy()
-            for key, gate in found.items()
-            if key.startswith("channel.")
-        },
+        {key.partition(".")[2]: gate.flatten().numpy() for key, gate in found.items() if key.startswith("channel.")},
         {
             key.removeprefix("weights."): float(entropy(weights))
             for key, weights in found.items()
             if key.startswith("weights.")
         },
-        {
-            key.removeprefix("alive."): float(share)
-            for key, share in found.items()
-            if key.startswith("alive.")
-        },
+        {key.removeprefix("alive."): float(share) for key, share in found.items() if key.startswith("alive.")},
     )
 
 
@@ -193,9 +181,7 @@ def numbers(looks: list[Look]) -> dict[str, Any]:
             "mean": float(np.mean([one.channel_gates[level] for one in looks])),
             "lowest": float(np.min([one.channel_gates[level] for one in looks])),
             "highest": float(np.max([one.channel_gates[level] for one in looks])),
-            "deviation_between_slices": float(
-                np.std([one.channel_gates[level] for one in looks], axis=0).mean()
-            ),
+            "deviation_between_slices": float(np.std([one.channel_gates[level] for one in looks], axis=0).mean()),
         }
         for level in first.channel_gates
     }
@@ -226,9 +212,7 @@ def draw(looks: list[Look]) -> Figure:
             _outline(axes, one)
             words = f"{one.gates[level].min():.2f} to {one.gates[level].max():.2f}"
             axes.set_xlabel(f"{words}; bag {one.entropies[f'spatial.{level}']:.2f}", fontsize=8)
-    for axes, title in zip(
-        grid[0], ["CT", *(f"spatial gate, level {level}" for level in levels)], strict=True
-    ):
+    for axes, title in zip(grid[0], ["CT", *(f"spatial gate, level {level}" for level in levels)], strict=True):
         axes.set_title(title, fontsize=9)
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
@@ -249,9 +233,7 @@ def _outline(axes: Axes, one: Look) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="run folder with attention before the proposals, or demo")
     parser.add_argument("--cases", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1001, help="of phantoms that the run has not seen")

@@ -52,8 +52,7 @@ def ours(maps: Maps) -> dict[str, Any]:
 def scorers(maps: Maps) -> dict[str, Any]:
     """What the challenge's scorer computes."""
     return challenge_scorer.score(
-        (reference.array.T, prediction.array.T, reference.geometry.spacing[::-1])
-        for reference, prediction in maps
+        (reference.array.T, prediction.array.T, reference.geometry.spacing[::-1]) for reference, prediction in maps
     )
 
 
@@ -105,9 +104,7 @@ def made(lesions: int, slices: int, side: int = 256) -> Maps:
 
 def main() -> int:
     """Measures, prints, writes."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reference", type=Path, required=True, help="folder of label maps")
     parser.add_argument("--prediction", type=Path, required=True, help="folder of label maps")
     parser.add_argument("--repeats", type=int, default=3, help="of ours (default: %(default)s)")
@@ -130,10 +127,7 @@ def main() -> int:
         Table(
             f"Scoring {len(maps)} cases, reading excluded",
             (Column("Way"), Column("Processor, s", ".2f"), Column("Peak, MiB", ".0f")),
-            (
-                ("volattn", time_ours, peak_ours / 2**20),
-                ("the challenge's scorer", time_scorer, peak_scorer / 2**20),
-            ),
+            (("volattn", time_ours, peak_ours / 2**20), ("the challenge's scorer", time_scorer, peak_scorer / 2**20)),
         ),
         _growth("lesions", "60 slices of 256 x 256", by_lesions),
         _growth("slices", "256 x 256, 50 lesions", by_slices),

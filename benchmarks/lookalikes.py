@@ -151,9 +151,7 @@ def asked_for(doc: str | None, name: str) -> tuple[argparse.Namespace, dict[str,
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", metavar="NAME=RUN", help="run folders of models with masks")
     parser.add_argument("--cases", type=int, default=12, help="phantoms (default: %(default)s)")
-    parser.add_argument(
-        "--seed", type=int, default=4001, help="theirs; no model has seen it (default: %(default)s)"
-    )
+    parser.add_argument("--seed", type=int, default=4001, help="theirs; no model has seen it (default: %(default)s)")
     parser.add_argument("--size", type=int, default=256, help="pixels of a side (default: %(default)s)")
     parser.add_argument("-o", "--out", type=Path, required=True, help=f"for {name}.json and {name}.md")
     options = parser.parse_args()

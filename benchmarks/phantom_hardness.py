@@ -89,9 +89,7 @@ def measure(phantom: Phantom, case: int, rng: np.random.Generator) -> list[Secti
         features = features_in_slice(phantom, number, z)
         if features is not None:
             through = {"depth": depth, "depth_to_diameter": depth / features["diameter"]}
-            sections.append(
-                Section(case, finding.kind, features | through, patches_around(phantom, number, z))
-            )
+            sections.append(Section(case, finding.kind, features | through, patches_around(phantom, number, z)))
     return sections
 
 
@@ -141,9 +139,7 @@ def cross_validated_auc(sections: list[Section], names: tuple[str, ...]) -> list
     cases = [section.case for section in sections]
     found = []
     for partition in range(PARTITIONS):
-        model = HistGradientBoostingClassifier(
-            max_iter=100, learning_rate=0.05, max_leaf_nodes=8, random_state=0
-        )
+        model = HistGradientBoostingClassifier(max_iter=100, learning_rate=0.05, max_leaf_nodes=8, random_state=0)
         folds = GroupKFold(5, shuffle=True, random_state=partition)
         scores = cross_val_predict(model, table, truth, groups=cases, cv=folds, method="predict_proba")
         found.append(float(roc_auc_score(truth, scores[:, 1])))
@@ -244,9 +240,7 @@ def draw(sections: list[Section], path: Path, pairs: int = 6) -> None:
 
 def main() -> int:
     """Prints the numbers, writes them with a picture, and says by the exit code whether the bars are met."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, default=512)

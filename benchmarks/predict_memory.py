@@ -76,9 +76,7 @@ def write_phantom(model: str, depth: int, path: Path) -> None:
 
 def main() -> int:
     """Measures, prints, writes."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-m", "--model", default="demo", help="model folder (default: %(default)s)")
     parser.add_argument("--slices", type=int, nargs=2, default=(100, 400), help="(default: 100 400)")
     parser.add_argument("-o", "--out", type=Path, help="folder for predict_memory.json and .txt")
@@ -95,15 +93,8 @@ def main() -> int:
     met = per_voxel <= MOST_BYTES_PER_VOXEL
     table = Table(
         f"Peak memory of a prediction, {SIDE} x {SIDE} pixels, CPU",
-        (
-            Column("Slices"),
-            Column("Model loaded, MiB", ".0f"),
-            Column("Peak, MiB", ".0f"),
-            Column("Lesions", "d"),
-        ),
-        tuple(
-            (str(row["slices"]), row["loaded"] / 2**20, row["peak"] / 2**20, row["lesions"]) for row in rows
-        ),
+        (Column("Slices"), Column("Model loaded, MiB", ".0f"), Column("Peak, MiB", ".0f"), Column("Lesions", "d")),
+        tuple((str(row["slices"]), row["loaded"] / 2**20, row["peak"] / 2**20, row["lesions"]) for row in rows),
     )
     text = (
         f"{table.text()}\nbytes per voxel from the difference: {per_voxel:.2f} "
@@ -111,13 +102,7 @@ def main() -> int:
     )
     print(text)
     if options.out is not None:
-        content = {
-            "rows": rows,
-            "bytes_per_voxel": per_voxel,
-            "met": met,
-            "versions": versions(),
-            "commit": commit(),
-        }
+        content = {"rows": rows, "bytes_per_voxel": per_voxel, "met": met, "versions": versions(), "commit": commit()}
         write_json(options.out / "predict_memory.json", content)
         write_text(options.out / "predict_memory.txt", text)
     return 0 if met else 1

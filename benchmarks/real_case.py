@@ -57,9 +57,7 @@ class Shell:
         typed = self._plain("volattn " + " ".join(map(str, arguments)))
         self._note(f"\n$ {typed}\n")
         command = [sys.executable, "-m", "volattn", *map(str, arguments)]
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 self._note(self._plain(line))
@@ -79,9 +77,7 @@ class Shell:
 
 def main() -> int:
     """Runs the stages."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("lits", type=Path, help="folder with the volume and its segmentation")
     parser.add_argument("work", type=Path, help="folder for the store, the run and the predictions")
     parser.add_argument("--case", default="volume-44", help="(default: %(default)s)")
@@ -126,18 +122,14 @@ def only(dataset: Dataset, name: str) -> Dataset:
     """The data set with this case alone."""
     cases = tuple(case for case in dataset.cases if case.name == name)
     if not cases:
-        raise ValueError(
-            f"{dataset.root}: has no {name}; its cases are {', '.join(one.name for one in dataset.cases)}"
-        )
+        raise ValueError(f"{dataset.root}: has no {name}; its cases are {', '.join(one.name for one in dataset.cases)}")
     return replace(dataset, cases=cases)
 
 
 def make_recipe(options: argparse.Namespace) -> Recipe:
     """`tiny`, with the network and plan of the demo weights, on a single case that trains and chooses the threshold."""
     folder = checkpoints.read_folder("demo")
-    recipe = load_recipe("tiny").model_copy(
-        update={"name": "real_case", "model": folder.model, "plan": folder.plan}
-    )
+    recipe = load_recipe("tiny").model_copy(update={"name": "real_case", "model": folder.model, "plan": folder.plan})
     settings = [
         "weights=demo",
         f"optimiser.lr={options.lr}",
@@ -191,12 +183,7 @@ def comparison(before: CaseScore, after: CaseScore, kept: CaseScore) -> Table:
 
 
 def publish(
-    options: argparse.Namespace,
-    recipe: Recipe,
-    log: StageLog,
-    before: CaseScore,
-    after: CaseScore,
-    kept: CaseScore,
+    options: argparse.Namespace, recipe: Recipe, log: StageLog, before: CaseScore, after: CaseScore, kept: CaseScore
 ) -> int:
     """Writes the results; 1 if a bar is missed."""
     out, work = options.out, options.work

@@ -57,9 +57,7 @@ class Tested:
 
 def main() -> int:
     """Runs the stages."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="folder for phantoms, store, run and predictions")
     parser.add_argument("--cases", type=int, default=40, help="phantoms to train on (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="theirs and the run's (default: %(default)s)")
@@ -70,9 +68,7 @@ def main() -> int:
         "--size", type=int, default=512, help="pixels of a training phantom's side (default: %(default)s)"
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes the recipe")
-    parser.add_argument(
-        "--workers", type=int, default=2, help="processes that draw and prepare (default: %(default)s)"
-    )
+    parser.add_argument("--workers", type=int, default=2, help="processes that draw and prepare (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=1, help="that train together (default: %(default)s)")
     parser.add_argument(
         "-o", "--out", type=Path, default=checkpoints.DEMO, help="model folder (default: the package's)"
@@ -84,9 +80,7 @@ def main() -> int:
     check_size(recipe)
     keys = ("cases", "seed", "steps", "unseen", "unseen_seed", "size", "set", "processes")
     log = StageLog.claim(
-        options.work / "weights.json",
-        "training of the demo weights",
-        {key: getattr(options, key) for key in keys},
+        options.work / "weights.json", "training of the demo weights", {key: getattr(options, key) for key in keys}
     )
     with log.stage("phantoms"):
         write_phantoms(
@@ -141,16 +135,7 @@ def train_together(recipe: Recipe, store: Path, work: Path, processes: int) -> N
     written = work / "recipe.yaml"
     write_text(written, recipe.text())
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command += [
-        "-m",
-        "volattn",
-        "train",
-        str(written),
-        "--data",
-        str(store),
-        "-o",
-        str(work / "run"),
-    ]
+    command += ["-m", "volattn", "train", str(written), "--data", str(store), "-o", str(work / "run")]
     subprocess.run([*command, "--resume"], check=True)
 
 
@@ -166,12 +151,7 @@ def test(options: argparse.Namespace, model: Path) -> Tested:
     unseen, predictions = options.work / "unseen", options.work / "predictions"
     # Numbered beyond the training phantoms: two cases of one name would only confuse.
     write_phantoms(
-        unseen,
-        options.unseen,
-        options.unseen_seed,
-        first=options.cases,
-        workers=options.workers,
-        progress=tell,
+        unseen, options.unseen, options.unseen_seed, first=options.cases, workers=options.workers, progress=tell
     )
     dataset = open_dataset(unseen)
     outcomes = predict_files(predictor, [unseen], predictions, reference=unseen, resume=True, progress=tell)
@@ -180,8 +160,7 @@ def test(options: argparse.Namespace, model: Path) -> Tested:
     if failed or scores.failed:
         raise ValueError("; ".join([*failed, *scores.failed]))
     kept = [
-        score_perfect(case, dataset.scheme, predictor.folder.plan, predictor.folder.model)
-        for case in dataset.cases
+        score_perfect(case, dataset.scheme, predictor.folder.plan, predictor.folder.model) for case in dataset.cases
     ]
     summary = summarise(scores.cases)
     rows = [CaseRow.of(case) for case in scores.cases]
@@ -212,9 +191,7 @@ def card(options: argparse.Namespace, recipe: Recipe, tested: Tested) -> str:
         f"--steps {options.steps} --unseen {options.unseen} --unseen-seed {options.unseen_seed} "
         f"--size {options.size} --processes {options.processes} {settings}"
     ).rstrip()
-    device = (
-        torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores, no GPU"
-    )
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores, no GPU"
     libraries = ", ".join(f"{name} {version}" for name, version in training.versions.items())
     rows = map(json.loads, (options.work / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     hours = sum(row.get("seconds", 0) for row in rows) / 3600

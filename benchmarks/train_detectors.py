@@ -46,9 +46,7 @@ ASKED_MINUTES = 30
 
 def main() -> int:
     """Runs the stages."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="folder for phantoms, store, runs and predictions")
     parser.add_argument("--only", nargs="+", default=RECIPES, choices=RECIPES, metavar="RECIPE")
     parser.add_argument("--cases", type=int, default=420, help="phantoms in all (default: %(default)s)")
@@ -61,9 +59,7 @@ def main() -> int:
     options = parser.parse_args()
     recipes = {name: make_recipe(name, options) for name in options.only}
     log = StageLog.claim(
-        options.work / "detectors.json",
-        "training of detectors",
-        {key: getattr(options, key) for key in COHORT},
+        options.work / "detectors.json", "training of detectors", {key: getattr(options, key) for key in COHORT}
     )
     with log.stage("phantoms"):
         write_phantoms(

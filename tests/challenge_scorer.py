@@ -56,10 +56,7 @@ def score(cases: Iterable[Case]) -> dict[str, Any]:
         differences.append(float(burdens[0] - (burdens[1] if liver else FAR)))
 
     ratios = {
-        threshold: (
-            count["TP"] / max(count["TP"] + count["FP"], 1),
-            count["TP"] / max(count["TP"] + count["FN"], 1),
-        )
+        threshold: (count["TP"] / max(count["TP"] + count["FP"], 1), count["TP"] / max(count["TP"] + count["FN"], 1))
         for threshold, count in counts.items()
     }
     return {
@@ -79,10 +76,7 @@ def score(cases: Iterable[Case]) -> dict[str, Any]:
             "dice_per_case": float(np.mean(dices["liver"])),
             "dice_global": 2 * shared["liver"][0] / shared["liver"][1],
         },
-        "tumor_burden": {
-            "rmse": float(np.sqrt(np.mean(np.square(differences)))),
-            "max": max(differences),
-        },
+        "tumor_burden": {"rmse": float(np.sqrt(np.mean(np.square(differences)))), "max": max(differences)},
         "per_case": {
             "lesion_dice": dices["lesion"],
             "liver_dice": dices["liver"],
@@ -92,9 +86,7 @@ def score(cases: Iterable[Case]) -> dict[str, Any]:
     }
 
 
-def detect(
-    reference: np.ndarray, prediction: np.ndarray, threshold: float
-) -> tuple[np.ndarray, np.ndarray, int]:
+def detect(reference: np.ndarray, prediction: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray, int]:
     """The scorer's detection.
 
     Args:
@@ -127,9 +119,7 @@ def detect(
             groups.append([column])
             continue
         mates = [
-            other
-            for other in range(len(references))
-            if table[:, other].any() and holders[other] == holders[column]
+            other for other in range(len(references)) if table[:, other].any() and holders[other] == holders[column]
         ]
         if mates[0] == column:
             groups.append(mates)
@@ -144,9 +134,7 @@ def detect(
         for row in rows:
             w[p_ == touching[row]] = int(references[group[0]]) % 256
         if rows:
-            matches.append(
-                (touching[rows[0]], references[group[0]], len(group), overlaps[rows, number].sum())
-            )
+            matches.append((touching[rows[0]], references[group[0]], len(group), overlaps[rows, number].sum()))
     detected = len(matches)
     for p, g, merged_count, intersection in sorted(matches):
         union = np.count_nonzero((w == p) | (m == g))
@@ -160,16 +148,10 @@ def compare_by_id(
     prediction: np.ndarray, reference: np.ndarray, spacing: tuple[float, float, float]
 ) -> list[dict[str, float]]:
     """The scores of every id of the prediction."""
-    return [
-        compare(reference == number, prediction == number, spacing)
-        for number in np.unique(prediction)
-        if number
-    ]
+    return [compare(reference == number, prediction == number, spacing) for number in np.unique(prediction) if number]
 
 
-def compare(
-    reference: np.ndarray, prediction: np.ndarray, spacing: tuple[float, float, float]
-) -> dict[str, float]:
+def compare(reference: np.ndarray, prediction: np.ndarray, spacing: tuple[float, float, float]) -> dict[str, float]:
     """The seven scores of two masks."""
     box = ndimage.find_objects((reference | prediction).astype(np.int8))[0]
     reference, prediction = reference[box], prediction[box]

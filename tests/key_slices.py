@@ -43,9 +43,7 @@ def random_slices(seed: int, *, count: int = 6, decimals: int | None = None) -> 
         detections = []
         for _ in range(generator.integers(0, 8)):
             near = generator.random() < 0.6
-            box = (
-                moved(lesions[generator.integers(len(lesions))], generator) if near else random_box(generator)
-            )
+            box = moved(lesions[generator.integers(len(lesions))], generator) if near else random_box(generator)
             score = float(generator.random())
             detections.append((box, score if decimals is None else round(score, decimals)))
         slices[f"{number // 2 + 1:06d}_01_01_{number:03d}.png"] = (lesions, detections)
@@ -67,9 +65,7 @@ def scored(slices: Slices) -> list[ScoredImage]:
     """The key slices, matched."""
     return [
         score_image(
-            name,
-            [lesion(name, box) for box in lesions],
-            [KeyDetection(box, score) for box, score in detections],
+            name, [lesion(name, box) for box in lesions], [KeyDetection(box, score) for box, score in detections]
         )
         for name, (lesions, detections) in slices.items()
     ]
@@ -88,9 +84,7 @@ def write_info(path: Path, slices: Slices, *, noisy: Iterable[str] = (), part: i
     return write_rows(path, HEADER, rows)
 
 
-def info_row(
-    name: str, box: Sequence[float], *, noisy: bool = False, part: int = 3, kind: int = 5
-) -> list[str]:
+def info_row(name: str, box: Sequence[float], *, noisy: bool = False, part: int = 3, kind: int = 5) -> list[str]:
     return [
         name,
         patient_of(name),
@@ -116,10 +110,6 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]])
 def write_found(path: Path, slices: Slices) -> Path:
     write_detections(
         path,
-        [
-            (name, KeyDetection(box, score))
-            for name, (_, detections) in slices.items()
-            for box, score in detections
-        ],
+        [(name, KeyDetection(box, score)) for name, (_, detections) in slices.items() for box, score in detections],
     )
     return path

@@ -47,9 +47,7 @@ def test_a_wrong_setting_is_named(setting: str, message: str) -> None:
 def test_what_does_not_fit_together_is_said_without_all_the_values() -> None:
     with pytest.raises(ValueError, match="the last that is kept") as caught:
         ModelConfig().updated(["backbone.stages=3", "backbone.deformable={stages: [5]}"])
-    assert str(caught.value).endswith(
-        "backbone: deformable.stages names stage 5, but the last that is kept is 4"
-    )
+    assert str(caught.value).endswith("backbone: deformable.stages names stage 5, but the last that is kept is 4")
 
 
 def test_a_wrong_file_is_named(tmp_path: Path) -> None:

@@ -20,9 +20,7 @@ from volattn.cli.main import app
 from volattn.training.recipe import Recipe, shipped
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted(
-    [*ROOT.glob("*.md"), *(path for path in (ROOT / "docs").rglob("*.md") if "results" not in path.parts)]
-)
+PAGES = sorted([*ROOT.glob("*.md"), *(path for path in (ROOT / "docs").rglob("*.md") if "results" not in path.parts)])
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 # The README's links and picture work on a package index too, which knows no other file of the repository.
 _OWN = re.compile(

@@ -71,16 +71,7 @@ def test_one_bad_case_costs_only_itself(
         "check": ["check", folder],
         "prepare": ["prepare", folder, "-o", out, "--recipe", "tiny"],
         "predict": ["predict", "-m", "demo", "-i", folder, "-o", out],
-        "evaluate": [
-            "evaluate",
-            "lits",
-            "--reference",
-            folder,
-            "--prediction",
-            folder,
-            "-o",
-            f"{out}/s.json",
-        ],
+        "evaluate": ["evaluate", "lits", "--reference", folder, "--prediction", folder, "-o", f"{out}/s.json"],
     }[verb]
     module, _, name = place.rpartition(".")
     whole = getattr(__import__(module, fromlist=[name]), name)

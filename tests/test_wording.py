@@ -46,9 +46,5 @@ def test_hard_plurals_are_seen(source: str, wrong: bool) -> None:
 def test_one_thing_is_never_several() -> None:
     """Numbers of things are written by `count_of`."""
     assert [count_of(n, "case") for n in (0, 1, 2)] == ["0 cases", "1 case", "2 cases"]
-    found = {
-        path.name: said
-        for path in SOURCE.rglob("*.py")
-        if (said := list(hard_plurals(path.read_text("utf-8"))))
-    }
+    found = {path.name: said for path in SOURCE.rglob("*.py") if (said := list(hard_plurals(path.read_text("utf-8"))))}
     assert not found

@@ -17,10 +17,7 @@ __all__ = ["VolumetricAttention", "__version__", "load"]
 __version__ = "0.1.0"
 
 # Looked up on first use: importing the package, or asking a command for help, must not load PyTorch.
-_HOMES = {
-    "VolumetricAttention": "volattn.models.attention",
-    "load": "volattn.inference.predict",
-}
+_HOMES = {"VolumetricAttention": "volattn.models.attention", "load": "volattn.inference.predict"}
 
 
 def __getattr__(name: str) -> Any:

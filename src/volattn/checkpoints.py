@@ -85,9 +85,7 @@ class ModelFolder(Config):
         """
         segmentation = self.model.segmentation
         if "crf" not in self.model.model_dump().get("segmentation", {}):
-            raise ValueError(
-                f"{self.model.name} knows no refinement; leave out --refine, which is for cascade"
-            )
+            raise ValueError(f"{self.model.name} knows no refinement; leave out --refine, which is for cascade")
         crf = None if refinement == "none" else segmentation.crf or CrfConfig()
         model = self.model.model_copy(update={"segmentation": segmentation.model_copy(update={"crf": crf})})
         return self.model_copy(update={"model": model})
@@ -111,9 +109,7 @@ def save_weights(path: Path | str, model: BagBackbone) -> None:
     """Writes a state dict as safetensors, atomically."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_path(Path(path)) as temporary:
-        temporary.write_bytes(
-            save(state)
-        )  # safetensors' own `save_file` makes files that nobody else can read
+        temporary.write_bytes(save(state))  # safetensors' own `save_file` makes files that nobody else can read
 
 
 def load_weights_file(path: Path | str, model: BagBackbone) -> None:

@@ -261,11 +261,7 @@ def _describe(fault: Any, cls: type[BaseModel]) -> str:
 def _keys(cls: type[BaseModel], parents: tuple[Any, ...]) -> list[str]:
     for part in parents:
         field = cls.model_fields.get(part)
-        if (
-            field is None
-            or not isinstance(field.annotation, type)
-            or not issubclass(field.annotation, BaseModel)
-        ):
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
             return []
         cls = field.annotation
     return sorted(cls.model_fields)

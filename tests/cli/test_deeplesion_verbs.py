@@ -43,9 +43,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "dl"
 
 
-def test_check_and_prepare(
-    root: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_and_prepare(root: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert volattn("check", root) == 0
     out = capsys.readouterr().out
     assert "takes 3 rows and leaves out 1 marked Possibly_noisy" in out
@@ -80,9 +78,7 @@ def test_what_fails_is_listed_and_the_rest_goes_on(
     assert Store.open(tmp_path / "store").names == ("000001_01_01_005",)
 
 
-def test_nothing_can_be_done(
-    root: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_can_be_done(root: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = tmp_path / "store"
     assert volattn("prepare", root, "-o", store, "--recipe", recipe, "--splits", "exam") == 2
     assert "has no part exam" in capsys.readouterr().err

@@ -145,10 +145,7 @@ def test_volumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_unknown_preset_ends_with_2(tmp_path: Path) -> None:
     assert (
-        volattn(
-            "detection", "--reference", tmp_path, "--prediction", tmp_path, "-o", "x.json", "--preset", "best"
-        )
-        == 2
+        volattn("detection", "--reference", tmp_path, "--prediction", tmp_path, "-o", "x.json", "--preset", "best") == 2
     )
 
 

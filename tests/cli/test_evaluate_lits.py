@@ -103,8 +103,7 @@ def test_official_keys(run: Run, shared_data: Path) -> None:
 
 def test_single_files(folders: tuple[Path, Path], tmp_path: Path) -> None:
     reference, prediction = (
-        folder / name
-        for folder, name in zip(folders, ("segmentation-3.nii.gz", "case_010.nii.gz"), strict=True)
+        folder / name for folder, name in zip(folders, ("segmentation-3.nii.gz", "case_010.nii.gz"), strict=True)
     )
     assert evaluate("--reference", reference, "--prediction", prediction, "-o", tmp_path / "s.json") == 0
     assert json.loads((tmp_path / "s.json").read_text())["per_case"]["lesion_dice"] == [1]
@@ -114,11 +113,7 @@ def test_lesion_only_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     for kind in ("r", "p"):
         write(tmp_path / kind / "a-1.nii.gz", (label_map((5, 5)) == 2).astype(np.uint8))
     words = ("--reference", tmp_path / "r", "--prediction", tmp_path / "p", "-o", tmp_path / "s.json")
-    for options in (
-        ("--lesion", "1"),
-        ("--lesion", "1", "--liver", "none"),
-        ("--lesion", "1", "--liver", "0"),
-    ):
+    for options in (("--lesion", "1"), ("--lesion", "1", "--liver", "none"), ("--lesion", "1", "--liver", "0")):
         assert evaluate(*words, *options) == 0
         scores = json.loads((tmp_path / "s.json").read_text())
         assert (scores["liver"], scores["settings"]["liver"]) == (None, None)
@@ -128,9 +123,7 @@ def test_lesion_only_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert evaluate(*words, "--liver", "one") == 2
 
 
-def test_no_liver_label_is_said(
-    folders: tuple[Path, Path], run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_liver_label_is_said(folders: tuple[Path, Path], run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     write(folders[1] / "case_002.nii.gz", np.where(label_map((5, 5)) == 2, 2, 0).astype(np.uint8))
     code, scores = run("--strict")
     assert code == 0
@@ -151,10 +144,7 @@ class TestBadInput:
             (lambda path: write(path, np.full((30, 28, 6), np.nan, np.float32)), "not a whole number"),
             (lambda path: write(path, label_map() * 3), "label 3 is not one that is used"),
             (lambda path: write(path, label_map()[:-1]), "voxels, not"),
-            (
-                lambda path: write(path, label_map(), AFFINE + np.eye(4, k=3) * 0.1),
-                "is shifted by 0.1 mm; if",
-            ),
+            (lambda path: write(path, label_map(), AFFINE + np.eye(4, k=3) * 0.1), "is shifted by 0.1 mm; if"),
         ],
         ids=["truncated", "no NIfTI", "fractional", "NaN", "label", "shape", "affine"],
     )
@@ -177,9 +167,7 @@ class TestBadInput:
         assert len(lines) == 1
         assert said in lines[0]
 
-    def test_fail_fast(
-        self, folders: tuple[Path, Path], run: Run, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_fail_fast(self, folders: tuple[Path, Path], run: Run, capsys: pytest.CaptureFixture[str]) -> None:
         (folders[1] / "case_003.nii.gz").write_bytes(b"")
         code, scores = run("--fail-fast")
         assert (code, scores) == (2, None)
@@ -192,9 +180,7 @@ class TestBadInput:
             path.write_bytes(b"")
         assert run() == (2, None)
 
-    def test_without_a_partner(
-        self, folders: tuple[Path, Path], run: Run, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_without_a_partner(self, folders: tuple[Path, Path], run: Run, capsys: pytest.CaptureFixture[str]) -> None:
         (folders[1] / "case_003.nii.gz").rename(folders[1] / "case_004.nii.gz")
         code, scores = run()
         assert code == 1
@@ -220,9 +206,7 @@ class TestBadInput:
         assert len(scores["cases"]) == 2
         assert "segmentation-2.nii.gz: the reference has no lesion" in capsys.readouterr().err
 
-    def test_paths(
-        self, folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_paths(self, folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         words = ("--reference", folders[0], "--prediction", folders[1])
         assert evaluate(*words, "-o", tmp_path) == 2
         assert "is a folder" in capsys.readouterr().err
@@ -268,9 +252,7 @@ def test_lengths_in_metres_and_micrometres_score_as_in_mm(
     for code, scale in ((2, 1.0), (unit, factor)):
         folder = tmp_path / str(code)
         for name, labels in (("reference", label_map((5, 5))), ("prediction", label_map((6, 5)))):
-            image = nibabel.Nifti1Image(
-                np.roll(labels, name == "prediction", 0), np.diag([scale] * 3 + [1]) @ AFFINE
-            )
+            image = nibabel.Nifti1Image(np.roll(labels, name == "prediction", 0), np.diag([scale] * 3 + [1]) @ AFFINE)
             image.header["xyzt_units"] = code
             (folder / name).mkdir(parents=True)
             image.to_filename(folder / name / "segmentation-1.nii.gz")

@@ -31,9 +31,7 @@ def test_a_command_gives_its_own_code() -> None:
         (MemoryError(), "out of memory"),
     ],
 )
-def test_a_mistake_is_one_line_and_code_2(
-    error: Exception, line: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_mistake_is_one_line_and_code_2(error: Exception, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert raising(error) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
@@ -61,9 +59,7 @@ def test_stopped(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(("failed", "total", "code"), [(0, 3, 0), (1, 3, 1), (3, 3, 2), (1, 1, 2)])
-def test_failed_cases_are_listed(
-    failed: int, total: int, code: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_failed_cases_are_listed(failed: int, total: int, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     reasons = {f"case-{number}": f"{Path(f'case-{number}.nii')}: is empty" for number in range(failed)}
     assert exits.report_failures(reasons, total) == code
     said = capsys.readouterr().err

@@ -109,16 +109,12 @@ def test_verbs_are_in_groups() -> None:
 
 
 def test_python_m_volattn_is_the_command() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "volattn", "--version"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-m", "volattn", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"volattn {__version__}\n"
 
 
 @pytest.mark.parametrize("flags", [("--version", "--report"), ("--report", "--version")])
-def test_a_report_says_versions_and_device_but_no_path_and_no_name(
-    flags: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_a_report_says_versions_and_device_but_no_path_and_no_name(flags: tuple[str, ...], tmp_path: Path) -> None:
     folder = tmp_path / "jane-doe-home" / "ct-of-john-smith"
     folder.mkdir(parents=True)
     person = {"HOME": str(folder.parent), "USER": "jane.doe", "LOGNAME": "jane.doe", "HOSTNAME": "ward-7"}

@@ -19,12 +19,7 @@ SHAPE = (8, 48, 52)  # z, y, x
 MIRRORED = LPS @ np.array([[-1.0, 0, 0, SHAPE[2] - 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 SHIFTED = LPS.copy()
 SHIFTED[:3, 3] = (40, -15, 3)
-LOST = {
-    "identity": np.eye(4),
-    "spacing only": np.diag([0.8, 0.8, 2, 1]),
-    "mirrored": MIRRORED,
-    "shifted": SHIFTED,
-}
+LOST = {"identity": np.eye(4), "spacing only": np.diag([0.8, 0.8, 2, 1]), "mirrored": MIRRORED, "shifted": SHIFTED}
 
 
 def volattn(*words: Path | str) -> int:
@@ -68,13 +63,7 @@ VERBS: dict[str, tuple[Callable[[Path, Path], list[Path | str]], Callable[[Path]
     ),
     "render": (
         lambda case, out: [
-            *(
-                "render",
-                "-i",
-                case / "lits" / "volume-3.nii.gz",
-                "-l",
-                case / "lits" / "segmentation-3.nii.gz",
-            ),
+            *("render", "-i", case / "lits" / "volume-3.nii.gz", "-l", case / "lits" / "segmentation-3.nii.gz"),
             *("-o", out.with_suffix(".png"), "--kind", "panels"),
         ],
         lambda out: out.with_suffix(".png").read_bytes(),
@@ -92,11 +81,7 @@ VERBS: dict[str, tuple[Callable[[Path, Path], list[Path | str]], Callable[[Path]
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("kind", LOST)
 def test_lost_geometry(
-    verb: str,
-    kind: str,
-    tmp_path: Path,
-    make_volume: Callable[..., Volume],
-    capsys: pytest.CaptureFixture[str],
+    verb: str, kind: str, tmp_path: Path, make_volume: Callable[..., Volume], capsys: pytest.CaptureFixture[str]
 ) -> None:
     if kind != "identity" and verb == "predict":
         pytest.skip("the other verbs show it sooner")

@@ -76,11 +76,7 @@ def test_label_maps_of_other_programs(
     for kind in ("lits", "detection"):
         code, scores = evaluated(kind, reference, prediction)
         assert (code, len(scores["cases"]), scores["failed"]) == (0, 2, {}), capsys.readouterr().err
-        right = (
-            [case["lesion_dice"] for case in scores["cases"]]
-            if kind == "lits"
-            else [scores["mean_sensitivity"]]
-        )
+        right = [case["lesion_dice"] for case in scores["cases"]] if kind == "lits" else [scores["mean_sensitivity"]]
         assert set(right) == {1.0}
     assert "plans" not in capsys.readouterr().err
 
@@ -96,16 +92,12 @@ def test_other_label_numbers_are_those_of_the_description(reference: Path) -> No
     for path in reference.iterdir():
         labels = read_labels(path)
         write_labels(path, np.array([0, 5, 3], np.uint8)[labels.array], labels)
-    (reference / "dataset.json").write_text(
-        json.dumps({"labels": {"background": 0, "tumour": 3, "liver": 5}})
-    )
+    (reference / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "tumour": 3, "liver": 5}}))
     code, scores = evaluated("lits", reference, reference)
     assert (code, scores["settings"]["liver"], scores["settings"]["lesion"]) == (0, 5, 3)
 
 
-def test_channels_are_one_case(
-    tmp_path: Path, write_lits_case: WriteCase, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_channels_are_one_case(tmp_path: Path, write_lits_case: WriteCase, capsys: pytest.CaptureFixture[str]) -> None:
     for number in (1, 2):
         image, _ = write_lits_case(number)
         ct = read_volume(image)
@@ -113,10 +105,7 @@ def test_channels_are_one_case(
         pet = Volume(np.abs(ct.array).astype(np.float32) / 7, ct.geometry)
         write_volume(tmp_path / "imagesTs" / f"case_{number:03}_0001.NII.GZ", pet)
     assert volattn("predict", "-m", "demo", "-i", tmp_path / "imagesTs", "-o", tmp_path / "out") == 0
-    assert sorted(path.name for path in (tmp_path / "out").glob("*.json")) == [
-        "case_001.json",
-        "case_002.json",
-    ]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.json")) == ["case_001.json", "case_002.json"]
     said = capsys.readouterr().err
     assert "2 cases with several channels; the one that ends in _0000 is taken as the CT" in said
     assert "left out: 2 files of a further channel" in said
@@ -128,9 +117,7 @@ def test_cases_that_lead_out_of_the_store(
     image, labels = write_lits_case(1, tmp_path / "set" / "images")
     entry = {"images": [f"images/{image.name}"], "label": f"images/{labels.name}"}
     names = ["../../../victim", "/abs/victim", "imagesTr/..", "good"]
-    (tmp_path / "set" / "dataset.json").write_text(
-        json.dumps(DESCRIPTION | {"dataset": dict.fromkeys(names, entry)})
-    )
+    (tmp_path / "set" / "dataset.json").write_text(json.dumps(DESCRIPTION | {"dataset": dict.fromkeys(names, entry)}))
     before = {path for path in tmp_path.rglob("*") if path.is_relative_to(tmp_path / "set")}
     assert volattn("check", tmp_path / "set") == 1
     assert capsys.readouterr().out.count("holds a separator of folders") == 3
@@ -141,11 +128,7 @@ def test_cases_that_lead_out_of_the_store(
 
 
 @pytest.mark.parametrize(
-    "environment",
-    [
-        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-        {"PYTHONIOENCODING": "ascii"},
-    ],
+    "environment", [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"PYTHONIOENCODING": "ascii"}]
 )
 def test_names_that_the_locale_cannot_say(
     tmp_path: Path, write_lits_case: WriteCase, environment: dict[str, str]

@@ -48,12 +48,7 @@ def test_the_second_validation_is_timed_by_itself(capsys: pytest.CaptureFixture[
             lines.report("validate", done, 2)
             clock.now += seconds
     said = capsys.readouterr().err.splitlines()
-    assert said == [
-        "validate: 1 of 2, 1 s left",
-        "validate: 2 of 2",
-        "validate: 1 of 2, 10 s left",
-        "validate: 2 of 2",
-    ]
+    assert said == ["validate: 1 of 2, 1 s left", "validate: 2 of 2", "validate: 1 of 2, 10 s left", "validate: 2 of 2"]
 
 
 def test_on_a_terminal_what_is_finished_becomes_a_line() -> None:

@@ -139,10 +139,7 @@ def test_other_labels(tmp_path: Path, case: Write, capsys: pytest.CaptureFixture
 @needs_rendering
 @pytest.mark.parametrize(("found", "wanted"), [((), ()), ((A,), ()), ((), (A,))])
 def test_nothing_found_or_nothing_there(
-    tmp_path: Path,
-    case: Write,
-    found: tuple[tuple[int, int, int], ...],
-    wanted: tuple[tuple[int, int, int], ...],
+    tmp_path: Path, case: Write, found: tuple[tuple[int, int, int], ...], wanted: tuple[tuple[int, int, int], ...]
 ) -> None:
     labels = case("a.nii.gz", label_map(*found) if found else np.zeros(SHAPE, np.uint8))
     reference = case("r.nii.gz", label_map(*wanted) if wanted else np.zeros(SHAPE, np.uint8))
@@ -189,14 +186,8 @@ def test_what_is_refused(
     for words, said in (
         (("-i", ct, "-l", labels, "-o", tmp_path / "out.jpg"), "neither .png nor .html"),
         (("-i", ct, "-l", labels, "-o", tmp_path), "neither .png nor .html"),
-        (
-            ("-i", ct, "-l", labels, shifted, "-o", out, *slices),
-            "it is shifted by 2 mm; if its voxels",
-        ),
-        (
-            ("-i", ct, "-l", labels, "-r", shifted, "-o", out, *slices),
-            "it is shifted by 2 mm; if its voxels",
-        ),
+        (("-i", ct, "-l", labels, shifted, "-o", out, *slices), "it is shifted by 2 mm; if its voxels"),
+        (("-i", ct, "-l", labels, "-r", shifted, "-o", out, *slices), "it is shifted by 2 mm; if its voxels"),
         (("-i", ct, ct, "-l", labels, "-o", out, *slices), "second CT"),
         (("-i", ct, "-l", tmp_path / "none.nii.gz", "-o", out, *slices), "none.nii.gz"),
         (("-i", ct, "-l", labels, "-o", out, *slices, "--lesion", "300"), "1 to 255"),

@@ -73,9 +73,7 @@ def test_four_commands(tmp_path: Path, data: Path, recipe: Path, capsys: pytest.
     said = capsys.readouterr()
     told, scored = said.out.split("Case by case")
     assert len(told.splitlines()) == 2
-    rows = {
-        line.split("  ")[0]: "(trained on)" in line for line in scored.splitlines() if "volume-" in line[:8]
-    }
+    rows = {line.split("  ")[0]: "(trained on)" in line for line in scored.splitlines() if "volume-" in line[:8]}
     trained = json.loads((run / "split.json").read_text())["train"]
     for name in ("volume-0", "volume-1"):
         result = json.loads((out / f"{name}.json").read_text())

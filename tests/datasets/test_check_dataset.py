@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from volattn.datasets.case import Case, Dataset
-from volattn.datasets.check import Finding, check_case, check_dataset
+from volattn.datasets.check import Issue, check_case, check_dataset
 from volattn.datasets.open import SCHEME, open_dataset
 from volattn.io.readers.nifti import read_volume, write_volume
 from volattn.structures.geometry import Geometry, Turn
@@ -27,7 +27,7 @@ def pair(write_lits_case: WriteCase) -> Case:
     return Case("volume-1", image, labels)
 
 
-def check(case: Case, force: bool = False) -> list[Finding]:
+def check(case: Case, force: bool = False) -> list[Issue]:
     return check_case(case, SCHEME, force)
 
 
@@ -197,9 +197,7 @@ def test_pixdim_that_contradicts_the_affine_is_a_note(pair: Case) -> None:
 
 
 @pytest.mark.parametrize("turn", [Turn(), Turn((2, 0, 1), (True, False, True))])
-@pytest.mark.parametrize(
-    ("side", "noted"), [(slice(44, 56), True), (slice(4, 16), False)], ids=["left", "right"]
-)
+@pytest.mark.parametrize(("side", "noted"), [(slice(44, 56), True), (slice(4, 16), False)], ids=["left", "right"])
 def test_a_liver_on_the_left_is_a_note(
     side: slice, noted: bool, turn: Turn, tmp_path: Path, make_volume: Callable[..., Volume]
 ) -> None:
@@ -222,10 +220,7 @@ def test_a_header_without_orientation_is_a_note(pair: Case) -> None:
     for path in (pair.image, pair.labels):
         patch(path, 252, 0, "<i4")  # qform_code and sform_code
     findings = check(pair)
-    assert [(finding.severity, finding.file) for finding in findings] == [
-        ("note", pair.image),
-        ("note", pair.labels),
-    ]
+    assert [(finding.severity, finding.file) for finding in findings] == [("note", pair.image), ("note", pair.labels)]
     assert all("nothing of its orientation" in finding.message for finding in findings)
 
 

@@ -64,9 +64,7 @@ def test_the_array_runs_to_the_head_from_the_highest_number(root: Path) -> None:
     assert volume.array.dtype == np.int16
     for z, number in enumerate(range(8, 2, -1)):
         np.testing.assert_array_equal(volume.array[z], written[case.image / f"{number:03d}.png"])
-    np.testing.assert_array_equal(
-        volume.array[case.key_slice.z], written[case.key_slice.file(case.key_slice.number)]
-    )
+    np.testing.assert_array_equal(volume.array[case.key_slice.z], written[case.key_slice.file(case.key_slice.number)])
     assert volume.geometry.turn().is_identity
     assert volume.geometry.spacing == pytest.approx((5.0, 0.8, 0.8))
 
@@ -99,16 +97,10 @@ def test_the_order_of_rows_does_not_matter(root: Path) -> None:
 
 
 def test_doubtful_rows_are_left_out_and_counted(tmp_path: Path) -> None:
-    rows = [
-        row(SCAN, 5),
-        row(SCAN, 5, (5, 5, 9, 9), Possibly_noisy="1"),
-        row(OTHER, 5, Possibly_noisy="1"),
-    ]
+    rows = [row(SCAN, 5), row(SCAN, 5, (5, 5, 9, 9), Possibly_noisy="1"), row(OTHER, 5, Possibly_noisy="1")]
     write_folder(tmp_path, rows)
     plain, kept = open_dataset(tmp_path), open_dataset(tmp_path, keep_noisy=True)
-    assert [(case.name, len(case.key_slice.boxes)) for case in plain.cases if case.key_slice] == [
-        (f"{SCAN}_005", 1)
-    ]
+    assert [(case.name, len(case.key_slice.boxes)) for case in plain.cases if case.key_slice] == [(f"{SCAN}_005", 1)]
     assert [(case.name, len(case.key_slice.boxes)) for case in kept.cases if case.key_slice] == [
         (f"{SCAN}_005", 2),
         (f"{OTHER}_005", 1),
@@ -173,9 +165,7 @@ def test_missing_slices_and_folders(root: Path) -> None:
         path.unlink()
     (root / "Images_png" / OTHER).rmdir()
     first, second = check_dataset(open_dataset(root))
-    assert str(first) == (
-        f"error: {folder}: row 3: slices 3-4, 7 of 3 to 8 are not there; unpack the archive again"
-    )
+    assert str(first) == (f"error: {folder}: row 3: slices 3-4, 7 of 3 to 8 are not there; unpack the archive again")
     assert str(second) == (
         f"error: {root / 'Images_png' / OTHER}: row 2: there is no such folder; unpack the archive that holds it"
     )
@@ -195,15 +185,9 @@ def test_missing_slices_and_folders(root: Path) -> None:
         ({"box": (5, -9, 10, 0)}, "is outside the image"),
         ({"slices": (6, 9)}, "key slice 5 is outside slices 6 to 9"),
         ({"slices": (8, 3), "Key_slice_index": "5"}, "slices 8 to 3 are none"),
-        (
-            {"spacing": 0},
-            "its spacing of 0.8 x 0.8 x 0 mm is no CT's",
-        ),
+        ({"spacing": 0}, "its spacing of 0.8 x 0.8 x 0 mm is no CT's"),
         ({"spacing": 1e7}, "its spacing of 0.8 x 0.8 x 1e+07 mm is no CT's"),
-        (
-            {"slices": (1, 20_000_000)},
-            "its 48 x 40 x 20000000 voxels of 0.8 x 0.8 x 5 mm are longer than 3 m",
-        ),
+        ({"slices": (1, 20_000_000)}, "its 48 x 40 x 20000000 voxels of 0.8 x 0.8 x 5 mm are longer than 3 m"),
         ({"Slice_range": "1, 1e300"}, "longer than 3 m"),
         ({"Image_size": "1e9, 1e9"}, "longer than 3 m"),
         ({"Key_slice_index": "6"}, "Key_slice_index is 6"),
@@ -272,9 +256,7 @@ def test_values_that_are_no_cts(force: bool, severity: str, tmp_path: Path) -> N
     assert "cannot be a CT's HU" in finding.message
 
 
-@pytest.mark.parametrize(
-    "column", ["File_name", "Slice_range", "Spacing_mm_px_", "Image_size", "Possibly_noisy"]
-)
+@pytest.mark.parametrize("column", ["File_name", "Slice_range", "Spacing_mm_px_", "Image_size", "Possibly_noisy"])
 def test_a_column_that_is_missing(column: str, root: Path) -> None:
     write_dl_info(root / "DL_info.csv", [{k: v for k, v in row().items() if k != column}])
     with pytest.raises(ValueError, match=rf"DL_info\.csv: row 1: has no column {column}; ") as caught:

@@ -98,20 +98,14 @@ def test_slices_are_numbered_from_the_head_to_the_feet(root: Path) -> None:
     scans: dict[str, list[tuple[int, float]]] = {}
     for row in rows:
         height = float(row["Normalized_lesion_location"].split(",")[2])
-        scans.setdefault(row["File_name"].rpartition("_")[0], []).append(
-            (int(row["Key_slice_index"]), height)
-        )
+        scans.setdefault(row["File_name"].rpartition("_")[0], []).append((int(row["Key_slice_index"]), height))
     pairs = [(a, b) for keys in scans.values() for a in keys for b in keys if b[0] - a[0] >= 5]
     assert len(pairs) > 1000
     assert sum(b[1] > a[1] for a, b in pairs) > 0.99 * len(pairs)
 
 
 def test_the_three_scans_are_sound(with_images: Dataset) -> None:
-    assert sorted({case.image.name for case in with_images.cases}) == [
-        "000001_01_01",
-        "000001_02_01",
-        "000001_03_01",
-    ]
+    assert sorted({case.image.name for case in with_images.cases}) == ["000001_01_01", "000001_02_01", "000001_03_01"]
     assert len(with_images.cases) == 4
     for case in with_images.cases:
         assert check_case(case, with_images.scheme) == []

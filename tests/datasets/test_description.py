@@ -94,10 +94,7 @@ def test_an_ignore_label_is_said(tmp_path: Path) -> None:
         ({"training": "imagesTr"}, "training: is 'imagesTr'"),
         ({"dataset": [{"images": IMAGE}, 7]}, "found 7"),
         ({"training": [{"image": "/abs/a.nii.gz", "label": LABEL}]}, "leads out of the data set's folder"),
-        (
-            {"training": [{"image": IMAGE, "label": "../labelsTr/a.nii"}]},
-            "leads out of the data set's folder",
-        ),
+        ({"training": [{"image": IMAGE, "label": "../labelsTr/a.nii"}]}, "leads out of the data set's folder"),
         ({"training": [{"image": "C:\\a.nii", "label": LABEL}]}, "leads out of the data set's folder"),
         ({"dataset": {"../../../victim": {"images": [IMAGE], "label": LABEL}}}, "holds a separator"),
         ({"dataset": {"/abs/victim": {"images": [IMAGE], "label": LABEL}}}, "holds a separator"),
@@ -204,21 +201,9 @@ def test_any_json_is_read_or_refused_in_a_line(
         ({"background": 0, "liver": 10**400, "tumour": 2}, {}, "give it a whole number"),
         ({"background": 0, "": 1, "tumour": 2}, {}, "has no name"),
         ({"background": 0, **{f"organ {n}" * 30: n for n in range(1, 200)}}, {}, "is named like a lesion"),
-        (
-            {"background": 0, "tumour": 1},
-            {"channel_names": {str(n): "MR" * 200 for n in range(300)}},
-            "named CT",
-        ),
-        (
-            {"background": 0, "tumour": 1},
-            {"dataset": {"a": {"images": ["x" * 9000], "label": "y"}}},
-            "longer than",
-        ),
-        (
-            {"background": 0, "tumour": 1},
-            {"dataset": {"a": {"images": ["é" * 124], "label": "y"}}},
-            "longer than",
-        ),
+        ({"background": 0, "tumour": 1}, {"channel_names": {str(n): "MR" * 200 for n in range(300)}}, "named CT"),
+        ({"background": 0, "tumour": 1}, {"dataset": {"a": {"images": ["x" * 9000], "label": "y"}}}, "longer than"),
+        ({"background": 0, "tumour": 1}, {"dataset": {"a": {"images": ["é" * 124], "label": "y"}}}, "longer than"),
     ],
     ids=["number", "name", "labels", "channels", "path", "part"],
 )

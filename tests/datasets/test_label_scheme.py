@@ -25,9 +25,7 @@ def test_names_of_lesions(name: str) -> None:
     assert is_lesion_name(name)
 
 
-@pytest.mark.parametrize(
-    "name", ["liver", "pancreas", "kidney", "cystic duct", "Vessel", "masseter", "organ"]
-)
+@pytest.mark.parametrize("name", ["liver", "pancreas", "kidney", "cystic duct", "Vessel", "masseter", "organ"])
 def test_names_of_organs(name: str) -> None:
     assert not is_lesion_name(name)
 

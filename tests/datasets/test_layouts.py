@@ -49,10 +49,7 @@ def msd(root: Path, write: WriteCase) -> tuple[str, ...]:
         root,
         labels={"0": "background", "1": "liver", "2": "lesion"},
         numTraining=3,
-        training=[
-            {"image": f"./imagesTr/liver_{n}.nii.gz", "label": f"./labelsTr/liver_{n}.nii.gz"}
-            for n in NUMBERS
-        ],
+        training=[{"image": f"./imagesTr/liver_{n}.nii.gz", "label": f"./labelsTr/liver_{n}.nii.gz"} for n in NUMBERS],
         test=["./imagesTs/liver_7.nii.gz"],
     )
     return ("liver_1", "liver_2", "liver_10")
@@ -68,9 +65,7 @@ def nnunet_version_1(root: Path, write: WriteCase) -> tuple[str, ...]:
 def nnunet(root: Path, write: WriteCase) -> tuple[str, ...]:
     for number in NUMBERS:
         place(
-            write(number),
-            root / "imagesTr" / f"case_{number}_0000.nii.gz",
-            root / "labelsTr" / f"case_{number}.nii.gz",
+            write(number), root / "imagesTr" / f"case_{number}_0000.nii.gz", root / "labelsTr" / f"case_{number}.nii.gz"
         )
     (root / "imagesTr" / "._case_1_0000.nii.gz").write_text("left by a file manager")
     describe(
@@ -163,9 +158,7 @@ def test_the_description_may_be_named(tmp_path: Path, write_lits_case: WriteCase
 
 
 @pytest.mark.parametrize("channels", [{"0": "PET", "1": "CT"}, {"0": "CT", "1": "PET"}])
-def test_of_several_channels_the_ct_is_taken(
-    channels: dict[str, str], write_description: Callable[..., Path]
-) -> None:
+def test_of_several_channels_the_ct_is_taken(channels: dict[str, str], write_description: Callable[..., Path]) -> None:
     root = write_description(channel_names=channels, labels={"background": 0, "lesion": 1})
     (root / "imagesTr").mkdir()
     for number in (0, 1):
@@ -187,15 +180,10 @@ def test_of_several_channels_the_ct_is_taken(
         ({"labels": {"background": 0, "lesion": 999}}, "0 to 255"),
         ({"labels": {"background": 0, "lesion": 1}, "file_ending": ".nrrd"}, "convert"),
         ({"labels": {"background": 0, "lesion": 1}, "channel_names": {"0": "T1", "1": "T2"}}, "named CT"),
-        (
-            {"labels": {"background": 0, "lesion": 1}, "dataset": {"a": {"images": []}}},
-            "an image and a label",
-        ),
+        ({"labels": {"background": 0, "lesion": 1}, "dataset": {"a": {"images": []}}}, "an image and a label"),
     ],
 )
-def test_unusable_descriptions(
-    entries: dict[str, object], reason: str, write_description: Callable[..., Path]
-) -> None:
+def test_unusable_descriptions(entries: dict[str, object], reason: str, write_description: Callable[..., Path]) -> None:
     root = write_description(**entries)
     with pytest.raises(ValueError, match=reason) as caught:
         open_dataset(root)

@@ -50,8 +50,7 @@ def ct(turn: Turn = AS_IT_IS, tilt: float = 0.0, spacing: tuple[float, float, fl
         geometry = Geometry(SHAPE, rotation @ geometry.affine)
     back = np.argsort(turn.axes)
     inverse = Turn(
-        (int(back[0]), int(back[1]), int(back[2])),
-        (turn.flips[back[0]], turn.flips[back[1]], turn.flips[back[2]]),
+        (int(back[0]), int(back[1]), int(back[2])), (turn.flips[back[0]], turn.flips[back[1]], turn.flips[back[2]])
     )
     assert geometry.turned(inverse).turn() == turn
     return Volume(np.ascontiguousarray(turn.undo(canonical)), geometry.turned(inverse), "boxes")

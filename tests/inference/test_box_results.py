@@ -56,10 +56,7 @@ def test_two_files_that_the_scorer_reads(tmp_path: Path, tilt: float) -> None:
     lesions = list(turns())[29].undo(truth() == 2).astype(np.uint8)
     write_labels(tmp_path / "reference" / "case-7.nii.gz", lesions, volume)
     outcomes = predict_files(
-        box_predictor(name="faster_rcnn"),
-        [tmp_path / "in"],
-        tmp_path / "out",
-        reference=tmp_path / "reference",
+        box_predictor(name="faster_rcnn"), [tmp_path / "in"], tmp_path / "out", reference=tmp_path / "reference"
     )
     assert [(one.status, one.lesions) for one in outcomes] == [("predicted", 2)]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [LOCK, "case-7.json", "case-7.png"]

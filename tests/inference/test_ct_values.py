@@ -47,9 +47,7 @@ WRONG: dict[str, Callable[[Array], Array]] = {
     "windowed": _windowed,
     "windowed wider": lambda hu: np.clip(hu, -450, 550),
     "MR": lambda hu: np.abs(np.random.default_rng(0).normal(300, 150, hu.shape)).astype(np.float32),
-    "MR with negative values": lambda hu: (
-        np.random.default_rng(0).normal(300, 100, hu.shape).astype(np.float32)
-    ),
+    "MR with negative values": lambda hu: np.random.default_rng(0).normal(300, 100, hu.shape).astype(np.float32),
     "label map": lambda hu: np.digitize(hu, [-500, 30, 60, 90]).astype(np.uint8),
     "many labels": lambda hu: np.digitize(hu, range(-1000, 200, 10)).astype(np.uint8),
     "mask": lambda hu: (hu > 0).astype(np.uint8),
@@ -108,9 +106,7 @@ def test_a_ct_is_taken(verb: Callable[..., list[str]], lits: tuple[Path, Path]) 
 
 @VERBS
 @pytest.mark.parametrize("kind", WRONG)
-def test_what_is_no_ct_is_refused_or_noted(
-    kind: str, verb: Callable[..., list[str]], lits: tuple[Path, Path]
-) -> None:
+def test_what_is_no_ct_is_refused_or_noted(kind: str, verb: Callable[..., list[str]], lits: tuple[Path, Path]) -> None:
     folder, image = lits
     volume = read_volume(image)
     write_volume(image, Volume(WRONG[kind](volume.array), volume.geometry))

@@ -175,9 +175,7 @@ def test_pictures_on_request(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", BOXES)
 def test_every_detector_predicts_the_real_scans(shared_data: Path, tmp_path: Path, name: Name) -> None:
     dataset = open_dataset(shared_data / "deeplesion")
-    there = [
-        case for case in dataset.cases if case.key_slice is not None and case.key_slice.missing() is None
-    ]
+    there = [case for case in dataset.cases if case.key_slice is not None and case.key_slice.missing() is None]
     assert len({case.image for case in there}) == 3
     some = Dataset(dataset.name, dataset.root, tuple(there), dataset.scheme)
     found = predict_key_slices(small_predictor(name), some, tmp_path / "out")

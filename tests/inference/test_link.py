@@ -38,8 +38,7 @@ def told(chains: list[Chain]) -> list[tuple[Any, ...]]:
 
 def test_a_lesion_is_one_and_what_lies_beside_it_another() -> None:
     slices = {
-        z: on_slice([(10, 10, 20, 20), (40, 10 + z, 50, 20 + z)], [0.6 + z / 100, 0.9 - z / 100])
-        for z in range(3, 8)
+        z: on_slice([(10, 10, 20, 20), (40, 10 + z, 50, 20 + z)], [0.6 + z / 100, 0.9 - z / 100]) for z in range(3, 8)
     }
     second, first = linked(slices)
     assert second.z.tolist() == first.z.tolist() == [3, 4, 5, 6, 7]
@@ -49,8 +48,7 @@ def test_a_lesion_is_one_and_what_lies_beside_it_another() -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "missed", "lesions"),
-    [(2.5, 1, 1), (2.5, 2, 2), (1.0, 4, 1), (1.0, 5, 2), (8.0, 0, 1), (8.0, 1, 2)],
+    ("step", "missed", "lesions"), [(2.5, 1, 1), (2.5, 2, 2), (1.0, 4, 1), (1.0, 5, 2), (8.0, 0, 1), (8.0, 1, 2)]
 )
 def test_slices_between_may_miss_it_for_five_millimetres(step: float, missed: int, lesions: int) -> None:
     box = on_slice([(10, 10, 20, 20)], [0.8])
@@ -59,11 +57,7 @@ def test_slices_between_may_miss_it_for_five_millimetres(step: float, missed: in
 
 def test_scores_below_the_threshold_and_other_classes_link_nothing() -> None:
     box: Box = (10, 10, 20, 20)
-    slices = {
-        0: on_slice([box], [0.8]),
-        1: on_slice([box, box], [0.4, 0.9], [2, 1]),
-        2: on_slice([box], [0.8]),
-    }
+    slices = {0: on_slice([box], [0.8]), 1: on_slice([box, box], [0.4, 0.9], [2, 1]), 2: on_slice([box], [0.8])}
     assert len(linked(slices, step=5.0)) == 2
     assert len(linked(slices, step=5.0, threshold=0.3)) == 1
     assert linked({}) == []
@@ -72,8 +66,7 @@ def test_scores_below_the_threshold_and_other_classes_link_nothing() -> None:
 def test_towards_its_poles_a_lesion_shrinks_fast() -> None:
     """An IoU of 0.09 from slice to slice, and yet one inside the other."""
     slices = {
-        z: on_slice([(20 - side, 20 - side, 20 + side, 20 + side)], [0.8])
-        for z, side in enumerate((1.5, 5, 1.5))
+        z: on_slice([(20 - side, 20 - side, 20 + side, 20 + side)], [0.8]) for z, side in enumerate((1.5, 5, 1.5))
     }
     assert len(linked(slices)) == 1
 
@@ -101,17 +94,15 @@ def test_the_order_of_slices_and_of_boxes_changes_nothing(
         row = data.draw(st.permutations(rows[z]))
         mixed[z] = on_slice([box for box, _ in row], [score for _, score in row])
     one, other = linked(plain), linked(mixed)
-    assert sorted(
-        (sorted(zip(c.z.tolist(), c.boxes.tolist(), strict=True)), c.best.score) for c in one
-    ) == sorted((sorted(zip(c.z.tolist(), c.boxes.tolist(), strict=True)), c.best.score) for c in other)
+    assert sorted((sorted(zip(c.z.tolist(), c.boxes.tolist(), strict=True)), c.best.score) for c in one) == sorted(
+        (sorted(zip(c.z.tolist(), c.boxes.tolist(), strict=True)), c.best.score) for c in other
+    )
     assert sum(len(chain.z) for chain in one) == sum(score >= 0.5 for row in rows for _, score in row)
 
 
 @given(rows=st.lists(found, min_size=1, max_size=5), up=st.integers(1, 9), across=st.integers(1, 50))
 @settings(max_examples=40)
-def test_what_is_moved_together_is_linked_alike(
-    rows: list[list[tuple[Box, float]]], up: int, across: int
-) -> None:
+def test_what_is_moved_together_is_linked_alike(rows: list[list[tuple[Box, float]]], up: int, across: int) -> None:
     plain = {z: on_slice([box for box, _ in row], [score for _, score in row]) for z, row in enumerate(rows)}
     moved = {
         z + up: on_slice(

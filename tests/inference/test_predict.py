@@ -76,9 +76,7 @@ def test_bag_slices_are_those_of_the_file() -> None:
         canonical = np.array(record.bag.model_slices) * 1.5 / 3.0
         nearest = SHAPE[0] - 1 - np.array(record.bag.file_slices)
         assert np.abs(nearest - canonical).max() <= 0.5
-        assert record.bag.offsets_mm == pytest.approx(
-            (np.array(record.bag.model_slices) - record.model_slice) * 1.5
-        )
+        assert record.bag.offsets_mm == pytest.approx((np.array(record.bag.model_slices) - record.model_slice) * 1.5)
 
 
 def test_threshold_can_be_given_and_batch_changes_nothing() -> None:
@@ -120,9 +118,7 @@ def test_reader_gives_the_prepared_slices_bit_for_bit(
     depth: int, spacing: float, step: float | None, size: int, seed: int
 ) -> None:
     array = np.random.default_rng(seed).integers(-1000, 1000, (depth, 41, 60)).astype(np.int16)
-    volume = Volume(
-        array[:, ::-1], Geometry.aligned(array.shape, (spacing, 0.7, 0.7)).turned(ct().geometry.turn())
-    )
+    volume = Volume(array[:, ::-1], Geometry.aligned(array.shape, (spacing, 0.7, 0.7)).turned(ct().geometry.turn()))
     plan = Plan(z_spacing=step, size=size)
     prepared, reader = prepare_volume(volume, plan), SliceReader(volume, plan)
     assert reader.depth == len(prepared)

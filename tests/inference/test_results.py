@@ -138,9 +138,7 @@ def test_a_fault_of_ours_names_the_case_and_writes_nothing(one: Path, tmp_path: 
     predictor.model.encode = broken  # type: ignore[method-assign, assignment]
     (outcome,) = predict_files(predictor, [one], tmp_path / "out")
     assert outcome.status == "failed"
-    assert (
-        outcome.message == f"{one}: cannot be processed (RuntimeError: boom); check the file, or leave it out"
-    )
+    assert outcome.message == f"{one}: cannot be processed (RuntimeError: boom); check the file, or leave it out"
     assert isinstance(outcome.error, RuntimeError)
     assert not (tmp_path / "out").exists()
 
@@ -189,9 +187,7 @@ class TestResume:
         """The old JSON must not vouch for the new label map."""
         self.run(one)
         with monkeypatch.context() as patch:
-            patch.setattr(
-                "volattn.inference.results.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
-            )
+            patch.setattr("volattn.inference.results.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 self.run(one, threshold=0.99)
         assert self.run(one) == "predicted"
@@ -215,14 +211,7 @@ def test_results_do_not_depend_on_the_run(one: Path, tmp_path: Path) -> None:
 
 class TestInputs:
     def test_folders_hold_cts_not_label_maps(self, tmp_path: Path) -> None:
-        for name in (
-            "volume-10.nii.gz",
-            "volume-2.nii",
-            "segmentation-2.nii",
-            "x_lesions.nii.gz",
-            ".y.nii",
-            "z.txt",
-        ):
+        for name in ("volume-10.nii.gz", "volume-2.nii", "segmentation-2.nii", "x_lesions.nii.gz", ".y.nii", "z.txt"):
             (tmp_path / name).touch()
         found = find_inputs([tmp_path, tmp_path / "volume-2.nii"])
         assert [case.image.name for case in found.cases] == ["volume-2.nii", "volume-10.nii.gz"]
@@ -346,9 +335,7 @@ class TestKnownCases:
             ("volume-4", "b", None),
         ],
     )
-    def test_by_content_then_by_name(
-        self, name: str, content: str, wanted: tuple[str, str, str] | None
-    ) -> None:
+    def test_by_content_then_by_name(self, name: str, content: str, wanted: tuple[str, str, str] | None) -> None:
         found = known_case(self.TRAINING, name, content * 64)
         assert (found and (found.split, found.case, found.known_by)) == wanted
 
@@ -374,11 +361,7 @@ def test_progress_counts_cases_and_slices(one: Path, tmp_path: Path) -> None:
     ("files", "channels", "names"),
     [
         (("a_1_0000", "a_1_0001", "a_2_0000", "a_2_0001"), None, {"a_1": "a_1_0000", "a_2": "a_2_0000"}),
-        (
-            ("anna_0000", "anna_0001", "bert_0000", "bert_0001"),
-            None,
-            {"anna": "anna_0000", "bert": "bert_0000"},
-        ),
+        (("anna_0000", "anna_0001", "bert_0000", "bert_0001"), None, {"anna": "anna_0000", "bert": "bert_0000"}),
         (("a_1_0000", "a_1_0001", "b"), {"0": "PET", "1": "CT"}, {"a_1": "a_1_0001", "b": "b"}),
         (("a_1_0000", "a_2_0001"), {"0": "PET", "1": "CT"}, {"a_2": "a_2_0001"}),
         (("a_1_0000", "a_2_0000"), {"0": "CT"}, {"a_1_0000": "a_1_0000", "a_2_0000": "a_2_0000"}),

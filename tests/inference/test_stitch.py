@@ -56,9 +56,7 @@ def dice(first: np.ndarray, second: np.ndarray) -> float:
     return 2 * np.count_nonzero(first & second) / (np.count_nonzero(first) + np.count_nonzero(second))
 
 
-@pytest.mark.parametrize(
-    ("size", "radius", "least"), [(80, 3, 0.95), (160, 3, 0.999), (60, 12, 0.97), (120, 20, 0.98)]
-)
+@pytest.mark.parametrize(("size", "radius", "least"), [(80, 3, 0.95), (160, 3, 0.999), (60, 12, 0.97), (120, 20, 0.98)])
 def test_a_perfect_mask_head_gives_back_the_mask(size: int, radius: float, least: float) -> None:
     """Through the input and through the reference mask of training, without a shift in any direction."""
     shape = (80, 64)
@@ -74,12 +72,7 @@ def test_a_perfect_mask_head_gives_back_the_mask(size: int, radius: float, least
         )
 
 
-@given(
-    start=st.floats(0, 50),
-    side=st.floats(0.1, 60),
-    scale=st.sampled_from([0.5, 1.0, 2.0]),
-    flip=st.booleans(),
-)
+@given(start=st.floats(0, 50), side=st.floats(0.1, 60), scale=st.sampled_from([0.5, 1.0, 2.0]), flip=st.booleans())
 @settings(max_examples=50)
 def test_a_full_mask_covers_the_pixels_with_centres_in_its_box(
     start: float, side: float, scale: float, flip: bool
@@ -150,9 +143,7 @@ def test_labels_thresholds_and_the_organ() -> None:
     found = stitcher.finish()
     wanted = np.zeros(SHAPE, np.uint8)
     wanted[1, :, :30] = 1
-    wanted[1, 5:9, 5:9] = (
-        2  # at the threshold; below it, outside the organ and without an organ there is none
-    )
+    wanted[1, 5:9, 5:9] = 2  # at the threshold; below it, outside the organ and without an organ there is none
     np.testing.assert_array_equal(found.labels, wanted)
     assert found.labels.dtype == np.uint8
     assert [best.score for best in found.best] == [0.5]
@@ -192,9 +183,7 @@ def test_between_two_slices_probabilities_are_interpolated_then_cut() -> None:
 
 @given(seed=st.integers(0, 10**6), depth=st.integers(1, 9), spacing=st.sampled_from([0.8, 1.5, 2.5, 5.0]))
 @settings(max_examples=25)
-def test_no_bit_depends_on_the_order_and_every_lesion_has_a_speaker(
-    seed: int, depth: int, spacing: float
-) -> None:
+def test_no_bit_depends_on_the_order_and_every_lesion_has_a_speaker(seed: int, depth: int, spacing: float) -> None:
     rng = np.random.default_rng(seed)
     shape = (depth, 20, 40)
     back = z_weights(depth, spacing, 1.5)
@@ -253,12 +242,8 @@ def test_specks_are_no_lesions(seed: int, share: float, least: float) -> None:
     assert set(np.unique(labels)) <= {1, 2}
 
 
-@pytest.mark.parametrize(
-    ("finer", "thinner", "kept"), [(1, 1, True), (2, 1, True), (2, 2, False), (4, 1, False)]
-)
-def test_a_lesion_is_no_smaller_than_a_voxel_that_the_network_saw(
-    finer: int, thinner: int, kept: bool
-) -> None:
+@pytest.mark.parametrize(("finer", "thinner", "kept"), [(1, 1, True), (2, 1, True), (2, 2, False), (4, 1, False)])
+def test_a_lesion_is_no_smaller_than_a_voxel_that_the_network_saw(finer: int, thinner: int, kept: bool) -> None:
     """A lesion of four pixels in one slice of an input that is finer than what the network saw."""
     depth = 2 * thinner
     other = np.minimum(np.arange(depth), 1)
@@ -281,9 +266,7 @@ def test_many_lesions_need_more_than_16_bits() -> None:
 
 
 def test_score_maps_hold_the_highest_covering_score() -> None:
-    found = detections(
-        organ(0.7), lesion(5, 0.3), lesion(7, 0.6), (2, 0.9, (20.0, 5.0, 24.0, 9.0), FULL * 0.4)
-    )
+    found = detections(organ(0.7), lesion(5, 0.3), lesion(7, 0.6), (2, 0.9, (20.0, 5.0, 24.0, 9.0), FULL * 0.4))
     maps = score_maps(found, (20, 40), 40, 2)
     assert maps.shape == (2, 20, 40)
     assert maps[0, 0, 0] == np.float32(0.7)
@@ -310,9 +293,7 @@ def test_a_segmenters_pixels_come_back_where_they_were(size: int, least: float) 
     for mask, back in zip((organ, lesion), maps >= 0.5, strict=True):
         assert dice(mask, back) >= least
         if size >= 80:
-            np.testing.assert_allclose(
-                np.argwhere(back).mean(axis=0), np.argwhere(mask).mean(axis=0), atol=0.03
-            )
+            np.testing.assert_allclose(np.argwhere(back).mean(axis=0), np.argwhere(mask).mean(axis=0), atol=0.03)
     stitcher = whole_stitcher((1, *shape), filled=input_shape(*shape, size))
     stitcher.add(0, slices)
     stitched = stitcher.finish()

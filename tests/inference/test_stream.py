@@ -102,9 +102,7 @@ def test_order_is_three_passes_the_second_from_the_end() -> None:
         (9, 5, 2, {"kind": "none"}),
     ],
 )
-def test_stream_equals_bags_from_scratch(
-    bag: int, depth: int, batch: int, attention: dict[str, object]
-) -> None:
+def test_stream_equals_bags_from_scratch(bag: int, depth: int, batch: int, attention: dict[str, object]) -> None:
     model = made(small_config(bag, **attention)).eval()
     volume = volume_of(depth)
     found = dict(stream(model, reader(volume), depth, batch=batch))

@@ -200,10 +200,7 @@ def test_a_single_window_is_what_the_network_says(depth: int, monkeypatch: pytes
 
 
 def test_images_are_encoded_once_and_windows_run_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, volume = (
-        made(block_config("h_dense_unet", 2 / 3), dtype=torch.float32).eval(),
-        volume_of(33).float(),
-    )
+    model, volume = (made(block_config("h_dense_unet", 2 / 3), dtype=torch.float32).eval(), volume_of(33).float())
     read, encoded, ran = reader(volume, 5), [], []
     speak = model.speak
 

@@ -261,8 +261,7 @@ def test_numbers_that_nothing_can_hold(
 
 
 @pytest.mark.parametrize(
-    ("dtype", "value", "bytes_a_voxel"),
-    [(np.int16, 2, 1), (np.float64, 2, 1), (np.int64, 0, 1), (np.int32, -1, 2)],
+    ("dtype", "value", "bytes_a_voxel"), [(np.int16, 2, 1), (np.float64, 2, 1), (np.int64, 0, 1), (np.int32, -1, 2)]
 )
 def test_labels_take_the_memory_of_their_small_type(
     dtype: type, value: int, bytes_a_voxel: int, tmp_path: Path

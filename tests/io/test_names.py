@@ -41,9 +41,7 @@ def test_what_is_no_name(name: str, fault: str) -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    "name", ["volume-44", "Müller-肝", "a b", "a..b", "%2F", "x" * 200, "console", "a:b*c?"]
-)
+@pytest.mark.parametrize("name", ["volume-44", "Müller-肝", "a b", "a..b", "%2F", "x" * 200, "console", "a:b*c?"])
 def test_what_is_a_name(name: str) -> None:
     assert check_name(name) == name
 

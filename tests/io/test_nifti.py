@@ -8,18 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nifti_files import (
-    SHAPE,
-    load,
-    patch,
-    save,
-)
+from nifti_files import SHAPE, load, patch, save
 
-from volattn.io.readers.nifti import (
-    read_labels,
-    read_volume,
-    volume_name,
-)
+from volattn.io.readers.nifti import read_labels, read_volume, volume_name
 
 
 def test_names_and_compression_are_told_by_content(tmp_path: Path) -> None:
@@ -30,11 +21,7 @@ def test_names_and_compression_are_told_by_content(tmp_path: Path) -> None:
     squeezed.write_bytes(gzip.compress(path.read_bytes()))
     for odd in (disguised, squeezed):
         assert (read_volume(odd).array == 1).all()
-    assert [volume_name(n) for n in ("x/volume-4.nii.gz", "volume-4.nii", "a.b")] == [
-        "volume-4",
-        "volume-4",
-        "a.b",
-    ]
+    assert [volume_name(n) for n in ("x/volume-4.nii.gz", "volume-4.nii", "a.b")] == ["volume-4", "volume-4", "a.b"]
 
 
 @pytest.mark.parametrize(

@@ -21,13 +21,7 @@ from nifti_files import (
     world_by_simpleitk,
 )
 
-from volattn.io.readers.nifti import (
-    header_spacing,
-    read_header,
-    read_labels,
-    read_volume,
-    write_labels,
-)
+from volattn.io.readers.nifti import header_spacing, read_header, read_labels, read_volume, write_labels
 
 
 @pytest.mark.parametrize("tilted", [False, True], ids=["straight", "oblique"])
@@ -57,9 +51,7 @@ def test_simpleitk_reads_the_same_voxels_at_the_same_places(codes: str, tilted: 
 
 @pytest.mark.parametrize(("sform", "qform"), [(1, 0), (0, 1), (2, 1), (4, 3), (0, 0)])
 def test_codes_and_forms_survive_writing(sform: int, qform: int, tmp_path: Path) -> None:
-    path = save(
-        tmp_path / "a.nii.gz", np.zeros(SHAPE, np.int16), oriented("LPS", True), sform=sform, qform=qform
-    )
+    path = save(tmp_path / "a.nii.gz", np.zeros(SHAPE, np.int16), oriented("LPS", True), sform=sform, qform=qform)
     volume = read_volume(path)
     points = all_points(volume.array.shape)
     np.testing.assert_allclose(volume.geometry.to_world(points), world_by_simpleitk(path, points), atol=2e-4)
@@ -99,9 +91,7 @@ def test_units_are_those_that_simpleitk_reads_and_survive_writing(
     assert volume.geometry.spacing == pytest.approx((2.5, 0.9, 0.7))
     write_labels(tmp_path / "b.nii", np.ones(volume.array.shape, bool), volume)
     assert_same_geometry(path, tmp_path / "b.nii")
-    np.testing.assert_array_equal(
-        world_by_simpleitk(tmp_path / "b.nii", points), world_by_simpleitk(path, points)
-    )
+    np.testing.assert_array_equal(world_by_simpleitk(tmp_path / "b.nii", points), world_by_simpleitk(path, points))
 
 
 @pytest.mark.parametrize(
@@ -109,16 +99,11 @@ def test_units_are_those_that_simpleitk_reads_and_survive_writing(
     [
         (np.eye(4), None),
         (np.diag([-1.0, 1, 1, 1]), "the qform is mirrored along x"),
-        (
-            np.array([[1.0, 0, 0, 43], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]),
-            "the qform is shifted by 43 mm",
-        ),
+        (np.array([[1.0, 0, 0, 43], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), "the qform is shifted by 43 mm"),
         (np.diag([1.0, 1, 2, 1]), "the qform has voxels of"),
     ],
 )
-def test_a_qform_that_contradicts_the_sform_is_noted(
-    change: np.ndarray, said: str | None, tmp_path: Path
-) -> None:
+def test_a_qform_that_contradicts_the_sform_is_noted(change: np.ndarray, said: str | None, tmp_path: Path) -> None:
     affine = oriented("LPS", True) if said is None else oriented("LPS")
     image = Nifti1Image(np.zeros(SHAPE, np.int16), None)
     image.set_sform(affine, 1)

@@ -9,18 +9,9 @@ import numpy as np
 import pytest
 from nibabel.loadsave import save as save_image
 from nibabel.nifti1 import Nifti1Extension, Nifti1Image
-from nifti_files import (
-    SHAPE,
-    all_points,
-    load,
-    world_by_simpleitk,
-)
+from nifti_files import SHAPE, all_points, load, world_by_simpleitk
 
-from volattn.io.readers.nifti import (
-    read_volume,
-    write_labels,
-    write_volume,
-)
+from volattn.io.readers.nifti import read_volume, write_labels, write_volume
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
 
@@ -51,9 +42,7 @@ def test_written_labels_carry_no_text_from_the_source(tmp_path: Path) -> None:
     assert b"doe" not in (tmp_path / "b.nii").read_bytes().lower()
 
 
-def test_labels_off_the_grid_or_negative_are_not_written(
-    tmp_path: Path, make_volume: Callable[..., Volume]
-) -> None:
+def test_labels_off_the_grid_or_negative_are_not_written(tmp_path: Path, make_volume: Callable[..., Volume]) -> None:
     volume = make_volume()
     with pytest.raises(ValueError, match="grid"):
         write_labels(tmp_path / "a.nii.gz", np.zeros((1, 2, 3), np.uint8), volume)
@@ -78,9 +67,7 @@ def test_volumes_without_a_header_are_written_where_they_lie(
     assert back.geometry.disagreement(volume.geometry) < 1e-4
     if not sheared:
         points = all_points((3, 4, 5))
-        np.testing.assert_allclose(
-            volume.geometry.to_world(points), world_by_simpleitk(path, points), atol=1e-4
-        )
+        np.testing.assert_allclose(volume.geometry.to_world(points), world_by_simpleitk(path, points), atol=1e-4)
 
 
 def test_the_same_volume_gives_the_same_bytes(tmp_path: Path, make_volume: Callable[..., Volume]) -> None:

@@ -228,9 +228,7 @@ class TestOwnership:
         (folder / "c.png").write_bytes(png_of(Figure()))
         Page("d").write(folder / "d.html")
         write_json(folder / "e.json", {"versions": versions()})
-        (folder / "c.json").write_text(
-            "{"
-        )  # half a disk block after a crash of the machine, beside its picture
+        (folder / "c.json").write_text("{")  # half a disk block after a crash of the machine, beside its picture
         return sorted(folder.iterdir())
 
     def test_files_of_this_program_are_replaced(self, ours: list[Path]) -> None:

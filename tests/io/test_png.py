@@ -24,9 +24,7 @@ def noise(shape: tuple[int, int] = (9, 13), seed: int = 0) -> np.ndarray:
 
 
 @settings(deadline=None)
-@given(
-    st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(lambda shape: st.tuples(st.just(shape), pixels))
-)
+@given(st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(lambda shape: st.tuples(st.just(shape), pixels)))
 def test_what_is_written_comes_back(tmp_path_factory: pytest.TempPathFactory, given_) -> None:
     shape, value = given_
     path = tmp_path_factory.mktemp("png") / "001.png"

@@ -36,9 +36,7 @@ def targets_for(config: ModelConfig, count: int = 3) -> list[dict[str, Tensor]]:
     targets = [{key: one[key] for key in one.keys() & wanted} for one in targets_of(count)]
     if config.window.slices > 1:
         for target in targets:
-            target["window"] = (
-                dense_labels([target], (64, 64)).to(torch.uint8).expand(config.window.slices, -1, -1)
-            )
+            target["window"] = dense_labels([target], (64, 64)).to(torch.uint8).expand(config.window.slices, -1, -1)
     return targets
 
 

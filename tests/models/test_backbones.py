@@ -66,10 +66,7 @@ def test_an_offset_moves_what_a_convolution_reads() -> None:
 
 def published(**backbone: Any) -> ModelConfig:
     return ModelConfig.model_validate(
-        {
-            "name": "deformable_faster_rcnn" if "deformable" in backbone else "faster_rcnn",
-            "backbone": backbone,
-        }
+        {"name": "deformable_faster_rcnn" if "deformable" in backbone else "faster_rcnn", "backbone": backbone}
     )
 
 
@@ -114,9 +111,7 @@ def vgg_file(path: Path, normed: bool = False) -> nn.Sequential:
     for key, tensor in features.state_dict().items():
         if tensor.is_floating_point():
             tensor.uniform_(
-                0.5 if key.endswith("var") else -0.05,
-                1.5 if key.endswith("var") else 0.05,
-                generator=generator,
+                0.5 if key.endswith("var") else -0.05, 1.5 if key.endswith("var") else 0.05, generator=generator
             )
     state = {f"features.{key}": tensor for key, tensor in features.state_dict().items()}
     torch.save(state | {"classifier.6.bias": torch.zeros(1000)}, path)

@@ -67,13 +67,7 @@ def test_the_3d_dense_unet_is_as_published() -> None:
     # z is pooled four times, by the stem alone; transitions halve the channels.
     halved = [shape for shape in found if shape[0] in (96, 112, 248)]
     assert halved[1:4] == [(96, 3, 56, 56), (112, 3, 28, 28), (248, 3, 14, 14)]
-    assert found[-5:] == [
-        (504, 3, 14, 14),
-        (224, 3, 28, 28),
-        (192, 3, 56, 56),
-        (96, 6, 112, 112),
-        (64, 12, 224, 224),
-    ]
+    assert found[-5:] == [(504, 3, 14, 14), (224, 3, 28, 28), (192, 3, 56, 56), (96, 6, 112, 112), (64, 12, 224, 224)]
 
 
 def test_the_released_hybrid_has_its_number_of_parameters() -> None:
@@ -135,9 +129,7 @@ def reference_crf(config: CrfConfig, shares: np.ndarray, image: np.ndarray) -> n
                             continue
                         alike = (image[y, x] - image[v, u]) ** 2 / (2 * config.image_std**2)
                         kernel = config.position_weight * np.exp(-distance / (2 * config.position_std**2))
-                        kernel += config.image_weight * np.exp(
-                            -distance / (2 * config.image_position_std**2) - alike
-                        )
+                        kernel += config.image_weight * np.exp(-distance / (2 * config.image_position_std**2) - alike)
                         energy[:, y, x] += kernel * found[:, v, u]
         found = np.exp(energy - energy.max(axis=0))
         found /= found.sum(axis=0)

@@ -7,16 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from detector_losses import (
-    AT,
-    BAGS,
-    GOLDEN,
-    bags_for,
-    first_losses,
-    images_for,
-    losses_and_gradients,
-    targets_for,
-)
+from detector_losses import AT, BAGS, GOLDEN, bags_for, first_losses, images_for, losses_and_gradients, targets_for
 from small_detectors import CLASSES, detectors, images_of, made, randomise, small_config
 from torch import Tensor
 
@@ -134,8 +125,7 @@ def test_mixed_precision_trains_and_detects(config: ModelConfig) -> None:
     model = made(config, dtype=torch.float32)
     images = images_for(config).float()
     targets = [
-        {key: rows.float() if key == "boxes" else rows for key, rows in one.items()}
-        for one in targets_for(config)
+        {key: rows.float() if key == "boxes" else rows for key, rows in one.items()} for one in targets_for(config)
     ]
     losses = {}
     for mixed in (False, True):
@@ -158,8 +148,7 @@ def test_mixed_precision_trains_and_detects(config: ModelConfig) -> None:
 def test_slabs_without_any_object_train(config: ModelConfig) -> None:
     model = made(config).train()
     nothing = [
-        {key: value * 0 if key == "window" else value[:0] for key, value in one.items()}
-        for one in targets_for(config)
+        {key: value * 0 if key == "window" else value[:0] for key, value in one.items()} for one in targets_for(config)
     ]
     loss = total(model(images_for(config), bags_for(config), AT, nothing))
     loss.backward()

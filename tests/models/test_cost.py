@@ -94,9 +94,7 @@ def test_windows_share_images_and_the_cost_of_a_slice() -> None:
     with FlopCounterMode(display=False) as counter:
         count = sum(1 for _ in stream(model, lambda at: volume[np.add.outer(at, np.arange(5)) % 29], 27))
     assert count == 27
-    assert measure(config, CLASSES, 64, memory=False).flops == pytest.approx(
-        counter.get_total_flops() / 27, rel=1e-3
-    )
+    assert measure(config, CLASSES, 64, memory=False).flops == pytest.approx(counter.get_total_flops() / 27, rel=1e-3)
 
 
 def test_a_deformable_convolution_costs_its_plain_one_and_its_offsets() -> None:

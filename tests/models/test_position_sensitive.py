@@ -16,8 +16,7 @@ from volattn.models.detectors.position_sensitive import POSITION, FusedPool, Pos
 
 SIDE, STRIDE = 3, 8
 BOXES = torch.tensor(
-    [[8.0, 8, 56, 40], [0, 0, 64, 64], [16.5, 3.2, 30.1, 61.7], [6, 5, 7, 6], [40, 40, 47, 63]],
-    dtype=torch.float64,
+    [[8.0, 8, 56, 40], [0, 0, 64, 64], [16.5, 3.2, 30.1, 61.7], [6, 5, 7, 6], [40, 40, 47, 63]], dtype=torch.float64
 )
 
 
@@ -28,8 +27,7 @@ def rounded_cell(plane: np.ndarray, box: np.ndarray, row: int, column: int, side
     tall, wide = max(y1 - y0, 1) / side, max(x1 - x0, 1) / side
     # torchvision lets no cell reach the last row or column of the map: their stops are clamped like indices.
     top, bottom = (
-        min(max(y0 + round_(edge * tall), 0), height - 1)
-        for round_, edge in ((math.floor, row), (math.ceil, row + 1))
+        min(max(y0 + round_(edge * tall), 0), height - 1) for round_, edge in ((math.floor, row), (math.ceil, row + 1))
     )
     left, right = (
         min(max(x0 + round_(edge * wide), 0), width - 1)
@@ -150,11 +148,7 @@ def test_3dce_from_its_parts(bag: int) -> None:
                 maps += state["position_maps.bias"][:, None, None]
                 per_image.append(brute_force(torch.from_numpy(maps), of_target, "pool", 7))
             rows.append(np.concatenate(per_image, axis=1).reshape(len(of_target), -1))
-        heads = (
-            "roi_heads.box_head.fc6",
-            "roi_heads.box_predictor.cls_score",
-            "roi_heads.box_predictor.bbox_pred",
-        )
+        heads = ("roi_heads.box_head.fc6", "roi_heads.box_predictor.cls_score", "roi_heads.box_predictor.bbox_pred")
         hidden, cls, reg = ((state[f"{head}.weight"], state[f"{head}.bias"]) for head in heads)
         fused = np.maximum(np.concatenate(rows) @ hidden[0].T + hidden[1], 0)
     assert fused.shape[1] == 32
@@ -176,9 +170,7 @@ def test_r_fcn_averages_its_cells() -> None:
     images = images_for(model.config)[:1]
     heads = model.roi_heads
     with torch.no_grad():
-        attended = model.attend_slab(
-            images, torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, dtype=torch.long)
-        )
+        attended = model.attend_slab(images, torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, dtype=torch.long))
         scores, regression = heads.box_predictor(
             heads.box_head(heads.box_roi_pool(attended.maps(), [BOXES], [(64, 64)]))
         )
@@ -186,6 +178,4 @@ def test_r_fcn_averages_its_cells() -> None:
         maps = heads.box_roi_pool.maps(heads.box_roi_pool.hidden(features).clamp(min=0))[0]
     expected = brute_force(maps, BOXES, "pool", 7).mean(axis=(-2, -1))
     assert (scores.shape, regression.shape) == ((5, 3), (5, 12))
-    np.testing.assert_allclose(
-        torch.cat([scores, regression], dim=1).numpy(), expected, rtol=1e-8, atol=1e-12
-    )
+    np.testing.assert_allclose(torch.cat([scores, regression], dim=1).numpy(), expected, rtol=1e-8, atol=1e-12)

@@ -25,9 +25,7 @@ def test_anchors_are_those_of_full_precision(name: Name) -> None:
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=mixed):
             pyramid = model.encode(images)
             assert (next(iter(pyramid.values())).dtype == torch.bfloat16) == mixed
-            found = model.detect(
-                model.attend(pyramid, model.describe(pyramid), torch.tensor([[0]])), (64, 600)
-            )
+            found = model.detect(model.attend(pyramid, model.describe(pyramid), torch.tensor([[0]])), (64, 600))
         assert found[0]["boxes"].dtype == torch.float32
     exact, ours = anchors
     assert ours.dtype == torch.float32

@@ -14,12 +14,7 @@ from small_detectors import CLASSES, small_config, targets_of
 
 from volattn.models.catalogue import build_model
 from volattn.models.segmenters.config import SegmentationConfig
-from volattn.models.segmenters.segmenter import (
-    dense_labels,
-    find_objects,
-    nested_probabilities,
-    segmentation_losses,
-)
+from volattn.models.segmenters.segmenter import dense_labels, find_objects, nested_probabilities, segmentation_losses
 from volattn.models.weights import load_weights
 from volattn.slabs.slab import component_maps, objects
 
@@ -55,9 +50,7 @@ def test_an_object_keeps_its_edge_and_not_its_neighbour() -> None:
     assert found["scores"].tolist() == [0.9, 0.7]
     assert found["boxes"].tolist() == [[0, 0, 2, 3], [2, 0, 3, 1]]
     assert found["masks"][0].tolist() == [[0.6, 0.4], [0.9, 0.3], [0.8, 0.8]]
-    touching = torch.tensor(
-        [[[0.9, 0.4, 0.7], [0.9, 0.9, 0.9], [0.9, 0.1, 0.1], [0.2, 0.2, 0.6]]], dtype=torch.float64
-    )
+    touching = torch.tensor([[[0.9, 0.4, 0.7], [0.9, 0.9, 0.9], [0.9, 0.1, 0.1], [0.2, 0.2, 0.6]]], dtype=torch.float64)
     found = find_objects(touching, most=1)
     assert found["masks"][0].tolist() == [[0.9, 0.4, 0.7], [0.9, 0.9, 0.9], [0.9, 0.1, 0.1]]
     ring = torch.tensor([[[0.9, 0.9, 0.9], [0.9, 0.1, 0.1], [0.9, 0.1, 0.6]]], dtype=torch.float64)

@@ -33,9 +33,7 @@ def test_equals_the_equation() -> None:
                 for kernel in embed
             ]
         )
-        added = (
-            np.tensordot(mix, np.maximum(told, 0), axes=1) + module.mix.bias.detach().numpy()[:, None, None]
-        )
+        added = np.tensordot(mix, np.maximum(told, 0), axes=1) + module.mix.bias.detach().numpy()[:, None, None]
         np.testing.assert_allclose(found[row].detach().numpy(), images[target].numpy() + added, rtol=1e-10)
 
 
@@ -67,7 +65,6 @@ def test_the_order_of_the_slices_matters() -> None:
     images = torch.randn(3, 6, 4, 4).double()
     told = module.describe(images)
     up, down = (
-        module.refine_with_weights(images[[1]], told, torch.tensor([bag])).features
-        for bag in ([0, 1, 2], [2, 1, 0])
+        module.refine_with_weights(images[[1]], told, torch.tensor([bag])).features for bag in ([0, 1, 2], [2, 1, 0])
     )
     assert not torch.allclose(up, down)

@@ -71,19 +71,14 @@ def written_out(
         factor = {"none": 1.0, "sqrt": maps[0].size ** -0.5, "mean": 1 / maps[0].size}[scale]
         attention = softmax((maps * e(target)).sum(axis=(1, 2)) * factor)
         value = rectify(np.tensordot(attention, maps, axes=1))
-        gate = (
-            correlate(value, weight["spatial.gate.weight"][0, 0], mode="constant")
-            + weight["spatial.gate.bias"][0]
-        )
+        gate = correlate(value, weight["spatial.gate.weight"][0, 0], mode="constant") + weight["spatial.gate.bias"][0]
         target = target * sigmoid(gate)
     return target
 
 
 @pytest.mark.parametrize("scale", ["none", "sqrt", "mean"])
 @pytest.mark.parametrize(("channel", "spatial"), [(True, True), (True, False), (False, True)])
-@pytest.mark.parametrize(
-    ("gate_kernel", "rectifier", "slope"), [(1, "relu", 0.0), (7, "relu", 0.0), (1, "leaky", 0.1)]
-)
+@pytest.mark.parametrize(("gate_kernel", "rectifier", "slope"), [(1, "relu", 0.0), (7, "relu", 0.0), (1, "leaky", 0.1)])
 def test_equals_the_equations(
     scale: str, channel: bool, spatial: bool, gate_kernel: int, rectifier: str, slope: float
 ) -> None:
@@ -187,9 +182,7 @@ def test_every_parameter_moves_within_ten_steps() -> None:
 
 
 @pytest.mark.parametrize(("rectifier", "learns"), [("relu", False), ("leaky", True)])
-def test_an_embedding_that_is_negative_everywhere_learns_with_a_leak_only(
-    rectifier: str, learns: bool
-) -> None:
+def test_an_embedding_that_is_negative_everywhere_learns_with_a_leak_only(rectifier: str, learns: bool) -> None:
     va = module(channel=False, rectifier=rectifier)
     assert va.spatial is not None
     with torch.no_grad():

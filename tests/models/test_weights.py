@@ -17,11 +17,7 @@ import torch
 from safetensors.torch import save_file
 from small_detectors import CLASSES, made, small_config
 from torchvision.models import resnet18
-from torchvision.models.detection import (
-    fcos_resnet50_fpn,
-    maskrcnn_resnet50_fpn,
-    retinanet_resnet50_fpn,
-)
+from torchvision.models.detection import fcos_resnet50_fpn, maskrcnn_resnet50_fpn, retinanet_resnet50_fpn
 from torchvision.ops import FrozenBatchNorm2d
 
 from volattn.models.bag_backbone import BagBackbone
@@ -92,11 +88,7 @@ def test_coco_names_fill_all_but_the_predictors(tmp_path: Path) -> None:
     loaded = load_weights(model, tmp_path / "coco.pth")
     assert all("predictor" in key or key.startswith("attention.") for key in loaded.new)
     own = model.state_dict()
-    for key in (
-        "rpn.head.conv.0.0.weight",
-        "roi_heads.mask_head.3.0.weight",
-        "backbone.fpn.inner_blocks.2.0.bias",
-    ):
+    for key in ("rpn.head.conv.0.0.weight", "roi_heads.mask_head.3.0.weight", "backbone.fpn.inner_blocks.2.0.bias"):
         torch.testing.assert_close(own[key], state[key])
 
 
@@ -146,9 +138,7 @@ def test_a_detector_of_boxes_gives_its_backbone_to_others(name: str, tmp_path: P
     assert {key.split(".")[0] for key in loaded.copied} >= {"backbone", "attention"}
 
 
-@pytest.mark.parametrize(
-    "name", ["fcos", "three_dce", "rfcn", "va_unet", "unet_3d", "h_dense_unet", "cascade"]
-)
+@pytest.mark.parametrize("name", ["fcos", "three_dce", "rfcn", "va_unet", "unet_3d", "h_dense_unet", "cascade"])
 def test_a_run_of_the_same_make_gives_everything(name: str, tmp_path: Path) -> None:
     earlier = made(small_config(name=name), dtype=torch.float32)
     save_file(earlier.state_dict(), tmp_path / "model.safetensors")

@@ -7,14 +7,7 @@ import pytest
 from scipy.stats import mannwhitneyu
 
 from volattn.phantoms import Phantom, make_phantom
-from volattn.phantoms.findings import (
-    COUNT_MOST,
-    LEAST_DISTRACTORS,
-    LOG_MEAN,
-    LOG_SD,
-    draw_count,
-    draw_diameter,
-)
+from volattn.phantoms.findings import COUNT_MOST, LEAST_DISTRACTORS, LOG_MEAN, LOG_SD, draw_count, draw_diameter
 from volattn.structures.lesions import axial_diameter
 
 DRAWS = 4000

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from volattn.phantoms import Phantom, make_phantom
-from volattn.phantoms.findings import Finding
+from volattn.phantoms.findings import Structure
 from volattn.structures.lesions import label_components
 
 SIZE = 96
@@ -18,7 +18,7 @@ def phantoms() -> list[Phantom]:
     return [make_phantom(3, index, SIZE) for index in CASES]
 
 
-def _resolved(phantom: Phantom) -> list[tuple[int, Finding]]:
+def _resolved(phantom: Phantom) -> list[tuple[int, Structure]]:
     """The findings that are at least two pixels wide and a slice deep, with their numbers."""
     z, pixel, _ = phantom.spacing
     return [
@@ -98,10 +98,7 @@ def test_lesions_are_labelled_and_distractors_are_not(phantoms: list[Phantom]) -
         others = [number for number, finding in _resolved(phantom) if finding.kind != "lesion"]
         lesion = phantom.labels == 2
         assert lesion.any() == any(finding.kind == "lesion" for finding in phantom.findings)
-        assert (
-            np.isin(phantom.numbers[lesion], lesions).sum()
-            >= 5 * np.isin(phantom.numbers[lesion], others).sum()
-        )
+        assert np.isin(phantom.numbers[lesion], lesions).sum() >= 5 * np.isin(phantom.numbers[lesion], others).sum()
 
 
 def test_a_finding_is_where_it_says(phantoms: list[Phantom]) -> None:

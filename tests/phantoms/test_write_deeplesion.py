@@ -50,22 +50,15 @@ def test_the_slices_are_the_phantoms(cohort: Path, phantoms: list[Phantom]) -> N
         key_slice = case.key_slice
         depth, spacing = len(phantom.image), phantom.spacing[0]
         lowest = depth - key_slice.last
-        np.testing.assert_array_equal(
-            key_slice.read().array, phantom.image[lowest : lowest + key_slice.depth]
-        )
+        np.testing.assert_array_equal(key_slice.read().array, phantom.image[lowest : lowest + key_slice.depth])
         assert key_slice.geometry.spacing == pytest.approx(phantom.spacing, abs=1e-6)
-        for end, edge in (
-            (key_slice.last - key_slice.number, depth),
-            (key_slice.number - key_slice.first, 1),
-        ):
+        for end, edge in ((key_slice.last - key_slice.number, depth), (key_slice.number - key_slice.first, 1)):
             whole = end * spacing > AROUND_MM - spacing
             assert end * spacing <= AROUND_MM
             assert whole or edge in (key_slice.last, key_slice.first)
 
 
-def test_boxes_hold_every_lesion_of_their_slice_and_little_else(
-    cohort: Path, phantoms: list[Phantom]
-) -> None:
+def test_boxes_hold_every_lesion_of_their_slice_and_little_else(cohort: Path, phantoms: list[Phantom]) -> None:
     boxes = 0
     for case in open_dataset(cohort).cases:
         assert case.key_slice is not None
@@ -101,13 +94,7 @@ def test_diameters_are_the_masks(phantoms: list[Phantom]) -> None:
 def test_same_seed_same_bytes_whatever_the_folder_and_the_workers(cohort: Path, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     write_phantoms(
-        tmp_path,
-        CASES,
-        SEED,
-        size=SIZE,
-        kind="deeplesion",
-        workers=2,
-        progress=lambda *event: told.append(event),
+        tmp_path, CASES, SEED, size=SIZE, kind="deeplesion", workers=2, progress=lambda *event: told.append(event)
     )
     assert contents(tmp_path) == contents(cohort)
     assert told == [("phantom", done, CASES) for done in range(CASES + 1)]

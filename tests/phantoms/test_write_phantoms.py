@@ -26,9 +26,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    return {
-        path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name not in (LOCK, MANIFEST)
-    }
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name not in (LOCK, MANIFEST)}
 
 
 def test_same_seed_same_bytes_whatever_the_folder_and_the_workers(cohort: Path, tmp_path: Path) -> None:

@@ -103,9 +103,7 @@ with claim_folder(folder):
 """
 
 
-def test_a_worker_that_outlives_its_run_is_waited_for(
-    dataset: Path, whole: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_a_worker_that_outlives_its_run_is_waited_for(dataset: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
     """What it still writes is swept."""
     orphan = subprocess.Popen(
         [sys.executable, "-c", ORPHAN, str(tmp_path / "cases" / "volume-1")],

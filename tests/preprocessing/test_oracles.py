@@ -32,9 +32,7 @@ def simpleitk_along_z(array: np.ndarray, spacing: float, step: float, depth: int
     _, height, width = array.shape
     grid = SimpleITK.Image(width, height, depth, SimpleITK.sitkFloat64)
     grid.SetSpacing((0.8, 0.8, step))
-    return SimpleITK.GetArrayFromImage(
-        SimpleITK.Resample(image, grid, SimpleITK.Transform(), SimpleITK.sitkLinear)
-    )
+    return SimpleITK.GetArrayFromImage(SimpleITK.Resample(image, grid, SimpleITK.Transform(), SimpleITK.sitkLinear))
 
 
 @given(
@@ -70,10 +68,7 @@ def test_shrinking_averages_exact_areas(rows: int, columns: int, data: st.DataOb
 
     def overlap(pixel: int, target: int, source: int, count: int) -> Fraction:
         factor = Fraction(source, count)
-        return max(
-            Fraction(0),
-            min((target + 1) * factor, Fraction(pixel + 1)) - max(target * factor, Fraction(pixel)),
-        )
+        return max(Fraction(0), min((target + 1) * factor, Fraction(pixel + 1)) - max(target * factor, Fraction(pixel)))
 
     small = shrink(plane, shape)
     area = Fraction(rows * columns, shape[0] * shape[1])
@@ -137,9 +132,7 @@ def test_memory_grows_by_six_bytes_a_voxel_at_most(tmp_path: Path) -> None:
         again = []
         for number in range(2):  # what else this process allocates meanwhile, it does not do twice
             tracemalloc.start()
-            prepare_dataset(
-                Dataset("deep", folder, (case,), SCHEME), Plan(size=128), folder / f"store{number}"
-            )
+            prepare_dataset(Dataset("deep", folder, (case,), SCHEME), Plan(size=128), folder / f"store{number}")
             again.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
         peaks.append(min(again))

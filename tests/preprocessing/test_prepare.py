@@ -99,9 +99,7 @@ prepare_dataset(open_dataset(sys.argv[1]), Plan(size=32, z_spacing=1.5), sys.arg
 def test_a_killed_preparation_goes_on(dataset: Path, tmp_path: Path, after: int) -> None:
     prepare_dataset(open_dataset(dataset), PLAN, tmp_path / "whole")
     run = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(dataset), str(tmp_path / "killed")],
-        stdout=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-c", SCRIPT, str(dataset), str(tmp_path / "killed")], stdout=subprocess.PIPE, text=True
     )
     assert run.stdout is not None
     for line in run.stdout:
@@ -129,9 +127,7 @@ def test_a_damaged_case_is_made_again(dataset: Path, tmp_path: Path) -> None:
     assert contents(tmp_path / "store") == before
 
 
-def test_a_changed_source_is_prepared_again(
-    dataset: Path, tmp_path: Path, write_lits_case: WriteCase
-) -> None:
+def test_a_changed_source_is_prepared_again(dataset: Path, tmp_path: Path, write_lits_case: WriteCase) -> None:
     before = prepare_dataset(open_dataset(dataset), PLAN, tmp_path / "store").store.fingerprint
     write_lits_case(1, shape=(11, 40, 48), seed=77)
     outcome = prepare_dataset(open_dataset(dataset), PLAN, tmp_path / "store")
@@ -148,9 +144,7 @@ def test_one_bad_case_does_not_stop_the_others(dataset: Path, tmp_path: Path) ->
         assert "volume-1.nii.gz" in outcome.failed["volume-1"]
 
 
-def test_labels_of_another_grid_are_refused(
-    dataset: Path, tmp_path: Path, write_lits_case: WriteCase
-) -> None:
+def test_labels_of_another_grid_are_refused(dataset: Path, tmp_path: Path, write_lits_case: WriteCase) -> None:
     write_lits_case(9, folder=tmp_path / "other", shape=(12, 40, 48), spacing=(2.0, 0.9, 0.9))
     (tmp_path / "other" / "segmentation-9.nii.gz").rename(dataset / "segmentation-2.nii.gz")
     outcome = prepare_dataset(open_dataset(dataset), PLAN, tmp_path / "store")

@@ -78,9 +78,7 @@ def test_the_key_slice_is_kept_and_its_neighbours_are_interpolated(root: Path, t
             wanted = [np.interp(mm, heights, source[:, y, x]) for y, x in ((0, 0), (20, 20), (39, 47))]
             got = [plane[0, 0], plane[20, 20], plane[39, 47]]
             np.testing.assert_allclose(got, wanted, atol=0.51)
-        assert stored.shape[0] == 1 + int(heights[key_slice.z] / 2) + int(
-            (heights[-1] - heights[key_slice.z]) / 2
-        )
+        assert stored.shape[0] == 1 + int(heights[key_slice.z] / 2) + int((heights[-1] - heights[key_slice.z]) / 2)
 
 
 def test_without_a_step_the_slices_are_the_files(root: Path, tmp_path: Path) -> None:

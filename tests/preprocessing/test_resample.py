@@ -24,9 +24,7 @@ def test_the_grid_is_exact(depth: int, spacing: float, step: float) -> None:
     lower, upper, weight = resampling_weights(depth, spacing, step)
     assert len(lower) == int(np.floor((depth - 1) * spacing / step + 1e-4)) + 1
     places = (lower * (1 - weight) + upper * weight) * spacing
-    np.testing.assert_allclose(
-        places, np.minimum(np.arange(len(lower)) * step, (depth - 1) * spacing), atol=1e-3
-    )
+    np.testing.assert_allclose(places, np.minimum(np.arange(len(lower)) * step, (depth - 1) * spacing), atol=1e-3)
     assert (lower[0], weight[0]) == (0, 0)
     assert upper.max() < depth
 

@@ -41,9 +41,7 @@ def again(stored: StoredArray) -> np.ndarray:
 
 @given(depth=st.integers(1, 13), start=st.integers(0, 12), stop=st.integers(0, 13))
 @settings(max_examples=25)
-def test_any_slices_come_back(
-    tmp_path_factory: pytest.TempPathFactory, depth: int, start: int, stop: int
-) -> None:
+def test_any_slices_come_back(tmp_path_factory: pytest.TempPathFactory, depth: int, start: int, stop: int) -> None:
     path, array = tmp_path_factory.mktemp("array") / "image.b2nd", noise((depth, 7, 5))
     write_array(path, array)
     stored = StoredArray(path, (depth, 7, 5), np.int16)
@@ -61,9 +59,7 @@ def test_slices_as_they_come_give_the_bytes_of_the_whole(stored: StoredArray, tm
 def test_a_truncated_file_gives_one_clear_line(stored: StoredArray, share: float) -> None:
     raw = stored.path.read_bytes()
     stored.path.write_bytes(raw[: int(share * len(raw))])
-    with pytest.raises(
-        ValueError, match=r"image\.b2nd: cannot be read .* run `volattn prepare` again"
-    ) as caught:
+    with pytest.raises(ValueError, match=r"image\.b2nd: cannot be read .* run `volattn prepare` again") as caught:
         again(stored)
     assert "\n" not in str(caught.value)
 
@@ -107,10 +103,7 @@ def test_a_full_disk_is_an_error_wherever_it_fills_up(stored: StoredArray) -> No
     for room in (0, whole // 2, whole - 1):
         path = stored.path.parent / "other.b2nd"
         said = subprocess.run(
-            [sys.executable, "-c", FULL_DISK, str(path), str(room)],
-            capture_output=True,
-            text=True,
-            check=True,
+            [sys.executable, "-c", FULL_DISK, str(path), str(room)], capture_output=True, text=True, check=True
         )
         assert f"{path.parent}: cannot be written" in said.stdout
 
@@ -144,9 +137,7 @@ def test_a_flipped_bit_is_seen(store: Path, name: str) -> None:
     content = bytearray(path.read_bytes())
     content[-len(content) // 3] ^= 1
     path.write_bytes(content)
-    with pytest.raises(
-        ValueError, match=rf"{name}\.b2nd: cannot be read \(its content is not what was written"
-    ):
+    with pytest.raises(ValueError, match=rf"{name}\.b2nd: cannot be read \(its content is not what was written"):
         getattr(Store.open(store).case("volume-0"), name)
 
 

@@ -144,9 +144,7 @@ def test_many_lesions_make_few_rows(tmp_path: Path) -> None:
     labels[::2, 30:130:8, 30:170:8] = 2
     lesions, count = label_components(labels == 2)
     assert count > 500
-    draw_outlines(
-        tmp_path / "a.png", np.zeros(SHAPE, np.int16), labels, lesions, SPACING, scores=[0.5] * count
-    )
+    draw_outlines(tmp_path / "a.png", np.zeros(SHAPE, np.int16), labels, lesions, SPACING, scores=[0.5] * count)
     assert imread(tmp_path / "a.png").shape[0] < 2000
 
 

@@ -40,12 +40,7 @@ def _page() -> Page:
         Page("Lesions & <livers>")
         .lead("What it is.")
         .notice("Not a patient.")
-        .results(
-            [
-                Result("Liver Dice", "0.950", "bar 0.93: met", True),
-                Result("Lesion Dice", "0.2", "missed", False),
-            ]
-        )
+        .results([Result("Liver Dice", "0.950", "bar 0.93: met", True), Result("Lesion Dice", "0.2", "missed", False)])
         .section("Pictures")
         .figure(PNG, 'a "slice"', "caption <b>")
         .table(Table("T", (Column("a"),), (("1",),)))

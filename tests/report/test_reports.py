@@ -36,9 +36,7 @@ MADE_UP: Maps = (label_map(), label_map(MEDIUM))
 NOTHING: Maps = (label_map(), label_map())
 
 
-def lits_content(
-    maps: Sequence[Maps], *, liver: bool = True, failed: dict[str, str] | None = None
-) -> dict[str, Any]:
+def lits_content(maps: Sequence[Maps], *, liver: bool = True, failed: dict[str, str] | None = None) -> dict[str, Any]:
     """What `evaluate lits` would write of these label maps."""
 
     def case(number: int, reference: np.ndarray, prediction: np.ndarray) -> LitsCase:
@@ -101,10 +99,7 @@ def test_names_are_no_formulae() -> None:
 
 
 def test_label_maps_without_a_liver() -> None:
-    check(
-        build_report(lits_content((FOUND, MISSED), liver=False)),
-        {name for name in LITS if "liver" not in name},
-    )
+    check(build_report(lits_content((FOUND, MISSED), liver=False)), {name for name in LITS if "liver" not in name})
 
 
 def test_boxes(tmp_path: Path) -> None:
@@ -119,9 +114,7 @@ def test_no_detection_at_all(tmp_path: Path, count: int) -> None:
 
 def test_one_score_is_no_curve(tmp_path: Path) -> None:
     several = random_slices(5)
-    one: Slices = {
-        name: (lesions, [(box, 1.0) for box, _ in found]) for name, (lesions, found) in several.items()
-    }
+    one: Slices = {name: (lesions, [(box, 1.0) for box, _ in found]) for name, (lesions, found) in several.items()}
     for slices, said in ((several, False), (one, True)):
         html = build_report(deeplesion_content(tmp_path, slices)).page.html()
         assert ("there is one operating point, and no curve" in html) == said

@@ -46,11 +46,7 @@ def box_cases(seed: int, better: float = 0.0, patients: int = 10) -> list[dict[s
     noise = np.random.default_rng(seed)
     cases = []
     for patient in range(patients):
-        hit = (
-            [ScoredDetection(float(noise.uniform(0.3 + better, 1)), (0,), 0)]
-            if noise.random() < 0.7 + better
-            else []
-        )
+        hit = [ScoredDetection(float(noise.uniform(0.3 + better, 1)), (0,), 0)] if noise.random() < 0.7 + better else []
         false = [ScoredDetection(float(noise.uniform(0, 0.8)))]
         detections = tuple(sorted(hit + false, key=lambda one: -one.score))
         image = ScoredImage(f"{patient} 0007", str(patient), ({},), detections)
@@ -83,9 +79,7 @@ def test_a_value_is_the_mean_over_seeds_of_what_each_seed_scores() -> None:
 
 def test_more_patients_and_more_agreement_make_intervals_narrower() -> None:
     def width(spread: float, seeds: int, patients: int) -> float:
-        samples = {
-            seed: Sample("masks", mask_cases(seed, spread * seed, patients), MASKS) for seed in range(seeds)
-        }
+        samples = {seed: Sample("masks", mask_cases(seed, spread * seed, patients), MASKS) for seed in range(seeds)}
         low, high = estimates(samples, MASKS)["dice_per_case"].interval or (0.0, 0.0)
         return high - low
 
@@ -178,14 +172,10 @@ def test_boxes_are_pooled_as_elsewhere() -> None:
     weights = np.zeros((1, 12))
     chosen = [more.patients.index(name) for name in ("2", "10", "11")]
     weights[0, chosen] = 1
-    three = Sample(
-        "boxes", [case for case in box_cases(0, patients=12) if case["name"] in ("2", "10", "11")], BOXES
-    )
+    three = Sample("boxes", [case for case in box_cases(0, patients=12) if case["name"] in ("2", "10", "11")], BOXES)
     assert more._measure(weights)[0].tolist() == pytest.approx(three.whole.tolist(), nan_ok=True)
     contrast = contrasts({0: Sample("boxes", box_cases(1, 0.2), BOXES)}, {0: sample}, BOXES)["ap50"]
-    assert contrast.value == pytest.approx(
-        Sample("boxes", box_cases(1, 0.2), BOXES).whole[3] - expected["ap50"]
-    )
+    assert contrast.value == pytest.approx(Sample("boxes", box_cases(1, 0.2), BOXES).whole[3] - expected["ap50"])
 
 
 def table(results: dict[str, dict[int, dict[str, Any]]], missing: tuple[Unfinished, ...] = ()) -> StudyTable:
@@ -196,16 +186,7 @@ def table(results: dict[str, dict[int, dict[str, Any]]], missing: tuple[Unfinish
     ]
     titles = {"dice_per_case": "Dice per case", "false_positives_per_case": "FP per case"}
     return StudyTable(
-        "small",
-        "Small",
-        "Why?",
-        "Table 9",
-        "masks",
-        titles,
-        tuple(rows),
-        ("A note.",),
-        "volattn study small",
-        (0, 1),
+        "small", "Small", "Why?", "Table 9", "masks", titles, tuple(rows), ("A note.",), "volattn study small", (0, 1)
     )
 
 
@@ -243,9 +224,7 @@ def test_what_is_written_says_one_thing(tmp_path: Path) -> None:
     assert content["rows"][1]["against_baseline"]["dice_per_case"]["seeds"] == 1
     assert "volattn study small --seeds 0,1 -o OUT" in page
     assert page.count("volattn train --set seed=0") == 1
-    again = {
-        name: (tmp_path / name).read_bytes() for name in ("table.md", "table.json", "table.csv", "table.png")
-    }
+    again = {name: (tmp_path / name).read_bytes() for name in ("table.md", "table.json", "table.csv", "table.png")}
     write_study(tmp_path, table(found, (Unfinished(1, None), Unfinished(2, "no memory"))))
     assert all((tmp_path / name).read_bytes() == content for name, content in again.items())
 

@@ -54,9 +54,7 @@ def hued(picture: np.ndarray, kind: str) -> np.ndarray:
     value = parts.max(axis=-1)
     spread = value - parts.min(axis=-1)
     bright = np.argwhere((value > 0.5) & (spread > 0.2 * value))
-    near = [
-        abs((rgb_to_hsv(*parts[row, column])[0] - wanted + 0.5) % 1 - 0.5) < 0.05 for row, column in bright
-    ]
+    near = [abs((rgb_to_hsv(*parts[row, column])[0] - wanted + 0.5) % 1 - 0.5) < 0.05 for row, column in bright]
     return bright[np.array(near, bool)]
 
 
@@ -80,12 +78,9 @@ HEAD_FRONT_RIGHT = (slice(24, 29), slice(2, 10), slice(4, 14))
 
 @needs_rendering
 @pytest.mark.parametrize(
-    ("view", "upper", "lefthand"),
-    [("front", True, True), ("right", True, False), ("top", True, False)],
+    ("view", "upper", "lefthand"), [("front", True, True), ("right", True, False), ("top", True, False)]
 )
-def test_the_patient_is_seen_as_by_someone_who_stands_there(
-    view: Viewer, upper: bool, lefthand: bool
-) -> None:
+def test_the_patient_is_seen_as_by_someone_who_stands_there(view: Viewer, upper: bool, lefthand: bool) -> None:
     """From the front the patient's right is at the left; from the right the front is at the right; from above the front
     is at the upper edge, and right is right."""
     picture, _ = rendered("hit", HEAD_FRONT_RIGHT, view)

@@ -153,9 +153,7 @@ def change(name: str, files: list[Path], seed: int, number: int) -> tuple[Path, 
     return path, before, content, summed
 
 
-def _attempt(
-    read: Callable[[Path], object], path: Path, right: str | None
-) -> tuple[str, str | None, float, int]:
+def _attempt(read: Callable[[Path], object], path: Path, right: str | None) -> tuple[str, str | None, float, int]:
     Path("/proc/self/clear_refs").write_text("5")  # The peak of memory starts anew.
     began, held = time.monotonic(), _status("VmRSS")
     outcome: str
@@ -205,9 +203,7 @@ def _keep(folder: Path, name: str, seed: int, number: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 if no outcome was other than a right answer or one line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reader", default="all", choices=["all", *READERS])
     parser.add_argument("--mutations", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)

@@ -48,15 +48,7 @@ from volattn.structures.volume import Volume
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _EVENTS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink")
-_CLOCK = (
-    "seconds",
-    "train_seconds",
-    "test_seconds",
-    "train_minutes",
-    "test_minutes",
-    "peak_bytes",
-    "peak_mib",
-)
+_CLOCK = ("seconds", "train_seconds", "test_seconds", "train_minutes", "test_minutes", "peak_bytes", "peak_mib")
 """Measured with a clock or of the process: they differ from run to run."""
 _OF_THE_RUN = ("sessions", "commit", "commits", "command")
 
@@ -96,17 +88,7 @@ def make_inputs(folder: Path) -> dict[str, Verb]:
     (folder / "row.yaml").write_text(mask_recipe(steps=2).text())
     (folder / "study.yaml").write_text(yaml.safe_dump(small_study().model_dump(mode="json")))
     write_store(folder / "store", cases=5, depth=8)
-    call(
-        (
-            "train",
-            str(folder / "train.yaml"),
-            "--data",
-            str(folder / "store"),
-            "-o",
-            str(folder / "run"),
-            "--cpu",
-        )
-    )
+    call(("train", str(folder / "train.yaml"), "--data", str(folder / "store"), "-o", str(folder / "run"), "--cpu"))
     place = {path.name: str(path) for path in folder.iterdir()}
     resume = ("--resume",)
     scored = ("--reference", place["references"], "--prediction", place["predictions"])
@@ -115,33 +97,12 @@ def make_inputs(folder: Path) -> dict[str, Verb]:
         "prepare": Verb(("prepare", place["lits"], "-o", "OUT", "--recipe", place["prepare.yaml"])),
         "train": Verb(("train", place["train.yaml"], "--data", place["store"], "-o", "OUT", "--cpu"), resume),
         "predict": Verb(
-            (
-                "predict",
-                "-m",
-                place["run"],
-                "-i",
-                place["cts"],
-                "-o",
-                "OUT",
-                "--threshold",
-                "0.05",
-                "--device",
-                "cpu",
-            ),
+            ("predict", "-m", place["run"], "-i", place["cts"], "-o", "OUT", "--threshold", "0.05", "--device", "cpu"),
             resume,
         ),
         "evaluate": Verb(("evaluate", "lits", *scored, "-o", "OUT/scores.json", "--report", "OUT/report")),
         "study": Verb(
-            (
-                "study",
-                place["study.yaml"],
-                "--data",
-                place["store"],
-                "-o",
-                "OUT",
-                "--recipe",
-                place["row.yaml"],
-            )
+            ("study", place["study.yaml"], "--data", place["store"], "-o", "OUT", "--recipe", place["row.yaml"])
             + ("--jobs", "0", "--cpu"),
             resume,
         ),
@@ -200,9 +161,7 @@ def count_operations(out: Path, report: Path, kill_at: int | None = None, delay:
                 return
         elif event not in _EVENTS:
             return
-        if not any(
-            isinstance(one, str | os.PathLike) and os.fspath(one).startswith(inside) for one in arguments[:2]
-        ):
+        if not any(isinstance(one, str | os.PathLike) and os.fspath(one).startswith(inside) for one in arguments[:2]):
             return
         if done == kill_at:
             if delay is None:
@@ -221,11 +180,7 @@ def content(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        if (
-            not path.is_file()
-            or path.name.startswith(LOCK)
-            or path.name in ("peak.json", "table.md", "table.csv")
-        ):
+        if not path.is_file() or path.name.startswith(LOCK) or path.name in ("peak.json", "table.md", "table.csv"):
             continue
         if path.suffix in (".json", ".jsonl"):
             lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
@@ -264,9 +219,7 @@ def try_verb(name: str, verb: Verb, work: Path, points: int | None, chance: rand
                 continue
             out = work / f"{name}-killed"
             shutil.rmtree(out, ignore_errors=True)
-            code = call(
-                words(out), lambda at=place, wait=delay, to=out: count_operations(to, report, at, wait)
-            )
+            code = call(words(out), lambda at=place, wait=delay, to=out: count_operations(to, report, at, wait))
             kills, missed = kills + (code == -signal.SIGKILL), missed + (code == 0)
             assert code in (0, -signal.SIGKILL), f"{name}: ended with {code} before it was killed at {place}"
             assert delay is not None or code == -signal.SIGKILL, f"{name}: operation {place} was not reached"
@@ -296,17 +249,13 @@ def run(verbs: list[str], points: int | None, seed: int, work: Path) -> dict[str
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "--verb", action="append", default=[], help="phantom, prepare, train, ...; all by default"
-    )
+    parser.add_argument("--verb", action="append", default=[], help="phantom, prepare, train, ...; all by default")
     parser.add_argument("--points", default="4", help="operations to kill at, or all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--out", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="volattn-kills-") as folder:
-        found = run(
-            given.verb, None if given.points == "all" else int(given.points), given.seed, Path(folder)
-        )
+        found = run(given.verb, None if given.points == "all" else int(given.points), given.seed, Path(folder))
     if given.out is not None:
         words = f"python tests/robustness/kills.py --points {given.points} --seed {given.seed}"
         write_json(given.out, {"command": words, "verbs": found, "versions": versions(), "commit": commit()})

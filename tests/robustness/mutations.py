@@ -19,57 +19,10 @@ import yaml
 _INTEGERS = (0, 1, -1, 2, 7, 127, 128, 255, 32767, 32768, 65535, 2**31 - 1, -(2**31), 2**32 - 1, 2**62)
 _FLOATS = (0.0, -0.0, 1e-30, 1e30, -1e30, 3.4e38, float("nan"), float("inf"), -float("inf"), 0.5)
 _NUMBERS = (*_INTEGERS, *_FLOATS, 1e308, 10**30, 10**400, 1.7)
-_TEXTS = (
-    "",
-    " ",
-    "x",
-    "-1",
-    "1e999",
-    "nan",
-    "../../x",
-    "/etc/passwd",
-    "a\nb",
-    "\0",
-    "\ud800",
-    "é",
-    "0" * 5000,
-)
+_TEXTS = ("", " ", "x", "-1", "1e999", "nan", "../../x", "/etc/passwd", "a\nb", "\0", "\ud800", "é", "0" * 5000)
 _TOKENS = (
-    *(
-        "",
-        "-",
-        "nan",
-        "inf",
-        "1e400",
-        "99999999999999999999",
-        "0x10",
-        "1;2",
-        '"',
-        '""',
-        "\0",
-        "\r",
-        "\n",
-        ",,,",
-        ", ",
-    ),
-    *(
-        "'",
-        "&a",
-        "*a",
-        "!!set",
-        "!!python/name:os.system",
-        "{",
-        "}",
-        "[",
-        "]",
-        ":",
-        "- ",
-        "? ",
-        "<<",
-        "|",
-        "#",
-        "é",
-    ),
+    *("", "-", "nan", "inf", "1e400", "99999999999999999999", "0x10", "1;2", '"', '""', "\0", "\r", "\n", ",,,", ", "),
+    *("'", "&a", "*a", "!!set", "!!python/name:os.system", "{", "}", "[", "]", ":", "- ", "? ", "<<", "|", "#", "é"),
 )
 
 
@@ -178,9 +131,7 @@ def _chunk(content: bytes, chance: random.Random) -> bytes:
         del chunks[place]
     else:
         extra = chance.choice((b"zTXt", b"iCCP", b"tRNS", b"acTL", b"PLTE", b"gAMA", b"iTXt", b"sBIT"))
-        chunks.insert(
-            place, (extra, chance.choice((b"", b"a\0\0" + zlib.compress(bytes(10**7)), chance.randbytes(9))))
-        )
+        chunks.insert(place, (extra, chance.choice((b"", b"a\0\0" + zlib.compress(bytes(10**7)), chance.randbytes(9)))))
     written = io.BytesIO(content[:8])
     written.seek(8)
     for name, data in chunks:
@@ -283,9 +234,7 @@ def _table(content: bytes, chance: random.Random) -> bytes:
             row.append(b'"' + b"x" * chance.choice((3, 200_000)))
         else:
             row.insert(chance.randrange(len(row) + 1), row[0] if row else b"")
-    return chance.choice((b"", b"\xef\xbb\xbf")) + chance.choice((b"\n", b"\r\n", b"\r")).join(
-        map(b",".join, rows)
-    )
+    return chance.choice((b"", b"\xef\xbb\xbf")) + chance.choice((b"\n", b"\r\n", b"\r")).join(map(b",".join, rows))
 
 
 def _safetensors(content: bytes, chance: random.Random) -> bytes:
@@ -293,11 +242,7 @@ def _safetensors(content: bytes, chance: random.Random) -> bytes:
     head, data = content[8 : 8 + length], content[8 + length :]
     kind = chance.randrange(3)
     if kind == 0:
-        return (
-            struct.pack("<Q", chance.choice((0, 1, length - 1, length + 1, 2**31, 2**63, 2**64 - 1)))
-            + head
-            + data
-        )
+        return struct.pack("<Q", chance.choice((0, 1, length - 1, length + 1, 2**31, 2**63, 2**64 - 1))) + head + data
     if kind == 1:
         entries = json.loads(head)
         name, other = chance.choices(list(entries), k=2)

@@ -213,8 +213,7 @@ def _make_dataset(folder: Path) -> list[Path]:
             labels = folder / layout / "labelsTr" / f"case_{number}.nii.gz"
             write_labels(labels, _volume(np.uint8).array, _volume(np.uint8))
     training = [
-        {"image": f"./imagesTr/case_{number}.nii.gz", "label": f"./labelsTr/case_{number}.nii.gz"}
-        for number in (1, 2)
+        {"image": f"./imagesTr/case_{number}.nii.gz", "label": f"./labelsTr/case_{number}.nii.gz"} for number in (1, 2)
     ]
     msd = {
         "name": "liver",
@@ -300,9 +299,7 @@ def _make_model(folder: Path) -> list[Path]:
 
     model = _tiny()
     training = Training(recipe="tiny", dataset="phantom", fingerprint="0" * 64, cases=("volume-1",))
-    described = ModelFolder(
-        model=model.config, plan=Plan(size=64), classes=CLASSES, threshold=0.4, training=training
-    )
+    described = ModelFolder(model=model.config, plan=Plan(size=64), classes=CLASSES, threshold=0.4, training=training)
     save_folder(folder, model, described)
     return [folder / "config.json", folder / "config.json", folder / "model.safetensors"]
 
@@ -322,9 +319,7 @@ def _make_store(folder: Path) -> list[Path]:
     with tempfile.TemporaryDirectory() as beside:
         _make_dataset(Path(beside))
         prepare_dataset(open_dataset(Path(beside) / "msd"), Plan(size=32), folder / "store")
-    return sorted(
-        path for path in folder.rglob("*") if path.suffix in (".json", ".b2nd") and "finger" not in path.name
-    )
+    return sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".b2nd") and "finger" not in path.name)
 
 
 def _read_store(path: Path) -> object:

@@ -67,9 +67,7 @@ def test_no_command_waits(
         write_lits_case(number)
     if "deeplesion" in words:
         write_phantoms(tmp_path / "deeplesion", 2, 3, size=64, kind="deeplesion")
-        words = words.replace(
-            "[slice]", f"[{next(iter(sorted(Path().glob('deeplesion/Images_png/*/*.png'))))}]"
-        )
+        words = words.replace("[slice]", f"[{next(iter(sorted(Path().glob('deeplesion/Images_png/*/*.png'))))}]")
     if "store" in words:
         write_store(tmp_path / "store", cases=3, depth=6)
     if "-m run" in words:

@@ -37,9 +37,7 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.fixture
-def commands(
-    tmp_path: Path, write_lits_case: Callable[..., tuple[Path, Path]]
-) -> Callable[[str, Path], list[str]]:
+def commands(tmp_path: Path, write_lits_case: Callable[..., tuple[Path, Path]]) -> Callable[[str, Path], list[str]]:
     """The words of a verb that writes into a folder."""
     image, labels = write_lits_case(0)
     write_store(tmp_path / "store", cases=3, depth=6)
@@ -49,14 +47,7 @@ def commands(
         scored = ["--reference", str(labels), "--prediction", str(labels)]
         return {
             "prepare": ["prepare", str(image.parent), "-o", str(out)],
-            "train": [
-                "train",
-                str(tmp_path / "small.yaml"),
-                "--data",
-                str(tmp_path / "store"),
-                "-o",
-                str(out),
-            ],
+            "train": ["train", str(tmp_path / "small.yaml"), "--data", str(tmp_path / "store"), "-o", str(out)],
             "study": ["study", "table-2d", "--data", str(tmp_path / "store"), "-o", str(out), "--jobs", "0"],
             "phantom": ["phantom", "-o", str(out), "--cases", "1", "--size", "64"],
             "demo": ["demo", "-o", str(out), "--workers", "0"],
@@ -134,16 +125,7 @@ def test_a_folder_of_another_user_is_refused_before_any_work(commands: Callable,
         place.chmod(0o755)
     for out in (tmp_path / "results", tmp_path / "results" / "new"):
         done = subprocess.run(
-            [
-                "setpriv",
-                "--reuid=65534",
-                "--regid=65534",
-                "--clear-groups",
-                sys.executable,
-                "-c",
-                code,
-                str(out),
-            ],
+            ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c", code, str(out)],
             capture_output=True,
             text=True,
         )
@@ -166,16 +148,7 @@ class TestFiles:
             ["evaluate", "lits", "--reference", folder, "--prediction", folder, "-o", str(labels)],
             ["evaluate", "lits", "--reference", str(labels), "--prediction", str(labels), "-o", str(labels)],
             ["evaluate", "detection", "--reference", folder, "--prediction", folder, "-o", str(image)],
-            [
-                "evaluate",
-                "deeplesion",
-                "--reference",
-                str(table),
-                "--prediction",
-                str(table),
-                "-o",
-                str(table),
-            ],
+            ["evaluate", "deeplesion", "--reference", str(table), "--prediction", str(table), "-o", str(table)],
             ["compare", *map(str, scores), "-o", str(scores[0])],
         ):
             assert "this command" in refused(words, capsys)
@@ -190,15 +163,7 @@ class TestFiles:
         self, write_lits_case: Callable, capsys: pytest.CaptureFixture[str]
     ) -> None:
         _, labels = write_lits_case(0)
-        scored = [
-            "evaluate",
-            "lits",
-            "--reference",
-            str(labels.parent),
-            "--prediction",
-            str(labels.parent),
-            "-o",
-        ]
+        scored = ["evaluate", "lits", "--reference", str(labels.parent), "--prediction", str(labels.parent), "-o"]
         for out in ("/dev/null", str(labels.parent / "scores.json"), str(labels.parent / "scores.json")):
             with pytest.raises(SystemExit) as ended:
                 main([*scored, out])
@@ -208,18 +173,7 @@ class TestFiles:
 
 def test_phantoms_of_another_make_are_not_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def words(*changes: str) -> list[str]:
-        return [
-            "phantom",
-            "-o",
-            str(tmp_path / "out"),
-            "--cases",
-            "1",
-            "--size",
-            "64",
-            "--seed",
-            "1",
-            *changes,
-        ]
+        return ["phantom", "-o", str(tmp_path / "out"), "--cases", "1", "--size", "64", "--seed", "1", *changes]
 
     with pytest.raises(SystemExit) as ended:
         main(words())
@@ -232,22 +186,9 @@ def test_phantoms_of_another_make_are_not_mixed(tmp_path: Path, capsys: pytest.C
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_stopped_command_ends_at_once_with_its_workers(
-    tmp_path: Path, number: signal.Signals, code: int
-) -> None:
+def test_a_stopped_command_ends_at_once_with_its_workers(tmp_path: Path, number: signal.Signals, code: int) -> None:
     out = tmp_path / "out"
-    command = [
-        sys.executable,
-        "-m",
-        "volattn",
-        "phantom",
-        "-o",
-        str(out),
-        "--cases",
-        "40",
-        "--workers",
-        "2",
-    ]
+    command = [sys.executable, "-m", "volattn", "phantom", "-o", str(out), "--cases", "40", "--workers", "2"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
         while not list(out.glob("*.nii.gz")) and time.monotonic() < deadline:

@@ -54,9 +54,7 @@ def test_data_with_lesions_only() -> None:
 
 @pytest.mark.parametrize("axes", list(itertools.permutations(range(3))))
 @pytest.mark.parametrize("flips", [(False, True, True), (True, False, False)])
-def test_axis_order_of_the_file_changes_nothing(
-    axes: tuple[int, int, int], flips: tuple[bool, bool, bool]
-) -> None:
+def test_axis_order_of_the_file_changes_nothing(axes: tuple[int, int, int], flips: tuple[bool, bool, bool]) -> None:
     turn = Turn(axes, flips)
     upright = score_volumes("a", _volume(REFERENCE), _volume(PREDICTION), SCHEME)
     turned = score_volumes("a", _volume(REFERENCE, turn), _volume(PREDICTION, turn), SCHEME)
@@ -76,6 +74,4 @@ def test_another_grid_is_refused() -> None:
 
 def test_an_unknown_value_in_the_prediction_is_refused() -> None:
     with pytest.raises(ValueError, match=r"a \(prediction\): label 3"):
-        score_volumes(
-            "a", _volume(REFERENCE), _volume(np.where(PREDICTION == 2, 3, 0).astype(np.uint8)), SCHEME
-        )
+        score_volumes("a", _volume(REFERENCE), _volume(np.where(PREDICTION == 2, 3, 0).astype(np.uint8)), SCHEME)

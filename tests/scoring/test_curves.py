@@ -25,9 +25,7 @@ def test_the_threshold_is_the_lowest_that_keeps_to_the_level(seed: int, level: f
         for lesion in range(len(image.lesions)):
             best = [one.score for one in image.detections if lesion in one.lesions]
             occurring |= {max(best)} if best else set()
-    allowed = [
-        value for value in occurring if sum(score >= value for score in false) <= level * len(pool.images)
-    ]
+    allowed = [value for value in occurring if sum(score >= value for score in false) <= level * len(pool.images)]
     threshold = pool.froc.threshold(level)
     assert threshold == min(allowed, default=np.inf)
     errors = image_errors(pool, threshold)

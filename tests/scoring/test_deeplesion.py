@@ -8,16 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from key_slices import (
-    HEADER,
-    Slices,
-    info_row,
-    random_slices,
-    scored,
-    write_found,
-    write_info,
-    write_rows,
-)
+from key_slices import HEADER, Slices, info_row, random_slices, scored, write_found, write_info, write_rows
 
 from volattn.datasets.deeplesion import KeyDetection, read_detections, read_dl_info, write_detections
 from volattn.scoring.deeplesion import MEASURES, SPLITS, Split, score_deeplesion
@@ -32,9 +23,7 @@ def score(folder: Path, slices: Slices, **options: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("keep_noisy", [False, True])
-def test_the_reference_against_itself(
-    shared_data: Path, tmp_path: Path, split: Split, keep_noisy: bool
-) -> None:
+def test_the_reference_against_itself(shared_data: Path, tmp_path: Path, split: Split, keep_noisy: bool) -> None:
     path = shared_data / "deeplesion" / "DL_info.csv"
     info = read_dl_info(path)
     detections = tmp_path / "detections.csv"
@@ -53,19 +42,10 @@ def test_the_real_table(shared_data: Path) -> None:
     info = read_dl_info(shared_data / "deeplesion" / "DL_info.csv")
     assert len(info.lesions) == 1349
     assert not info.faults
-    assert [sum(one.part == part for one in info.lesions) for part in ("train", "val", "test")] == [
-        936,
-        187,
-        226,
-    ]
+    assert [sum(one.part == part for one in info.lesions) for part in ("train", "val", "test")] == [936, 187, 226]
     assert sum(one.noisy for one in info.lesions) == 1
     first = info.lesions[0]
-    assert (first.row, first.file_name, first.patient, first.key_slice) == (
-        2,
-        "000001_01_01_109.png",
-        "1",
-        109,
-    )
+    assert (first.row, first.file_name, first.patient, first.key_slice) == (2, "000001_01_01_109.png", "1", 109)
     assert first.box == (226.169, 90.0204, 241.252, 111.977)
     assert first.diameters_mm == pytest.approx((11.9677 * 0.488281, 5.10387 * 0.488281))
     assert (first.lesion_type, first.slice_interval_mm, first.slice_range) == ("mediastinum", 5.0, (103, 115))
@@ -75,9 +55,7 @@ def test_levels_are_named_and_averaged(tmp_path: Path) -> None:
     content = score(tmp_path, random_slices(5))
     values = content["sensitivity_at_fp_per_image"]
     assert list(values) == ["0.5", "1", "2", "4", "8", "16"]
-    assert content["mean_sensitivity"] == pytest.approx(
-        np.mean([values[key] for key in ("0.5", "1", "2", "4")])
-    )
+    assert content["mean_sensitivity"] == pytest.approx(np.mean([values[key] for key in ("0.5", "1", "2", "4")]))
     ends = content["intervals"]["sensitivity_at_fp_per_image"]
     assert all(low <= values[key] <= high for key, (low, high) in ends.items())
 
@@ -161,10 +139,7 @@ def test_no_detections_at_all(tmp_path: Path) -> None:
 
 def test_columns_that_only_group_may_be_missing(tmp_path: Path) -> None:
     header = ("File_name", "Bounding_boxes", "Possibly_noisy", "Train_Val_Test")
-    rows = [
-        ["000001_01_01_001.png", "1, 2, 30, 40", "0", "3"],
-        ["000002_01_01_001.png", "1, 2, 30, 40", "0", "3"],
-    ]
+    rows = [["000001_01_01_001.png", "1, 2, 30, 40", "0", "3"], ["000002_01_01_001.png", "1, 2, 30, 40", "0", "3"]]
     info = write_rows(tmp_path / "DL_info.csv", header, rows)
     write_detections(tmp_path / "d.csv", [("000001_01_01_001.png", KeyDetection((1, 2, 30, 40), 1))])
     content = score_deeplesion(info, tmp_path / "d.csv").content
@@ -235,9 +210,7 @@ def test_a_bad_row_costs_its_key_slice(tmp_path: Path, fault: str, part: str) ->
         ("Spacing_mm_px_", "0.8, x, 5", "Spacing_mm_px_ is 'x'"),
     ],
 )
-def test_a_bad_row_of_the_reference_costs_its_key_slice(
-    tmp_path: Path, column: str, value: str, part: str
-) -> None:
+def test_a_bad_row_of_the_reference_costs_its_key_slice(tmp_path: Path, column: str, value: str, part: str) -> None:
     rows = [info_row(name, (1, 2, 30, 40)) for name in NAMES]
     rows[1][HEADER.index(column)] = value
     info = write_rows(tmp_path / "DL_info.csv", HEADER, rows)

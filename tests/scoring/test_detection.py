@@ -102,9 +102,7 @@ def test_presets_differ_as_they_say(reference: Path) -> None:
     moved: Box = (2, 5, 12, 5, 15, 22)
     inside: Box = (3, 8, 8, 4, 12, 12)  # a small box in the middle: IoU 16/300
     for name in ("case_01", "case_02"):
-        write_predicted(
-            reference / "prediction" / f"{name}.json", [(moved, 0.9), (inside, 0.8), (SECOND, 0.7)]
-        )
+        write_predicted(reference / "prediction" / f"{name}.json", [(moved, 0.9), (inside, 0.8), (SECOND, 0.7)])
     found = {preset: score(reference, preset).content["cases"][0]["detections"] for preset in PRESETS}
     hits = {
         preset: [one["lesions"] if isinstance(one, dict) else [] for one in detections]
@@ -278,9 +276,7 @@ def test_oblique_boxes_of_predict_are_known_by_their_place(tmp_path: Path) -> No
     )
     write_mask(tmp_path / "reference" / "case.nii", mask_of([FIRST]), affine)
     write_predicted(tmp_path / "prediction" / "case.json", [(FIRST, 0.9)])
-    with pytest.raises(
-        ValueError, match=r"case\.json: lesion 1 lies .* mm from where the reference's grid puts it"
-    ):
+    with pytest.raises(ValueError, match=r"case\.json: lesion 1 lies .* mm from where the reference's grid puts it"):
         score(tmp_path)
     corners = np.array(np.meshgrid(*zip(FIRST[:3], FIRST[3:], strict=True))).reshape(3, -1).T - 0.5
     world = Geometry(SHAPE, affine).to_world(corners)
@@ -293,9 +289,7 @@ def test_what_predict_says_of_a_lesion_is_read(tmp_path: Path) -> None:
     """Its own records, of a file whose axes run against the patient's."""
     affine = np.array([[0, 0.0, -0.8, 7], [0, 0.8, 0, -4], [-5.0, 0, 0, 11], [0, 0, 0, 1]])
     path = write_mask(tmp_path / "reference" / "case.nii", mask_of([FIRST]), affine)
-    record = LesionRecord(
-        1, 0.9, FIRST, lps_box(FIRST, read_labels(path).geometry), 1.0, 1.0, 1.0, 0, "k", 0, 0, None
-    )
+    record = LesionRecord(1, 0.9, FIRST, lps_box(FIRST, read_labels(path).geometry), 1.0, 1.0, 1.0, 0, "k", 0, 0, None)
     content = {"grid": {"axes": "kji", "shape": list(SHAPE)}, "lesions": [record.as_json()]}
     (tmp_path / "prediction").mkdir()
     (tmp_path / "prediction" / "case.json").write_text(json.dumps(content))
@@ -399,9 +393,7 @@ def test_files_are_paired_as_label_maps_are(tmp_path: Path) -> None:
     scores = score(tmp_path, lesion=1)
     assert (scores.content["mean_sensitivity"], scores.cases, scores.unpaired) == (1, 2, ())
     write_predicted(tmp_path / "prediction" / "other_12.json", [])
-    with pytest.raises(
-        ValueError, match=r"other_12\.json.* both have the number of segmentation-12\.nii\.gz"
-    ):
+    with pytest.raises(ValueError, match=r"other_12\.json.* both have the number of segmentation-12\.nii\.gz"):
         score(tmp_path, lesion=1)
     (tmp_path / "prediction" / "other_12.json").unlink()
     write_mask(tmp_path / "reference" / "segmentation-3.nii", mask_of([FIRST]))
@@ -419,9 +411,7 @@ def test_predictions_without_a_reference_are_said(reference: Path) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("found", [[], [(FAR, 0.9)]], ids=["nothing found", "a false positive"])
-def test_without_a_lesion_nothing_is_defined(
-    tmp_path: Path, preset: str, found: list[tuple[Box, float]]
-) -> None:
+def test_without_a_lesion_nothing_is_defined(tmp_path: Path, preset: str, found: list[tuple[Box, float]]) -> None:
     for name in ("a", "b"):
         write_mask(tmp_path / "reference" / f"{name}.nii", mask_of([]))
         write_predicted(tmp_path / "prediction" / f"{name}.json", found)

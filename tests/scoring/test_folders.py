@@ -45,9 +45,7 @@ def test_pairs_by_name_and_reports_what_fails(dataset: Dataset, tmp_path: Path) 
     noted = {"seen_in_training": {"split": "training", "case": "volume-0", "known_by": "content"}}
     (predictions / "volume-0.json").write_text(json.dumps(noted))
     scores = score_folder(dataset, predictions, progress=lambda *call: seen.append(call))
-    assert [(case.name, case.lesion.dice, case.trained_on) for case in scores.cases] == [
-        ("volume-0", 1.0, True)
-    ]
+    assert [(case.name, case.lesion.dice, case.trained_on) for case in scores.cases] == [("volume-0", 1.0, True)]
     assert [line.split(":")[0] for line in scores.failed] == ["volume-1", "volume-2"]
     assert "volume-2.nii.gz" in scores.failed[1]
     assert seen == [("score", done, 3) for done in (1, 2, 3)]
@@ -57,9 +55,7 @@ def test_pairs_by_name_and_reports_what_fails(dataset: Dataset, tmp_path: Path) 
 def test_overlap_of_the_challenges_own_scorer(shared_data: Path, number: int) -> None:
     folder = shared_data / "lits_scoring"
     official = json.loads((folder / "official_scores.json").read_text())["per_case"]
-    masks = [
-        read_labels(folder / kind / f"segmentation-{number}.nii.gz") for kind in ("reference", "prediction")
-    ]
+    masks = [read_labels(folder / kind / f"segmentation-{number}.nii.gz") for kind in ("reference", "prediction")]
     score = score_volumes(str(number), *masks, SCHEME)
     assert score.organ is not None
     assert score.organ.dice == pytest.approx(official["liver_dice"][number], abs=1e-9)

@@ -31,9 +31,7 @@ def sensitivities(slices: Slices) -> list[float]:
 def test_sensitivity_is_the_mean_of_what_is_detected(seed: int, start: Start, drawn: bool) -> None:
     pool = Pool(scored(random_slices(seed)), dataclasses.replace(MEASURES, start=start))
     patients = len(pool.patients)
-    weights = (
-        np.random.default_rng(seed).integers(0, 3, patients).astype(float) if drawn else np.ones(patients)
-    )
+    weights = np.random.default_rng(seed).integers(0, 3, patients).astype(float) if drawn else np.ones(patients)
     lesions = weights[pool.lesion_patients]
     if not lesions.any():
         assert np.isnan(pool.froc.sensitivity(np.array(LEVELS), weights)).all()
@@ -54,9 +52,7 @@ def iou(a: Box, b: Box) -> float:
 
 def by_definition(slices: Slices) -> list[float]:
     """Box by box in the order of scores, then from point to point."""
-    rows = sorted(
-        ((score, name, box) for name, (_, found) in slices.items() for box, score in found), reverse=True
-    )
+    rows = sorted(((score, name, box) for name, (_, found) in slices.items() for box, score in found), reverse=True)
     hit: set[tuple[str, int]] = set()
     false, points = 0, []
     for _, name, box in rows:
@@ -113,8 +109,7 @@ def shifted(slices: Slices, x: float, y: float) -> Slices:
 
 def rescored(slices: Slices, function: Callable[[float], float]) -> Slices:
     return {
-        name: (lesions, [(box, function(score)) for box, score in found])
-        for name, (lesions, found) in slices.items()
+        name: (lesions, [(box, function(score)) for box, score in found]) for name, (lesions, found) in slices.items()
     }
 
 

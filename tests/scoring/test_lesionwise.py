@@ -67,17 +67,14 @@ def test_the_definition(first: int, second: int) -> None:
 
 
 @settings(max_examples=15)
-@given(
-    first=st.integers(0, 2**20), second=st.integers(0, 2**20), axis=st.integers(0, 2), pad=st.integers(0, 3)
-)
+@given(first=st.integers(0, 2**20), second=st.integers(0, 2**20), axis=st.integers(0, 2), pad=st.integers(0, 3))
 def test_flips_and_padding_change_nothing(first: int, second: int, axis: int, pad: int) -> None:
     masks = _blobs(first), _blobs(second)
     changed = [np.pad(np.flip(mask, axis), pad) for mask in masks]
 
     def values(score: LesionwiseScore) -> list[tuple[float, ...]]:
         return sorted(
-            (round(lesion.long_axis_mm, 9), round(lesion.volume_ml, 9), lesion.dice)
-            for lesion in score.lesions
+            (round(lesion.long_axis_mm, 9), round(lesion.volume_ml, 9), lesion.dice) for lesion in score.lesions
         )
 
     before, after = _score(*masks), _score(changed[0], changed[1])
@@ -115,8 +112,7 @@ def test_a_missed_lesion_scores_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("millimetres", "size"),
-    [(14.999, "small"), (15.0, "medium"), (30.0, "medium"), (30.001, "large")],
+    ("millimetres", "size"), [(14.999, "small"), (15.0, "medium"), (30.0, "medium"), (30.001, "large")]
 )
 def test_bins(millimetres: float, size: str) -> None:
     assert size_of(millimetres) == size

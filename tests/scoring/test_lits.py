@@ -27,19 +27,14 @@ SCHEME = lits_scheme()
 DETECTION = {"lesion_detection", "counts"}
 
 
-def _case(
-    reference: np.ndarray, prediction: np.ndarray, *, strict: bool = False, turn: Turn | None = None
-) -> LitsCase:
+def _case(reference: np.ndarray, prediction: np.ndarray, *, strict: bool = False, turn: Turn | None = None) -> LitsCase:
     """Scores label maps in canonical axes, or in those that a turn made of them."""
     shape = reference.shape if turn is None else turn.undo(reference).shape
     geometry = Geometry.aligned(shape, SPACING)
     if turn is not None:
         geometry = geometry.turned(turn)
     pair = LabelPair.of(
-        Volume(reference, geometry),
-        Volume(prediction, geometry),
-        (SCHEME, SCHEME),
-        ("reference", "prediction"),
+        Volume(reference, geometry), Volume(prediction, geometry), (SCHEME, SCHEME), ("reference", "prediction")
     )
     return score_lits("a", pair, pair.geometry.spacing, strict=strict)
 
@@ -68,17 +63,13 @@ def _maps(seed: int, shape: tuple[int, int, int] = (7, 20, 22)) -> tuple[np.ndar
     reference, prediction = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
     for labels in (reference, prediction):
         low = generator.integers(0, 4, 3)
-        labels[
-            tuple(slice(a, b - c) for a, b, c in zip(low, shape, generator.integers(0, 4, 3), strict=True))
-        ] = 1
+        labels[tuple(slice(a, b - c) for a, b, c in zip(low, shape, generator.integers(0, 4, 3), strict=True))] = 1
     for _ in range(generator.integers(1, 9)):
         low = generator.integers(0, np.subtract(shape, 3))
         size = generator.integers(1, 6, 3)
         reference[_box(low, size, shape)] = 2
         for _ in range(generator.integers(0, 3)):
-            prediction[
-                _box(low + generator.integers(-1, 2, 3), size + generator.integers(-1, 3, 3), shape)
-            ] = 2
+            prediction[_box(low + generator.integers(-1, 2, 3), size + generator.integers(-1, 3, 3), shape)] = 2
     for _ in range(generator.integers(0, 4)):
         prediction[_box(generator.integers(0, np.subtract(shape, 2)), generator.integers(1, 4, 3), shape)] = 2
     return reference, prediction
@@ -95,9 +86,7 @@ def test_official_pairs(shared_data: Path, strict: bool) -> None:
     names = [f"segmentation-{number}.nii.gz" for number in range(3)]
     scores = summarise_lits(
         [
-            score_lits_files(
-                name, folder / "reference" / name, folder / "prediction" / name, SCHEME, strict=strict
-            )
+            score_lits_files(name, folder / "reference" / name, folder / "prediction" / name, SCHEME, strict=strict)
             for name in names
         ]
     )
@@ -108,9 +97,7 @@ def test_official_pairs(shared_data: Path, strict: bool) -> None:
         for threshold, counts in scores.counts.items()
     }
     assert counted == (
-        {0.0: (23, 24, 23, 24), 0.5: (16, 24, 16, 24)}
-        if strict
-        else {0.0: (24, 24, 23, 24), 0.5: (17, 24, 17, 24)}
+        {0.0: (23, 24, 23, 24), 0.5: (16, 24, 16, 24)} if strict else {0.0: (24, 24, 23, 24), 0.5: (17, 24, 17, 24)}
     )
 
 
@@ -159,9 +146,7 @@ def test_more_false_alarms_than_hits_is_fewer_than_none() -> None:
     axes=st.permutations(range(3)),
     flips=st.tuples(st.booleans(), st.booleans(), st.booleans()),
 )
-def test_the_scorers_ids_follow_the_files_axes(
-    seed: int, axes: list[int], flips: tuple[bool, bool, bool]
-) -> None:
+def test_the_scorers_ids_follow_the_files_axes(seed: int, axes: list[int], flips: tuple[bool, bool, bool]) -> None:
     turn = Turn((axes[0], axes[1], axes[2]), flips)
     reference, prediction = (np.ascontiguousarray(turn.apply(labels)) for labels in _maps(seed))
     case = _case(reference, prediction, strict=True, turn=turn)
@@ -176,9 +161,7 @@ def test_the_scorers_ids_follow_the_files_axes(
     flips=st.tuples(st.booleans(), st.booleans(), st.booleans()),
     pad=st.tuples(st.integers(0, 3), st.integers(0, 3)),
 )
-def test_flips_and_padding_change_nothing(
-    seed: int, flips: tuple[bool, bool, bool], pad: tuple[int, int]
-) -> None:
+def test_flips_and_padding_change_nothing(seed: int, flips: tuple[bool, bool, bool], pad: tuple[int, int]) -> None:
     maps = _maps(seed)
     assume(not _ties(*maps))
     axes = tuple(axis for axis, flip in enumerate(flips) if flip)
@@ -254,9 +237,7 @@ class TestWithoutSomething:
         maps = [np.where(labels == 2, 1, 0).astype(np.uint8) for labels in _maps(5)]
         scheme = lits_scheme(liver=None, lesion=1)
         geometry = Geometry.aligned(maps[0].shape, SPACING)
-        pair = LabelPair.of(
-            Volume(maps[0], geometry), Volume(maps[1], geometry), (scheme, scheme), ("r", "p")
-        )
+        pair = LabelPair.of(Volume(maps[0], geometry), Volume(maps[1], geometry), (scheme, scheme), ("r", "p"))
         case = score_lits("a", pair, geometry.spacing, liver=False)
         full = _case(*_maps(5))
         assert (case.scored, case.detection) == (full.scored, full.detection)

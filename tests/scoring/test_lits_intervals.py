@@ -64,8 +64,7 @@ def test_as_pooling_each_sample(cases: list[LitsCase]) -> None:
         for weights in resamples(len(cases), SEED)
     ]
     expected = {
-        key: pytest.approx(np.nanpercentile([one[key] for one in drawn], [2.5, 97.5]).tolist())
-        for key in drawn[0]
+        key: pytest.approx(np.nanpercentile([one[key] for one in drawn], [2.5, 97.5]).tolist()) for key in drawn[0]
     }
     found = lits_intervals(cases, SEED)
     assert {

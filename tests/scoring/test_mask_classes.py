@@ -84,13 +84,7 @@ def test_doubt_is_said(tmp_path: Path, masks: list[np.ndarray], name: str) -> No
 
 @pytest.mark.parametrize(
     ("masks", "lesions"),
-    [
-        ([LIVER_WITH_LESIONS], (2,)),
-        ([TWO], (2,)),
-        ([MANY], None),
-        ([LIVER], "--lesion"),
-        ([APART], "--lesion"),
-    ],
+    [([LIVER_WITH_LESIONS], (2,)), ([TWO], (2,)), ([MANY], None), ([LIVER], "--lesion"), ([APART], "--lesion")],
 )
 def test_predictions_beside_references_with_an_organ(
     tmp_path: Path, masks: list[np.ndarray], lesions: tuple[int, ...] | str | None

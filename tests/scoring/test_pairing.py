@@ -79,9 +79,7 @@ def test_a_data_set_in_batches(tmp_path: Path) -> None:
 
 def test_two_files_are_a_pair_whatever_their_names(tmp_path: Path) -> None:
     folder = _folder(tmp_path, "one.nii", "other-7.nii.gz")
-    assert _names(pair_files(folder / "one.nii", folder / "other-7.nii.gz")) == [
-        ("one", "one.nii", "other-7.nii.gz")
-    ]
+    assert _names(pair_files(folder / "one.nii", folder / "other-7.nii.gz")) == [("one", "one.nii", "other-7.nii.gz")]
 
 
 @pytest.mark.parametrize(

@@ -30,10 +30,7 @@ def lits(folder: Path) -> dict[str, Any]:
         (label_map(), label_map((8, 8, 6))),
     ]
     grid = Geometry.aligned(maps[0][0].shape, SPACING)
-    cases = [
-        score_lits(f"case-{place}", LabelPair.cropped(*pair, grid), SPACING)
-        for place, pair in enumerate(maps)
-    ]
+    cases = [score_lits(f"case-{place}", LabelPair.cropped(*pair, grid), SPACING) for place, pair in enumerate(maps)]
     return LitsFolderScores(summarise_lits(cases), {}, (), lits_scheme(), False).content
 
 
@@ -76,9 +73,7 @@ def read_or_one_line(path: Path) -> dict[str, Any] | None:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_changed_value_is_compared_or_named(
-    tmp_path: Path, content: dict[str, Any], data: st.DataObject
-) -> None:
+def test_a_changed_value_is_compared_or_named(tmp_path: Path, content: dict[str, Any], data: st.DataObject) -> None:
     changed = copy.deepcopy(content)
     *above, last = data.draw(st.sampled_from(list(places(content))))
     place: Any = changed
@@ -96,19 +91,7 @@ def test_a_changed_value_is_compared_or_named(
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "{",
-        "[]",
-        "3",
-        "null",
-        "[" * 10_000,
-        '{"kind": []}',
-        '{"kind": "lits"}',
-        "\0",
-        '{"cases": [{}]}',
-    ],
+    "text", ["", "{", "[]", "3", "null", "[" * 10_000, '{"kind": []}', '{"kind": "lits"}', "\0", '{"cases": [{}]}']
 )
 def test_another_file_is_one_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "scores.json"

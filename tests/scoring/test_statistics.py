@@ -40,12 +40,7 @@ def test_wilcoxon() -> None:
 
 
 def test_holm_is_the_step_down_of_bonferroni() -> None:
-    assert holm([0.01, None, 0.04, 0.03]) == [
-        pytest.approx(0.03),
-        None,
-        pytest.approx(0.06),
-        pytest.approx(0.06),
-    ]
+    assert holm([0.01, None, 0.04, 0.03]) == [pytest.approx(0.03), None, pytest.approx(0.06), pytest.approx(0.06)]
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     ps = np.random.default_rng(0).random(20) * 0.1
     rejected = np.array([p is not None and p < 0.05 for p in holm(ps.tolist())])

@@ -24,9 +24,7 @@ def _mask(seed: int, shape: tuple[int, int, int] = (9, 14, 12)) -> np.ndarray:
     return noise > np.quantile(noise, generator.uniform(0.3, 0.9))
 
 
-def _distances(
-    reference: np.ndarray, prediction: np.ndarray, spacing: tuple[float, float, float]
-) -> SurfaceDistances:
+def _distances(reference: np.ndarray, prediction: np.ndarray, spacing: tuple[float, float, float]) -> SurfaceDistances:
     found = Surfaces(reference, prediction, spacing).distances()
     assert found is not None
     return found
@@ -36,10 +34,7 @@ def _by_force(
     reference: np.ndarray, prediction: np.ndarray, spacing: tuple[float, float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
     element = ndimage.generate_binary_structure(3, 2)
-    points = [
-        np.argwhere(mask ^ ndimage.binary_erosion(mask, element)) * spacing
-        for mask in (reference, prediction)
-    ]
+    points = [np.argwhere(mask ^ ndimage.binary_erosion(mask, element)) * spacing for mask in (reference, prediction)]
     table = cdist(*points)
     return table.min(axis=1), table.min(axis=0)
 
@@ -77,9 +72,7 @@ def test_the_surface_of_tall_masks(seed: int, depth: int) -> None:
     sizes=st.lists(st.integers(1, 7), min_size=6, max_size=6),
     spacing=st.sampled_from(SPACINGS),
 )
-def test_simpleitk_on_solid_boxes(
-    lows: list[int], sizes: list[int], spacing: tuple[float, float, float]
-) -> None:
+def test_simpleitk_on_solid_boxes(lows: list[int], sizes: list[int], spacing: tuple[float, float, float]) -> None:
     masks = np.zeros((2, 16, 16, 16), np.uint8)
     for mask, low, size in zip(masks, (lows[:3], lows[3:]), (sizes[:3], sizes[3:]), strict=True):
         mask[tuple(slice(a, a + b) for a, b in zip(low, size, strict=True))] = 1
@@ -91,9 +84,7 @@ def test_simpleitk_on_solid_boxes(
     overlaps = SimpleITK.LabelOverlapMeasuresImageFilter()
     overlaps.Execute(*images)
     reference, prediction = masks.astype(bool)
-    assert _distances(reference, prediction, spacing).maximum == pytest.approx(
-        hausdorff.GetHausdorffDistance()
-    )
+    assert _distances(reference, prediction, spacing).maximum == pytest.approx(hausdorff.GetHausdorffDistance())
     overlap = Overlap.of(reference, prediction)
     assert overlap.dice == pytest.approx(overlaps.GetDiceCoefficient())
     assert overlap.jaccard == pytest.approx(overlaps.GetJaccardCoefficient())

@@ -12,12 +12,7 @@ from volattn.slabs.images import input_shape, to_input
 WINDOW = (-200.0, 300.0)
 NOTHING = AugmentConfig(flip=0, rotate=0, zoom=(1, 1), hu_gain=0, hu_shift=0)
 
-moves = st.builds(
-    Augmentation,
-    flip=st.booleans(),
-    angle=st.floats(-180, 180),
-    zoom=st.floats(0.7, 1.4),
-)
+moves = st.builds(Augmentation, flip=st.booleans(), angle=st.floats(-180, 180), zoom=st.floats(0.7, 1.4))
 frames = st.sampled_from([((48, 48), 48), ((40, 48), 48), ((48, 31), 96), ((30, 40), 64), ((96, 80), 48)])
 
 

@@ -108,9 +108,7 @@ def test_loaders_join_key_slices(store: Store) -> None:
     assert joined.bags.shape == (3, 3)
     (spawned,) = make_loader(slabs, 3, 1, context="spawn")
     assert torch.equal(spawned.images, joined.images)
-    assert all(
-        torch.equal(a["boxes"], b["boxes"]) for a, b in zip(spawned.targets, joined.targets, strict=True)
-    )
+    assert all(torch.equal(a["boxes"], b["boxes"]) for a, b in zip(spawned.targets, joined.targets, strict=True))
 
 
 @settings(deadline=None, max_examples=60)

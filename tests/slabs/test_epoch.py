@@ -79,10 +79,7 @@ def test_nothing_to_learn_is_an_empty_epoch(share):
 
 
 @given(
-    st.lists(
-        st.lists(st.integers(0, 2), min_size=1, max_size=40).map(lambda row: np.array(row, np.uint8)),
-        max_size=3,
-    ),
+    st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=40).map(lambda row: np.array(row, np.uint8)), max_size=3),
     st.sampled_from([0.0, 0.25, 0.5, 1.0]),
     st.sampled_from([0.0, 0.35, 1.0]),
 )

@@ -146,8 +146,7 @@ def test_disagreement_is_the_distance_of_the_farthest_voxel() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"),
-    [((0, 0, math.nan), "NaN"), ((2, 0, 0.0), "singular"), ((3, 0, 1.0), "last row")],
+    ("change", "reason"), [((0, 0, math.nan), "NaN"), ((2, 0, 0.0), "singular"), ((3, 0, 1.0), "last row")]
 )
 def test_impossible_affines_are_refused(change: tuple[int, int, float], reason: str) -> None:
     affine = CANONICAL.affine.copy()

@@ -98,12 +98,7 @@ def as_qform(grid: Geometry) -> Geometry:
     return Geometry(grid.shape, back[:, [2, 1, 0, 3]], rounded=True)
 
 
-@given(
-    st.sampled_from([0, math.pi]),
-    st.floats(-0.02, 0.02),
-    st.tuples(*[st.floats(-0.6, 0.6)] * 2),
-    st.booleans(),
-)
+@given(st.sampled_from([0, math.pi]), st.floats(-0.02, 0.02), st.tuples(*[st.floats(-0.6, 0.6)] * 2), st.booleans())
 @settings(max_examples=300)
 def test_a_grid_and_its_qform_are_one_and_a_real_turn_is_not(
     half: float, near: float, tilt: tuple[float, float], mirrored: bool
@@ -131,11 +126,7 @@ def test_a_grid_and_its_qform_are_one_and_a_real_turn_is_not(
         (Geometry(SHAPE, np.diag([-1.0, -1, 1, 1])[:, [2, 1, 0, 3]]), "identity affine", "export it again"),
         (Geometry.aligned(SHAPE, SPACING), "shifted by 403 mm", "export it again"),
         (Geometry.aligned(SHAPE, (2, 0.81, 0.81), (-200, -180, -300)), "0.81 x 0.81 x 2 mm, not", "resample"),
-        (
-            Geometry.aligned((20, 512, 512), (4, 0.8, 0.8), (-200, -180, -300)),
-            "512 x 512 x 20 voxels",
-            "resample",
-        ),
+        (Geometry.aligned((20, 512, 512), (4, 0.8, 0.8), (-200, -180, -300)), "512 x 512 x 20 voxels", "resample"),
         (Geometry.aligned((20, 512, 512), (1, 1, 1)), "512 x 512 x 20 voxels", "export it again"),
         (moved(CT, rotation(0, 0, 0.01)), "turned or sheared", "resample"),
         (CT.turned(Turn((0, 1, 2), (False, True, True))), "mirrored along x and y", "reorient"),

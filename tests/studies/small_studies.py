@@ -17,9 +17,7 @@ CASES = 5
 
 _CHEAP = {
     "segmentation.width": "4",
-    "segmentation.hybrid": (
-        "{stem: 8, growth: [8, 8], blocks: [1, 1, 1, 1], volume_blocks: [1, 1, 1, 1], last: 4}"
-    ),
+    "segmentation.hybrid": ("{stem: 8, growth: [8, 8], blocks: [1, 1, 1, 1], volume_blocks: [1, 1, 1, 1], last: 4}"),
     "backbone.width": "8",
 }
 """For networks that are wide by themselves."""

@@ -18,9 +18,7 @@ SPACING = (3.0, 1.0, 1.0)
 
 
 def _ball(centre: tuple[float, float, float], radius: float, shape: tuple[int, int, int]) -> np.ndarray:
-    grids = np.meshgrid(
-        *(np.arange(size) * step for size, step in zip(shape, SPACING, strict=True)), indexing="ij"
-    )
+    grids = np.meshgrid(*(np.arange(size) * step for size, step in zip(shape, SPACING, strict=True)), indexing="ij")
     return sum((grid - place) ** 2 for grid, place in zip(grids, centre, strict=True)) <= radius**2
 
 
@@ -46,10 +44,7 @@ def test_its_own_resolution_loses_next_to_nothing() -> None:
 
 
 def test_coarser_is_worse() -> None:
-    dice = [
-        _kept(Plan(z_spacing=step, size=size)).lesion.dice
-        for step, size in ((3.0, 128), (3.0, 64), (6.0, 48))
-    ]
+    dice = [_kept(Plan(z_spacing=step, size=size)).lesion.dice for step, size in ((3.0, 128), (3.0, 64), (6.0, 48))]
     assert dice[0] > dice[1] > dice[2] > 0.4
 
 

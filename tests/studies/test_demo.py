@@ -25,11 +25,7 @@ def _ship(folder: Path, monkeypatch: pytest.MonkeyPatch, sources: dict[str, str]
     model = build_model(small_config(bag=3), CLASSES)
     training = Training(recipe="tiny", dataset="phantoms", fingerprint="none", sources=sources or {})
     described = ModelFolder(
-        model=model.config,
-        plan=Plan(z_spacing=12.0, size=64),
-        classes=CLASSES,
-        threshold=0.5,
-        training=training,
+        model=model.config, plan=Plan(z_spacing=12.0, size=64), classes=CLASSES, threshold=0.5, training=training
     )
     save_folder(folder, model, described)
     monkeypatch.setattr(checkpoints, "DEMO", folder)
@@ -63,9 +59,7 @@ def test_everything_is_there(demo: tuple[Path, list[tuple[str, int, int]], list[
     assert not any(".part-" in name for name in names)
 
 
-def test_no_case_is_both_learned_from_and_tested(
-    demo: tuple[Path, list[tuple[str, int, int]], list[str]],
-) -> None:
+def test_no_case_is_both_learned_from_and_tested(demo: tuple[Path, list[tuple[str, int, int]], list[str]]) -> None:
     out, _, _ = demo
     split = json.loads((out / "run" / "split.json").read_text())
     tested = {case["name"] for case in json.loads((out / "demo.json").read_text())["results"]["cases"]}

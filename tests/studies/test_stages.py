@@ -43,8 +43,7 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "{", "[]", "{}", '{"settings": [], "seconds": {}}', '{"settings": {}, "seconds": {"a": "x"}}'],
+    "text", ["", "{", "[]", "{}", '{"settings": [], "seconds": {}}', '{"settings": {}, "seconds": {"a": "x"}}']
 )
 def test_a_spoilt_manifest_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "study.json").write_text(text)

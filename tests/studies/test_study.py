@@ -48,9 +48,7 @@ def go(data: Path, tmp_path: Path) -> Callable[..., StudyOutcome]:
     return run
 
 
-def test_seeds_add_up_and_finished_cells_are_kept(
-    go: Callable[..., StudyOutcome], data: Path, tmp_path: Path
-) -> None:
+def test_seeds_add_up_and_finished_cells_are_kept(go: Callable[..., StudyOutcome], data: Path, tmp_path: Path) -> None:
     assert not go().failed
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/cells/*/*/cell.json")}
     assert len(before) == 2
@@ -69,9 +67,7 @@ def test_seeds_add_up_and_finished_cells_are_kept(
         go(options=Options(recipe=str(data / "recipe.yaml"), settings=("optimiser.lr=1",)), resume=True)
 
 
-def test_a_failed_row_stops_nothing_and_is_tried_again(
-    go: Callable[..., StudyOutcome], tmp_path: Path
-) -> None:
+def test_a_failed_row_stops_nothing_and_is_tried_again(go: Callable[..., StudyOutcome], tmp_path: Path) -> None:
     rows = [*small_study().model_dump(mode="json")["rows"][:1], FAILING]
     study = small_study(rows=rows)
     outcome = go(study)
@@ -184,9 +180,7 @@ def test_torchrun_deals_cells_out() -> None:
 
 
 def test_equal_budget_is_equal_target_slices(data: Path) -> None:
-    options = Options(
-        recipe=str(data / "recipe.yaml"), settings=("schedule.length=30", "plain:step.accumulate=3")
-    )
+    options = Options(recipe=str(data / "recipe.yaml"), settings=("schedule.length=30", "plain:step.accumulate=3"))
     plain, attention = (one.recipe for one in resolve(small_study(), options))
     assert plain is not None
     assert attention is not None

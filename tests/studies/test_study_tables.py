@@ -70,9 +70,7 @@ def test_at_full_scale_every_row_is_a_recipe_with_an_equal_budget(name: str) -> 
     study = STUDIES[name]
     asked = tuple(f"{row.key}:{key}=none" for row in study.rows for key in row.asks)
     rows = resolve(study, Options(settings=asked))
-    missing = {
-        row.key for row in study.runnable if row.changes.get("model.name", "mask_rcnn") not in ARCHITECTURES
-    }
+    missing = {row.key for row in study.runnable if row.changes.get("model.name", "mask_rcnn") not in ARCHITECTURES}
     assert {one.row.key for one in rows if one.recipe is None} == missing
     recipes = [one.recipe for one in rows if one.recipe is not None]
     assert len({(one.schedule.unit, one.schedule.length) for one in recipes}) <= 1

@@ -80,9 +80,7 @@ def build(config: ModelConfig, classes: Sequence[str]) -> Cost:
     return Cost(sum(parameter.numel() for parameter in model.parameters()), 0, {})
 
 
-def test_one_bad_recipe_is_one_failed_row(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_bad_recipe_is_one_failed_row(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def load(name: str) -> Recipe:
         return load_recipe(name) if name != "tiny" else load_recipe("no-such-recipe")
 

@@ -42,9 +42,7 @@ def fixed_phantom(size: int, depth: int = 30) -> tuple[np.ndarray, np.ndarray]:
         HU, int16, and labels, uint8, (depth, size, size).
     """
     generator = np.random.default_rng(0)
-    z, y, x = (
-        np.mgrid[:depth, :size, :size] - np.array([depth // 2, size // 2, size // 2])[:, None, None, None]
-    )
+    z, y, x = np.mgrid[:depth, :size, :size] - np.array([depth // 2, size // 2, size // 2])[:, None, None, None]
     body = 9 * y**2 + 4 * x**2 < size**2
     liver = (y + 10) ** 2 + (x + 25) ** 2 + 4 * z**2 < (size // 4) ** 2
     vessel = (y + 30) ** 2 + (x + 40 - z) ** 2 < 25

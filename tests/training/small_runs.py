@@ -33,14 +33,7 @@ from volattn.preprocessing.store import (
 )
 from volattn.slabs.slab import component_maps, objects
 from volattn.structures.geometry import Geometry
-from volattn.training.recipe import (
-    OptimiserConfig,
-    Recipe,
-    ScheduleConfig,
-    StepConfig,
-    ValidationConfig,
-    load_recipe,
-)
+from volattn.training.recipe import OptimiserConfig, Recipe, ScheduleConfig, StepConfig, ValidationConfig, load_recipe
 
 SIZE = 64
 PLAN = Plan(z_spacing=1.5, size=SIZE)

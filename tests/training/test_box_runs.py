@@ -77,9 +77,7 @@ def test_label_maps_serve_too_and_every_slice_is_an_image(tmp_path: Path) -> Non
     result = train(recipe, store.path, tmp_path / "run", cpu=True, progress=lambda *row: told.append(row))
     assert told[-1] == ("validate", 14, 14)
     (case,) = result.validation.cases.values()
-    lesions = sum(
-        1 for pixels in store.case(next(iter(result.validation.cases))).slices.lesion_pixels if pixels
-    )
+    lesions = sum(1 for pixels in store.case(next(iter(result.validation.cases))).slices.lesion_pixels if pixels)
     assert case["lesions"] == lesions
 
 
@@ -125,9 +123,7 @@ def test_where_all_is_trained_on_some_of_that_chooses_the_threshold_and_the_run_
 ) -> None:
     said: list[str] = []
     recipe = box_recipe("retinanet").updated(["schedule.length=1", "validation.cases=2"])
-    result = train(
-        recipe, store.path, tmp_path / "run", splits=("train", "val"), cpu=True, announce=said.append
-    )
+    result = train(recipe, store.path, tmp_path / "run", splits=("train", "val"), cpu=True, announce=said.append)
     assert list(result.validation.cases) == ["key-0", "key-1"]
     assert any("no case is left to validate on" in line and "key-0, key-1" in line for line in said)
 
@@ -135,16 +131,8 @@ def test_where_all_is_trained_on_some_of_that_chooses_the_threshold_and_the_run_
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        (
-            "mask_rcnn",
-            [],
-            r"known by boxes, and mask_rcnn learns from masks; .* --set model.name=\.\.\. \(faster_rcnn",
-        ),
-        (
-            "faster_rcnn",
-            ["step.targets=2"],
-            r"one known slice each, and step.targets is 2; give --set step.targets=1",
-        ),
+        ("mask_rcnn", [], r"known by boxes, and mask_rcnn learns from masks; .* --set model.name=\.\.\. \(faster_rcnn"),
+        ("faster_rcnn", ["step.targets=2"], r"one known slice each, and step.targets is 2; give --set step.targets=1"),
     ],
 )
 def test_what_key_slices_cannot_give_is_said_first(

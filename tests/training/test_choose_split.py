@@ -12,9 +12,7 @@ from volattn.datasets.splits import make_split
 from volattn.training.recipe import Recipe
 from volattn.training.run import choose_split
 
-PARTS = {
-    f"{patient}_{n}": part for patient, part in enumerate(["train"] * 6 + ["val", "test"]) for n in (1, 2)
-}
+PARTS = {f"{patient}_{n}": part for patient, part in enumerate(["train"] * 6 + ["val", "test"]) for n in (1, 2)}
 
 
 def store(parts: dict[str, str]) -> Any:

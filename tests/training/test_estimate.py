@@ -17,7 +17,7 @@ from volattn.training.estimate import Estimate, estimate
 from volattn.training.loop import make_timetable
 from volattn.training.recipe import Recipe
 from volattn.training.validate import Workload, examine, workload
-from volattn.training.validate_masks import MaskMeasure
+from volattn.training.validate_masks import MaskEvaluator
 
 
 def estimated(recipe: Recipe, folder: Path, **options: int) -> Estimate:
@@ -59,7 +59,7 @@ def test_a_validation_streams_what_its_workload_says(name: str, tmp_path: Path) 
     images, targets = [], []
     model.encode = lambda one: images.append(len(one)) or encode(one)
     model.attend = lambda target, context, bags: targets.append(len(bags)) or attend(target, context, bags)
-    examine(MaskMeasure(), model, store, store.names[0], torch.device("cpu"), batch=2)
+    examine(MaskEvaluator(), model, store, store.names[0], torch.device("cpu"), batch=2)
     assert workload(store, store.names, model) == Workload(sum(images), sum(targets))
     assert sum(targets) == (17 if name == "mask_rcnn" else 4)
 

@@ -86,9 +86,7 @@ def test_a_run_that_falls_apart_names_the_step_and_a_way_out(store: Store, tmp_p
         MemoryError(),
     ],
 )
-def test_out_of_memory_names_the_setting_to_lower(
-    settings: list[str], setting: str, error: BaseException
-) -> None:
+def test_out_of_memory_names_the_setting_to_lower(settings: list[str], setting: str, error: BaseException) -> None:
     with (
         pytest.raises(ValueError, match=f"out of memory: .*{setting}"),
         memory_advice(small_recipe().updated(settings)),

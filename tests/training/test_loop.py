@@ -68,9 +68,7 @@ def test_a_step_is_the_mean_gradient_over_its_targets_scaled_linearly(
     )
     recipe = recipe.updated([f"model.attention.{setting}" for setting in attention])
     recipe = recipe.updated([f"optimiser.attention_lr_factor={factor}"])
-    recipe = recipe.updated(
-        ["schedule.warmup=0", "schedule.decay=steps", "step.accumulate=3", "augment=null"]
-    )
+    recipe = recipe.updated(["schedule.warmup=0", "schedule.decay=steps", "step.accumulate=3", "augment=null"])
     moved, (step,) = run_steps(store, recipe, 1)
     assert step.lr == pytest.approx(0.002 * (2 * 3) / 2)
 
@@ -135,9 +133,7 @@ def test_where_float16_overflows_a_step_is_skipped_and_gradients_are_scaled_less
     scalers: list[torch.amp.GradScaler] = []
     made = torch.amp.GradScaler
     monkeypatch.setattr(
-        torch.amp,
-        "GradScaler",
-        lambda device: scalers.append(made(device, init_scale=2.0**40)) or scalers[-1],
+        torch.amp, "GradScaler", lambda device: scalers.append(made(device, init_scale=2.0**40)) or scalers[-1]
     )
     recipe = small_recipe(precision="fp16")
     untouched, _ = run_steps(store, recipe, 0)
@@ -145,8 +141,7 @@ def test_where_float16_overflows_a_step_is_skipped_and_gradients_are_scaled_less
     assert not any(np.isfinite(step.gradient_norm) for step in steps)
     assert scalers[-1].get_scale() == 2.0**38
     assert all(
-        torch.equal(ours, before)
-        for ours, before in zip(model.parameters(), untouched.parameters(), strict=True)
+        torch.equal(ours, before) for ours, before in zip(model.parameters(), untouched.parameters(), strict=True)
     )
 
 

@@ -16,9 +16,7 @@ def test_the_counts_give_dice_at_every_candidate(seed: int, found: float, diseas
     generator = np.random.default_rng(seed)
     # Many scores lie exactly on a candidate: they belong to it.
     exact = generator.choice(CANDIDATES, (5, 6, 7))
-    scores = np.where(generator.random((5, 6, 7)) < 0.5, exact, generator.random((5, 6, 7))).astype(
-        np.float32
-    )
+    scores = np.where(generator.random((5, 6, 7)) < 0.5, exact, generator.random((5, 6, 7))).astype(np.float32)
     scores[generator.random(scores.shape) > found] = 0
     reference = generator.random(scores.shape) < diseased
     expected = [dice(reference, scores >= candidate) for candidate in CANDIDATES.tolist()]

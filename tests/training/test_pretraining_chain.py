@@ -26,20 +26,11 @@ STILL = ["schedule.length=1", "optimiser.name=sgd", "optimiser.lr=1e-30", "optim
 def test_masks_start_from_a_run_of_boxes(tmp_path: Path, attention: bool) -> None:
     """A rate at which nothing moves shows what was handed on."""
     boxed, masked = write_boxed_store(tmp_path / "boxed"), write_store(tmp_path / "masked")
-    first = small_recipe(model=small_config(3, "faster_rcnn")).updated(
-        ["schedule.length=4", "step.targets=1"]
-    )
+    first = small_recipe(model=small_config(3, "faster_rcnn")).updated(["schedule.length=4", "step.targets=1"])
     train(first, boxed.path, tmp_path / "first", cpu=True)
     second = small_recipe(model=small_config(5)).updated([*STILL, f"attention_weights={attention}"])
     said: list[str] = []
-    train(
-        second,
-        masked.path,
-        tmp_path / "second",
-        weights=str(tmp_path / "first"),
-        cpu=True,
-        announce=said.append,
-    )
+    train(second, masked.path, tmp_path / "second", weights=str(tmp_path / "first"), cpu=True, announce=said.append)
 
     earlier, later = (load_file(tmp_path / run / "model.safetensors") for run in ("first", "second"))
     torch.manual_seed(second.seed)

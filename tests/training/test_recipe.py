@@ -44,11 +44,7 @@ def test_tiny_starts_from_nothing_and_depends_on_no_batch() -> None:
 def test_deeplesion_is_the_papers_schedule() -> None:
     recipe, lits = load_recipe("deeplesion"), load_recipe("lits")
     assert (recipe.plan.size, recipe.plan.z_spacing, recipe.model.bag) == (512, 2.0, 3)
-    assert (recipe.model.name, recipe.model.backbone.name, recipe.weights) == (
-        "faster_rcnn",
-        "resnet50",
-        "imagenet",
-    )
+    assert (recipe.model.name, recipe.model.backbone.name, recipe.weights) == ("faster_rcnn", "resnet50", "imagenet")
     assert recipe.model.proposals.anchor_sizes == ((16,), (32,), (64,), (128,), (256,))
     assert (recipe.optimiser, recipe.schedule) == (lits.optimiser, lits.schedule)
     assert recipe.step.nominal_targets() == 16
@@ -140,17 +136,11 @@ def test_what_is_no_recipe_is_named(source: str, message: str) -> None:
 
 
 def test_a_recipe_says_only_what_is_different_from_its_base(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text(
-        "base: tiny\nname: mine\nmodel: {bag: 7, attention: {kind: channel}}\n"
-    )
+    (tmp_path / "mine.yaml").write_text("base: tiny\nname: mine\nmodel: {bag: 7, attention: {kind: channel}}\n")
     mine, tiny = load_recipe(tmp_path / "mine.yaml"), load_recipe("tiny")
     assert (mine.name, mine.model.bag, mine.model.attention.kind) == ("mine", 7, "channel")
     assert mine.model.attention.kernel_size == tiny.model.attention.kernel_size
-    assert (mine.plan, mine.schedule, mine.model.proposals) == (
-        tiny.plan,
-        tiny.schedule,
-        tiny.model.proposals,
-    )
+    assert (mine.plan, mine.schedule, mine.model.proposals) == (tiny.plan, tiny.schedule, tiny.model.proposals)
     (tmp_path / "on-mine.yaml").write_text("base: mine.yaml\nseed: 3\naugment: null\n")
     third = load_recipe(tmp_path / "on-mine.yaml")
     assert (third.name, third.seed, third.augment, third.model) == ("custom", 3, None, mine.model)

@@ -49,9 +49,7 @@ def story(run: Path) -> list[dict]:
 
 
 @pytest.mark.parametrize("lines", [1, 7])
-def test_a_killed_run_reaches_the_weights_of_an_uninterrupted_one(
-    data: Path, tmp_path: Path, lines: int
-) -> None:
+def test_a_killed_run_reaches_the_weights_of_an_uninterrupted_one(data: Path, tmp_path: Path, lines: int) -> None:
     run = tmp_path / "run"
     command = [sys.executable, small_runs.__file__, str(data / "store"), str(run), "--slow"]
     command += [word for setting in SETTINGS for word in ("--set", setting)]
@@ -217,18 +215,14 @@ def test_a_damaged_state_is_named(tmp_path: Path, name: str, content: str) -> No
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize(
-    "line", ["x", "[]", "3", '{"loss": 1}', '{"step": "x"}', '{"step": 1, "loss": NaN}', ""]
-)
+@pytest.mark.parametrize("line", ["x", "[]", "3", '{"loss": 1}', '{"step": "x"}', '{"step": 1, "loss": NaN}', ""])
 def test_a_damaged_line_of_metrics_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "metrics.jsonl").write_text(f'{{"step": 0, "loss": 1.5}}\n{line}\n{{"step": 2, "lo')
     with pytest.raises(ValueError, match=r"metrics\.jsonl: line 2"):
         read_metrics(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"seed": [], "fingerprint": "", "processes": 1, "sessions": []}']
-)
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"seed": [], "fingerprint": "", "processes": 1, "sessions": []}'])
 def test_a_damaged_manifest_is_named(tmp_path: Path, text: str) -> None:
     recipe, split = small_recipe(), Split(train=("a",), validation=(), seed=0)
     RunFolder.claim(tmp_path, recipe, split, "f", 1, resume=False)

@@ -33,12 +33,7 @@ def test_a_run_leaves_a_model_folder_and_its_story(store: Store, tmp_path: Path)
     told: list[tuple[str, int, int]] = []
     run = tmp_path / "run"
     result = train(
-        small_recipe(),
-        store.path,
-        run,
-        cpu=True,
-        announce=said.append,
-        progress=lambda *row: told.append(row),
+        small_recipe(), store.path, run, cpu=True, announce=said.append, progress=lambda *row: told.append(row)
     )
     assert sorted(path.name for path in run.iterdir()) == [
         LOCK,
@@ -133,9 +128,7 @@ def test_better_weights_do_not_read_every_case_again(
     often = []
     for every in (1, 3):
         read.clear()
-        recipe = small_recipe().updated(
-            ["schedule.length=3", f"validation.every={every}", "optimiser.lr=1e-9"]
-        )
+        recipe = small_recipe().updated(["schedule.length=3", f"validation.every={every}", "optimiser.lr=1e-9"])
         result = train(recipe, store.path, tmp_path / str(every), cpu=True)
         assert result.best_step == 3  # level scores: every validation has written the folder
         often.append([name for name in read if name in make_split(store.names, 0).train])

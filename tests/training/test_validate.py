@@ -22,7 +22,7 @@ from volattn.preprocessing.store import Store
 from volattn.slabs.images import bag_centres, image_slices, to_input
 from volattn.training import validate as validation
 from volattn.training.recipe import ScheduleConfig, Timetable, ValidationConfig
-from volattn.training.validate_masks import MaskMeasure
+from volattn.training.validate_masks import MaskEvaluator
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[BagBackbone, Store]:
 
 def test_entropies_are_those_of_bags_built_from_scratch(made: tuple[BagBackbone, Store]) -> None:
     model, store = made
-    found = validation.examine(MaskMeasure(), model, store, "volume-0", torch.device("cpu"))
+    found = validation.examine(MaskEvaluator(), model, store, "volume-0", torch.device("cpu"))
     case = store.case("volume-0")
     rows: dict[str, list[np.ndarray]] = {}
     for z in range(14):
@@ -68,14 +68,10 @@ def test_the_entropy_is_a_share_of_the_largest() -> None:
 
 def test_a_validation_says_what_json_can(made: tuple[BagBackbone, Store]) -> None:
     model, store = made
-    found = validation.validate(
-        MaskMeasure(), model, store, ["volume-0", "volume-2"], Accelerator(cpu=True), batch=2
-    )
+    found = validation.validate(MaskEvaluator(), model, store, ["volume-0", "volume-2"], Accelerator(cpu=True), batch=2)
     assert json.loads(json.dumps(asdict(found), allow_nan=False)) == asdict(found)
     assert list(found.cases) == ["volume-0", "volume-2"]
-    assert found.scores["lesion_dice"] == pytest.approx(
-        np.mean([case["lesion"] for case in found.cases.values()])
-    )
+    assert found.scores["lesion_dice"] == pytest.approx(np.mean([case["lesion"] for case in found.cases.values()]))
 
 
 @given(st.lists(st.integers(1, 900), min_size=1, max_size=12), st.integers(1, 5))

@@ -18,7 +18,7 @@ from volattn.scoring.deeplesion import score_deeplesion
 from volattn.slabs.slab import component_maps, objects
 from volattn.structures.boxes import Boxes
 from volattn.training.validate import CANDIDATES, Validation, f1_curve
-from volattn.training.validate_boxes import BoxMeasure
+from volattn.training.validate_boxes import BoxEvaluator
 
 NAMES = ("volume-0", "volume-1", "volume-2")
 
@@ -42,19 +42,17 @@ def invented(lesions: np.ndarray, seed: int) -> SliceDetections:
     labels = np.array([2] * (len(boxes) - 1) + [1])
     scores = np.round(generator.uniform(0.05, 1, len(boxes)), 1)
     order = np.argsort(-scores)
-    return SliceDetections(
-        boxes[order].astype(np.float32), labels[order], scores[order].astype(np.float32), None, {}
-    )
+    return SliceDetections(boxes[order].astype(np.float32), labels[order], scores[order].astype(np.float32), None, {})
 
 
 def read(store: Store) -> Validation:
     found = {}
     for number, name in enumerate(NAMES):
-        reading = BoxMeasure().begin(store, store.case(name))
+        reading = BoxEvaluator().begin(store, store.case(name))
         for z in store.case(name).known:
             reading.add(z, invented(lesions_of(store, name, z), 100 * number + z))
         found[name] = reading.finish()
-    return BoxMeasure().join(found, {"channel.0": 0.5})
+    return BoxEvaluator().join(found, {"channel.0": 0.5})
 
 
 def test_the_scores_are_those_of_the_scorer(store: Store, tmp_path: Path) -> None:
@@ -90,13 +88,13 @@ def test_the_scores_are_those_of_the_scorer(store: Store, tmp_path: Path) -> Non
 
     found = {}
     for number, name in enumerate(NAMES):
-        reading = BoxMeasure().begin(store, store.case(name))
+        reading = BoxEvaluator().begin(store, store.case(name))
         for z in range(14):
             lesions = lesions_of(store, name, z)
             if len(lesions):
                 reading.add(z, invented(lesions, 100 * number + z))
         found[name] = reading.finish()
-    scores = BoxMeasure().join(found, {}).scores
+    scores = BoxEvaluator().join(found, {}).scores
     assert 0.1 < scores["mean_sensitivity"] < 0.95
     assert scores["mean_sensitivity"] == pytest.approx(expected["mean_sensitivity"])
     assert scores["sensitivity_at_1"] == pytest.approx(expected["sensitivity_at_fp_per_image"]["1"])
@@ -106,9 +104,7 @@ def test_the_scores_are_those_of_the_scorer(store: Store, tmp_path: Path) -> Non
 def test_what_is_counted_at_the_threshold_gives_the_best_f1(store: Store) -> None:
     validation = read(store)
     assert list(validation.cases) == list(NAMES)
-    totals = {
-        key: sum(case[key] for case in validation.cases.values()) for key in validation.cases["volume-0"]
-    }
+    totals = {key: sum(case[key] for case in validation.cases.values()) for key in validation.cases["volume-0"]}
     found, missed = totals["found"], totals["lesions"] - totals["found"]
     best = 2 * found / (2 * found + missed + totals["false_positives"])
     assert missed > 0
@@ -126,7 +122,7 @@ def test_what_is_counted_at_the_threshold_gives_the_best_f1(store: Store) -> Non
 
 
 def _matched(store: Store, name: str, z: int, seed: int):
-    reading = BoxMeasure().begin(store, store.case(name))
+    reading = BoxEvaluator().begin(store, store.case(name))
     reading.add(z, invented(lesions_of(store, name, z), seed))
     return reading.finish()[0].detections
 
@@ -149,13 +145,9 @@ def test_boxes_are_compared_in_the_slices_own_pixels(store: Store) -> None:
     z = int(np.argmax(case.slices.lesion_pixels))
     lesions = lesions_of(store, "volume-0", z)
     exact = SliceDetections(
-        (2 * lesions).astype(np.float32),
-        np.array([2] * len(lesions)),
-        np.ones(len(lesions), np.float32),
-        None,
-        {},
+        (2 * lesions).astype(np.float32), np.array([2] * len(lesions)), np.ones(len(lesions), np.float32), None, {}
     )
-    reading = BoxMeasure().begin(larger, case)
+    reading = BoxEvaluator().begin(larger, case)
     reading.add(z, exact)
     assert [one.matched for one in reading.finish()[0].detections] == list(range(len(lesions)))
     half = Boxes(lesions, "xyxy").iou(Boxes(2 * lesions, "xyxy")).max()
@@ -164,8 +156,8 @@ def test_boxes_are_compared_in_the_slices_own_pixels(store: Store) -> None:
 
 def test_without_a_lesion_nothing_is_found_and_json_can_say_so(store: Store) -> None:
     case = store.case("volume-0")
-    reading = BoxMeasure().begin(store, case)
+    reading = BoxEvaluator().begin(store, case)
     reading.add(0, invented(np.zeros((0, 4)), 0))
-    found = BoxMeasure().join({"volume-0": reading.finish()}, {})
+    found = BoxEvaluator().join({"volume-0": reading.finish()}, {})
     assert found.scores == {"mean_sensitivity": 0, "sensitivity_at_1": 0, "ap50": 0}
     assert json.loads(json.dumps(asdict(found), allow_nan=False)) == asdict(found)

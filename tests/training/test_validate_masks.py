@@ -17,7 +17,7 @@ from volattn.preprocessing.store import Store
 from volattn.scoring.overlap import dice
 from volattn.structures.lesions import largest_component
 from volattn.training.validate import CANDIDATES, validate
-from volattn.training.validate_masks import MaskFinding, MaskMeasure, score
+from volattn.training.validate_masks import MaskCaseStats, MaskEvaluator, score
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def invented(z: int) -> SliceDetections:
 
 
 def test_the_dice_is_that_of_the_whole_volume_cut_at_the_threshold(store: Store) -> None:
-    reading = MaskMeasure().begin(store, store.case("volume-1"))
+    reading = MaskEvaluator().begin(store, store.case("volume-1"))
     for z in [3, *(z for z in range(14) if z != 3)]:
         reading.add(z, invented(z))
     found = reading.finish()
@@ -70,7 +70,7 @@ def test_the_organ_is_read_as_validation_finds_better() -> None:
     stray[0, :, 9:] = True
     for organ, better in ((stray, True), (liver, False)):
         whole, single = (score(levels, part, labels) for part in (organ, largest_component(organ)))
-        found = MaskMeasure().join({"volume-0": MaskFinding(whole, single)}, {})
+        found = MaskEvaluator().join({"volume-0": MaskCaseStats(whole, single)}, {})
         assert found.single_organ == better
         assert found.scores == {"lesion_dice": 1, "organ_dice": 1}
 
@@ -81,6 +81,6 @@ def test_data_with_lesions_only_has_no_organ_to_ask(tmp_path: Path) -> None:
     scheme = described.scheme.model_copy(update={"organ_name": None, "organ_values": ()})
     store.description = described.model_copy(update={"scheme": scheme})
     model = build_model(small_recipe().model, store.classes).eval()
-    found = validate(MaskMeasure(), model, store, ["volume-0"], Accelerator(cpu=True))
+    found = validate(MaskEvaluator(), model, store, ["volume-0"], Accelerator(cpu=True))
     assert list(found.scores) == ["lesion_dice"]
     assert list(found.cases["volume-0"]) == ["lesion"]

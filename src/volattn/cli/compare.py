@@ -16,8 +16,7 @@ NAME = "compare"
 def command(
     a: Annotated[Path, typer.Argument(metavar="A", help="File of scores that `volattn evaluate` wrote.")],
     b: Annotated[
-        Path,
-        typer.Argument(metavar="B", help="File of scores of the same cases, from another program or run."),
+        Path, typer.Argument(metavar="B", help="File of scores of the same cases, from another program or run.")
     ],
     common: Annotated[
         bool, typer.Option("--common", help="Compares the cases that both have, and leaves out the others.")
@@ -45,13 +44,7 @@ def command(
                 comparison = compare(first, second, common=common, seed=seed)
             except ValueError as error:
                 raise ValueError(f"{a} and {b}: {error}") from None
-            content = {
-                "a": a.name,
-                "b": b.name,
-                **comparison.as_json(),
-                "versions": versions(),
-                "commit": commit(),
-            }
+            content = {"a": a.name, "b": b.name, **comparison.as_json(), "versions": versions(), "commit": commit()}
             if target is not None:
                 write_json(target, content)
             print(comparison_table(content).text(), end="")

@@ -29,9 +29,7 @@ def command(
         from volattn.studies.demo import DemoConfig, run_demo
 
         with shown() as progress:
-            result = run_demo(
-                out, config=DemoConfig(seed=seed), workers=workers, progress=progress, announce=print
-            )
+            result = run_demo(out, config=DemoConfig(seed=seed), workers=workers, progress=progress, announce=print)
         print(result.text)
         return exits.SOME_FAILED if result.failed else exits.GOOD
 

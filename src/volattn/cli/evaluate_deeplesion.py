@@ -19,9 +19,7 @@ def command(
         Path, typer.Option(help="CSV with File_name, x1, y1, x2, y2, score; boxes as DL_info has them.")
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="The scores, a .json file.")],
-    split: Annotated[
-        Literal["test", "val", "train", "all"], typer.Option(help="The part that is scored.")
-    ] = "test",
+    split: Annotated[Literal["test", "val", "train", "all"], typer.Option(help="The part that is scored.")] = "test",
     keep_noisy: Annotated[
         bool, typer.Option("--keep-noisy", help="Counts the lesions that are marked Possibly_noisy.")
     ] = False,

@@ -15,16 +15,11 @@ NAME = "detection"
 
 def command(
     reference: Annotated[Path, typer.Option(help="Folder of reference masks, a number per lesion.")],
-    prediction: Annotated[
-        Path, typer.Option(help="Folder of predict's or nnDetection's results, or of masks.")
-    ],
+    prediction: Annotated[Path, typer.Option(help="Folder of predict's or nnDetection's results, or of masks.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The scores, a .json file.")],
-    preset: Annotated[
-        Literal["nndet", "luna16", "strict"], typer.Option(help="How detections are matched.")
-    ] = "nndet",
+    preset: Annotated[Literal["nndet", "luna16", "strict"], typer.Option(help="How detections are matched.")] = "nndet",
     lesion: Annotated[
-        int | None,
-        typer.Option(min=1, help="Value of lesions in reference masks of classes; found where it can be."),
+        int | None, typer.Option(min=1, help="Value of lesions in reference masks of classes; found where it can be.")
     ] = None,
     predicted_lesion: Annotated[
         int | None, typer.Option(min=1, help="Value of lesions in predicted masks; found where it can be.")

@@ -21,8 +21,7 @@ def command(
         bool, typer.Option("--strict", help="Counts lesions as the challenge's scorer, its faults included.")
     ] = False,
     liver: Annotated[
-        str | None,
-        typer.Option(help="Label of the liver, or none for masks of lesions only; 1 unless --lesion is."),
+        str | None, typer.Option(help="Label of the liver, or none for masks of lesions only; 1 unless --lesion is.")
     ] = None,
     lesion: Annotated[
         int | None, typer.Option(help="Label of lesions; what a dataset.json says, or 2, by default.")

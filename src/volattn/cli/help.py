@@ -87,10 +87,7 @@ def _devices() -> Iterator[tuple[str, str]]:
 
     for index in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(index)
-        yield (
-            f"cuda:{index}",
-            f"{device.name}, {device.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}",
-        )
+        yield (f"cuda:{index}", f"{device.name}, {device.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}")
     if not torch.cuda.is_available():
         yield "cuda", f"none (PyTorch is built for {torch.version.cuda or 'the CPU'})"
     yield "threads", f"{torch.get_num_threads()} of {os.cpu_count()} processors"

@@ -14,8 +14,7 @@ NAME = "info"
 
 def command(
     names: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="NAME", help="Architectures and recipes; all by default."),
+        list[str] | None, typer.Argument(metavar="NAME", help="Architectures and recipes; all by default.")
     ] = None,
     costs: Annotated[
         bool, typer.Option("--costs", help="Measures parameters, operations and memory: seconds a row.")

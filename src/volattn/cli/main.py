@@ -13,19 +13,7 @@ from typing import Annotated
 import typer
 
 from volattn import __version__
-from volattn.cli import (
-    check,
-    compare,
-    demo,
-    evaluate,
-    info,
-    phantom,
-    predict,
-    prepare,
-    render,
-    study,
-    train,
-)
+from volattn.cli import check, compare, demo, evaluate, info, phantom, predict, prepare, render, study, train
 from volattn.cli.help import Verb, VerbGroup
 from volattn.cli.options import spread
 from volattn.io.names import printable
@@ -65,17 +53,11 @@ def _version(context: typer.Context, asked: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, help="Prints the version.")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, help="Prints the version.")] = False,
     # Eager, so that it is known when --version is looked at, whatever their order.
     report: Annotated[
         bool,
-        typer.Option(
-            "--report",
-            is_eager=True,
-            help="Prints versions and device for a bug report, no paths or names.",
-        ),
+        typer.Option("--report", is_eager=True, help="Prints versions and device for a bug report, no paths or names."),
     ] = False,
 ) -> None:
     """Finds and outlines lesions in 3D CT with volumetric attention. Not a medical device."""

@@ -24,8 +24,7 @@ class Kind(StrEnum):
 def command(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the cohort.")],
     kind: Annotated[
-        Kind,
-        typer.Option(help="Layout: label maps as in LiTS, or boxes on key slices as in DeepLesion."),
+        Kind, typer.Option(help="Layout: label maps as in LiTS, or boxes on key slices as in DeepLesion.")
     ] = Kind.LITS,
     cases: Annotated[int, typer.Option(min=1, help="Number of cases.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Seed; the same one makes the same bytes.")] = 0,

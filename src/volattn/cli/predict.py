@@ -29,15 +29,11 @@ class _Refinement(StrEnum):
 
 
 def command(
-    model: Annotated[
-        str, typer.Option("-m", "--model", help="Run folder, or demo: the weights in the package.")
-    ],
+    model: Annotated[str, typer.Option("-m", "--model", help="Run folder, or demo: the weights in the package.")],
     inputs: Annotated[
         list[Path],
         typer.Option(
-            "-i",
-            "--input",
-            help="CTs (.nii, .nii.gz) and folders of them, several at once; or a DeepLesion folder.",
+            "-i", "--input", help="CTs (.nii, .nii.gz) and folders of them, several at once; or a DeepLesion folder."
         ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for masks, measurements and pictures.")],
@@ -81,9 +77,7 @@ def command(
         if any(path.is_dir() and has_deeplesion(path) for path in inputs):
             return _predict_key_slices()
         if splits or keep_noisy or png:
-            raise ValueError(
-                "--splits, --keep-noisy and --png are for a DeepLesion folder; leave them out for CTs"
-            )
+            raise ValueError("--splits, --keep-noisy and --png are for a DeepLesion folder; leave them out for CTs")
         found = find_inputs(inputs)  # A wrong path is said before the model is read.
         predictor = _loaded()
         with shown() as progress:
@@ -104,9 +98,7 @@ def command(
         if reference is not None and predictor.masks:
             _score(reference, predictor.folder.classes, out, outcomes, trust_grid)
         elif reference is not None:
-            print(
-                f"Scores: volattn evaluate detection --reference {reference} --prediction {out} -o scores.json"
-            )
+            print(f"Scores: volattn evaluate detection --reference {reference} --prediction {out} -o scores.json")
         for note in found.notes:
             exits.say(note)
         exits.say_left_out(found.left_out)
@@ -127,9 +119,7 @@ def command(
         from volattn.io.names import count_of
 
         if len(inputs) > 1 or reference is not None:
-            raise ValueError(
-                "a DeepLesion folder is predicted alone, with its own table as reference; give one -i"
-            )
+            raise ValueError("a DeepLesion folder is predicted alone, with its own table as reference; give one -i")
         dataset = open_dataset(inputs[0], keep_noisy=keep_noisy).only(parted(splits))
         predictor = _loaded()
         with shown() as progress:
@@ -154,9 +144,7 @@ def command(
     raise typer.Exit(exits.run(run, after_stop=exits.RESUME, debug=debug))
 
 
-def _score_key_slices(
-    dataset: Dataset, found: KeySlicesPredicted, splits: str | None, keep_noisy: bool
-) -> None:
+def _score_key_slices(dataset: Dataset, found: KeySlicesPredicted, splits: str | None, keep_noisy: bool) -> None:
     """Prints how the detections compare with the table's boxes, where every key slice of a part was predicted."""
     from volattn.datasets.deeplesion import TABLE
     from volattn.report.scores import detection_table
@@ -171,9 +159,7 @@ def _score_key_slices(
     print(detection_table(scores.content, f"DeepLesion, split {part}").text(), end="")
 
 
-def _score(
-    reference: Path, classes: Sequence[str], out: Path, outcomes: Sequence[Outcome], trust_grid: bool
-) -> None:
+def _score(reference: Path, classes: Sequence[str], out: Path, outcomes: Sequence[Outcome], trust_grid: bool) -> None:
     """Prints how the predictions compare with their references."""
     from volattn.datasets.case import Case
     from volattn.inference.inputs import References

@@ -16,9 +16,7 @@ NAME = "prepare"
 def command(
     dataset: DataSet,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the store.")],
-    recipe: Annotated[
-        str, typer.Option(help="Recipe whose plan is followed: a name or a .yaml file.")
-    ] = "lits",
+    recipe: Annotated[str, typer.Option(help="Recipe whose plan is followed: a name or a .yaml file.")] = "lits",
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 works in this one.")] = 0,
     splits: Splits = None,
     keep_noisy: KeepNoisy = False,
@@ -51,19 +49,11 @@ def command(
         )
         with shown() as progress:
             outcome = prepare_dataset(
-                opened,
-                plan,
-                out,
-                workers=workers,
-                progress=progress,
-                force=force,
-                trust_grid=trust_grid,
+                opened, plan, out, workers=workers, progress=progress, force=force, trust_grid=trust_grid
             )
         for note in outcome.notes:
             exits.say(note)
-        print(
-            f"{out}: {count_of(len(outcome.prepared), 'case')} prepared, {len(outcome.kept)} stood from before"
-        )
+        print(f"{out}: {count_of(len(outcome.prepared), 'case')} prepared, {len(outcome.kept)} stood from before")
         unreadable = {
             finding.case or finding.file.name: f"{finding.file}: {finding.message}"
             for finding in opened.found

@@ -28,8 +28,7 @@ class _View(StrEnum):
 
 def command(
     labels: Annotated[
-        list[Path],
-        typer.Option("-l", "--labels", metavar="FILE", help="Label maps of the case, a column each."),
+        list[Path], typer.Option("-l", "--labels", metavar="FILE", help="Label maps of the case, a column each.")
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="A .png, or a page as .html.")],
     image: Annotated[
@@ -38,24 +37,18 @@ def command(
     ] = None,
     reference: Annotated[
         Path | None,
-        typer.Option(
-            "-r", "--reference", metavar="FILE", help="Shows which lesions are true, false and missed."
-        ),
+        typer.Option("-r", "--reference", metavar="FILE", help="Shows which lesions are true, false and missed."),
     ] = None,
     name: Annotated[
-        list[str] | None,
-        typer.Option(help="Titles of the label maps, in their order; their files' by default."),
+        list[str] | None, typer.Option(help="Titles of the label maps, in their order; their files' by default.")
     ] = None,
-    kind: Annotated[
-        _Pictures, typer.Option(help="Surfaces in 3D, panels with slices, or all.")
-    ] = _Pictures.ALL,
+    kind: Annotated[_Pictures, typer.Option(help="Surfaces in 3D, panels with slices, or all.")] = _Pictures.ALL,
     view: Annotated[
         list[_View] | None,
         typer.Option(help="Where surfaces are seen from; front by default, and all three in a page."),
     ] = None,
     organ: Annotated[
-        str | None,
-        typer.Option(help="Label of the organ, or none for masks of lesions only; 1 unless --lesion is."),
+        str | None, typer.Option(help="Label of the organ, or none for masks of lesions only; 1 unless --lesion is.")
     ] = None,
     lesion: Annotated[int, typer.Option(help="Label of lesions.")] = 2,
     slices: Annotated[int, typer.Option(min=1, max=20, help="Slices at most.")] = 3,
@@ -80,13 +73,7 @@ def command(
         )
         with shown() as progress:
             done = render_case(
-                image[0] if image else None,
-                labels,
-                reference,
-                out,
-                names=name or (),
-                how=how,
-                progress=progress,
+                image[0] if image else None, labels, reference, out, names=name or (), how=how, progress=progress
             )
         for note in done.notes:
             exits.say(note)

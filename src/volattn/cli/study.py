@@ -26,12 +26,8 @@ def command(
         typer.Option("--data", help="Store that `volattn prepare` wrote; table-2c takes one for each scale."),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for runs, scores and the table.")],
-    seeds: Annotated[
-        str, typer.Option(metavar="SEED,...", help="A cell is trained for each row and seed.")
-    ] = "0",
-    jobs: Annotated[
-        int, typer.Option(min=0, help="Cells at a time, each in a process; 0 works in this one.")
-    ] = 1,
+    seeds: Annotated[str, typer.Option(metavar="SEED,...", help="A cell is trained for each row and seed.")] = "0",
+    jobs: Annotated[int, typer.Option(min=0, help="Cells at a time, each in a process; 0 works in this one.")] = 1,
     resume: Annotated[
         bool, typer.Option("--resume", help="Goes on with the study in the folder, or adds seeds to it.")
     ] = False,
@@ -43,22 +39,14 @@ def command(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="[ROW:]KEY=VALUE", help="Changes a value of all recipes, or of one row's."
-        ),
+        typer.Option("--set", metavar="[ROW:]KEY=VALUE", help="Changes a value of all recipes, or of one row's."),
     ] = None,
-    split_seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the split into parts, the same for all rows.")
-    ] = 0,
-    test: Annotated[
-        float, typer.Option(min=0, max=0.9, help="Share of the patients that is held out.")
-    ] = 0.25,
+    split_seed: Annotated[int, typer.Option(min=0, help="Seed of the split into parts, the same for all rows.")] = 0,
+    test: Annotated[float, typer.Option(min=0, max=0.9, help="Share of the patients that is held out.")] = 0.25,
     validation: Annotated[
         float, typer.Option(min=0, max=0.9, help="Share of the others that chooses epoch and threshold.")
     ] = 0.2,
-    ray: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Runs cells on a Ray cluster; or local.")
-    ] = None,
+    ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Runs cells on a Ray cluster; or local.")] = None,
     cpu: Annotated[bool, typer.Option("--cpu", help="Leaves a GPU alone.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -98,9 +86,7 @@ def command(
         if share.rank == 0:
             print(outcome.table.read_text(encoding="utf-8"), end="")
         if outcome.unfinished:
-            exits.say(
-                f"{len(outcome.unfinished)} of {count_of(outcome.cells, 'cell')} left to other processes"
-            )
+            exits.say(f"{len(outcome.unfinished)} of {count_of(outcome.cells, 'cell')} left to other processes")
         return exits.report_failures(outcome.failed, outcome.cells)
 
     raise typer.Exit(exits.run(run, after_stop=exits.RESUME, debug=debug))

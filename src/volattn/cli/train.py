@@ -14,26 +14,20 @@ NAME = "train"
 
 
 def command(
-    recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A name that `volattn info` lists, or a .yaml file.")
-    ],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A name that `volattn info` lists, or a .yaml file.")],
     data: Annotated[Path, typer.Option("--data", help="Store that `volattn prepare` wrote.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Run folder.")],
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Changes a value of the recipe.")
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Goes on with the run that is in the folder.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Goes on with the run that is in the folder.")] = False,
     fold: Annotated[str | None, typer.Option(metavar="K/N", help="Cross-validation fold, e.g. 1/5.")] = None,
     splits: Splits = None,
     weights: Annotated[
         str | None, typer.Option(help="none, imagenet, coco, demo, a weights file or a run folder.")
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read ahead; 0 reads in this one.")] = 0,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Also writes TensorBoard files.")
-    ] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also writes TensorBoard files.")] = False,
     cpu: Annotated[bool, typer.Option("--cpu", help="Leaves a GPU alone.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -67,9 +61,7 @@ def command(
                 announce=print,
             )
         if PartialState().is_main_process:  # Under torchrun every process comes here.
-            print(
-                f"{result.path}: the best weights are those of step {result.best_step}; {result.validation.text}"
-            )
+            print(f"{result.path}: the best weights are those of step {result.best_step}; {result.validation.text}")
         return exits.GOOD
 
     raise typer.Exit(exits.run(run, after_stop=exits.RESUME, debug=debug))

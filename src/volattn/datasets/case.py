@@ -13,26 +13,13 @@ import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
 from volattn.config import Config
-from volattn.datasets.issues import Finding, LeftOut
+from volattn.datasets.issues import Issue, LeftOut
 from volattn.datasets.key_slice import KeySlice
 from volattn.io.names import both, check_name, cut, shown
 
 BACKGROUND, ORGAN, LESION = 0, 1, 2
 _BACKGROUND = {
-    *(
-        "background",
-        "bg",
-        "backgr",
-        "0",
-        "none",
-        "nothing",
-        "empty",
-        "void",
-        "air",
-        "other",
-        "others",
-        "rest",
-    ),
+    *("background", "bg", "backgr", "0", "none", "nothing", "empty", "void", "air", "other", "others", "rest"),
     *("unlabeled", "unlabelled", "clearlabel", "outside", "exterior", "normal"),
 }
 _LESION_WORDS = re.compile(
@@ -155,7 +142,7 @@ class Dataset:
     cases: tuple[Case, ...]
     scheme: LabelScheme
     expected: int | None = None
-    found: tuple[Finding, ...] = ()
+    found: tuple[Issue, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
 
     def only(self, parts: Sequence[str]) -> Dataset:
@@ -202,7 +189,7 @@ def make_dataset(
     cases: Iterable[Case],
     scheme: LabelScheme,
     expected: int | None = None,
-    found: Iterable[Finding] = (),
+    found: Iterable[Issue] = (),
     left_out: Iterable[LeftOut] = (),
 ) -> Dataset:
     """A data set with its cases in natural order; what could not be reached is among what was found.
@@ -218,9 +205,7 @@ def make_dataset(
         raise ValueError(fault or f"{root}: holds no cases; check that the images were copied too")
     for first, second in itertools.pairwise(ordered):
         if first.name == second.name:
-            raise ValueError(
-                f"{root}: case {first.name} is there twice ({both(first.image, second.image)}); keep one"
-            )
+            raise ValueError(f"{root}: case {first.name} is there twice ({both(first.image, second.image)}); keep one")
     return Dataset(name, root, tuple(ordered), scheme, expected, found, left_out)
 
 
@@ -303,7 +288,5 @@ def label_values(array: np.ndarray) -> list[int]:
 def natural_key(name: str) -> tuple[tuple[bool, int, str], ...]:
     """Sorts `case-2` before `case-10`."""
     return tuple(
-        (False, int(part), "") if part.isdecimal() else (True, 0, part)
-        for part in re.split(r"(\d+)", name)
-        if part
+        (False, int(part), "") if part.isdecimal() else (True, 0, part) for part in re.split(r"(\d+)", name) if part
     )

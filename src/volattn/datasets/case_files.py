@@ -9,14 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from volattn.datasets.case import LabelScheme, natural_key
-from volattn.datasets.description import (
-    DESCRIPTION,
-    LABELS,
-    Description,
-    find_description,
-    holds_cases,
-    read_scheme,
-)
+from volattn.datasets.description import DESCRIPTION, LABELS, Description, find_description, holds_cases, read_scheme
 from volattn.datasets.issues import LeftOut
 from volattn.datasets.listing import folders_below, list_niftis
 from volattn.datasets.open import SCHEME, has_lits, named_as_lits, open_dataset
@@ -123,9 +116,7 @@ def find_case_files(path: Path | str) -> CaseFolder:
     if not cases:
         if (path / DESCRIPTION).exists():
             open_dataset(path)  # says what is wrong with it
-        raise ValueError(
-            f"{path}: holds no label map (.nii, .nii.gz) and no boxes (.json); give the folder that does"
-        )
+        raise ValueError(f"{path}: holds no label map (.nii, .nii.gz) and no boxes (.json); give the folder that does")
     return CaseFolder(path, cases, description, left_out)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from volattn.datasets.case import Case, Dataset, LabelScheme, label_values
 from volattn.datasets.ct_values import check_values
-from volattn.datasets.issues import Finding, Findings
+from volattn.datasets.issues import Issue, Issues
 from volattn.datasets.key_slice import KeySlice
 from volattn.faults import explain
 from volattn.io.names import count_of
@@ -34,7 +34,7 @@ def check_dataset(
     progress: Callable[[str, int, int], None] | None = None,
     *,
     trust_grid: bool = False,
-) -> list[Finding]:
+) -> list[Issue]:
     """Reads every file of a data set to its end and lists all that is wrong, not only the first fault.
 
     Args:
@@ -44,12 +44,12 @@ def check_dataset(
         trust_grid: Labels of the image's shape that lie elsewhere are a note, not an error.
 
     Returns:
-        Findings in the order of the cases; empty if all is well.
+        Issues in the order of the cases; empty if all is well.
     """
     findings = list(dataset.found)
     if dataset.expected is not None and dataset.expected > len(dataset.cases):
         findings.append(
-            Finding(
+            Issue(
                 "",
                 dataset.root / "dataset.json",
                 "error",
@@ -61,15 +61,13 @@ def check_dataset(
         try:
             findings += check_case(case, dataset.scheme, force, trust_grid)
         except Exception as error:  # Whatever is wrong with one case must not hide the faults of the others.
-            findings.append(Finding(case.name, case.image, "error", explain(error)))
+            findings.append(Issue(case.name, case.image, "error", explain(error)))
         if progress is not None:
             progress("check", done, len(dataset.cases))
     return findings
 
 
-def check_case(
-    case: Case, scheme: LabelScheme, force: bool = False, trust_grid: bool = False
-) -> list[Finding]:
+def check_case(case: Case, scheme: LabelScheme, force: bool = False, trust_grid: bool = False) -> list[Issue]:
     """Checks one case: its image, what is known of its lesions, and that they belong together."""
     if case.key_slice is not None:
         return check_key_slice(case.name, case.key_slice, force)
@@ -90,7 +88,7 @@ def check_case(
     return check.found
 
 
-class _CaseCheck(Findings):
+class _CaseCheck(Issues):
     """Collects what is wrong with one case; each method goes on where another found a fault."""
 
     def __init__(self, case: Case, scheme: LabelScheme, force: bool, trust_grid: bool) -> None:
@@ -207,7 +205,7 @@ def _within(size: float, bounds: tuple[float, float]) -> bool:
     return bounds[0] <= size <= bounds[1]
 
 
-def check_key_slice(case: str, key_slice: KeySlice, force: bool = False) -> list[Finding]:
+def check_key_slice(case: str, key_slice: KeySlice, force: bool = False) -> list[Issue]:
     """Checks the rows of a case, and every slice that they speak of to its last byte.
 
     Args:
@@ -215,7 +213,7 @@ def check_key_slice(case: str, key_slice: KeySlice, force: bool = False) -> list
         key_slice: The case.
         force: Values that cannot be a CT's are a note, not an error.
     """
-    findings = Findings(case)
+    findings = Issues(case)
     for fault in key_slice.faults():
         findings.error(key_slice.table, key_slice.at_row(fault))
     if key_slice.grid_fault() is not None:
@@ -237,7 +235,7 @@ def check_key_slice(case: str, key_slice: KeySlice, force: bool = False) -> list
     return findings.found
 
 
-def _read(key_slice: KeySlice, findings: Findings) -> list[NDArray[np.int16]]:
+def _read(key_slice: KeySlice, findings: Issues) -> list[NDArray[np.int16]]:
     """The slices that are there and as they should be."""
     slices = []
     for path in key_slice.files:
@@ -256,7 +254,7 @@ def _read(key_slice: KeySlice, findings: Findings) -> list[NDArray[np.int16]]:
     return slices
 
 
-def _over_the_edge(key_slice: KeySlice, findings: Findings) -> None:
+def _over_the_edge(key_slice: KeySlice, findings: Issues) -> None:
     for given, inside in zip(key_slice.boxes, key_slice.inside(), strict=True):
         if given != inside:
             x0, y0, x1, y1 = given

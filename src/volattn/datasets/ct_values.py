@@ -89,13 +89,8 @@ def _not_hounsfield(array: NDArray[np.number]) -> tuple[str, str] | None:
         return None
     elif fat < _LEAST_FAT * body:
         found = f"there is no air (at most {_AIR} HU) and no fat", to_hu
-    elif least > _AIR and any(
-        end + _LOWEST < _BONE for end in at_an_end
-    ):  # Scanners cut at 1023 and 3071 HU.
-        found = (
-            "there is no air and many voxels have the same end value, as after a window",
-            "give the CT itself",
-        )
+    elif least > _AIR and any(end + _LOWEST < _BONE for end in at_an_end):  # Scanners cut at 1023 and 3071 HU.
+        found = ("there is no air and many voxels have the same end value, as after a window", "give the CT itself")
     elif number(_FAT[0], high) < _LEAST_TISSUE * body:
         found = "there is no air and little soft tissue", to_hu
     else:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from volattn.datasets.case import Case, Dataset, LabelScheme, make_dataset
-from volattn.datasets.issues import Finding
+from volattn.datasets.issues import Issue
 from volattn.datasets.key_slice import KeySlice
 from volattn.io.csv_rows import Row, read_rows
 from volattn.io.files import write_text
@@ -277,8 +277,7 @@ def read_detections(path: Path | str, known: Collection[str], *, fail_fast: bool
         try:
             if name not in known:
                 raise row.error(
-                    f"File_name {shown(name)} is not in the reference",
-                    "write it as DL_info.csv does, or leave it out",
+                    f"File_name {shown(name)} is not in the reference", "write it as DL_info.csv does, or leave it out"
                 )
             *corners, score = row.numbers(DETECTION_COLUMNS[1:])
             images.setdefault(name, []).append(KeyDetection(row.box(corners), score))
@@ -335,7 +334,7 @@ def open_deeplesion(root: Path, keep_noisy: bool = False) -> Dataset:
         )
     info = read_dl_info(table, also=_GEOMETRY_COLUMNS)
     found = [
-        Finding(Path(name).stem, table, "error", message.removeprefix(f"{table}: "))
+        Issue(Path(name).stem, table, "error", message.removeprefix(f"{table}: "))
         for name, message in info.faults.items()
     ]
     noisy = sum(lesion.noisy for lesion in info.lesions)
@@ -350,13 +349,13 @@ def open_deeplesion(root: Path, keep_noisy: bool = False) -> Dataset:
         try:
             cases.append(_case(root, name, lesions))
         except ValueError as error:
-            found.append(Finding(Path(name).stem, table, "error", str(error)))
+            found.append(Issue(Path(name).stem, table, "error", str(error)))
     if not cases and found:
         raise ValueError(f"{found[0].file}: {found[0].message}")
     return make_dataset(root.name, root, cases, SCHEME, found=found)
 
 
-def _noisy_rows(table: Path, noisy: int, others: int, kept: bool) -> Finding:
+def _noisy_rows(table: Path, noisy: int, others: int, kept: bool) -> Issue:
     if kept:
         message = (
             f"takes {count_of(noisy + others, 'row')}, {noisy} of them marked Possibly_noisy; "
@@ -367,7 +366,7 @@ def _noisy_rows(table: Path, noisy: int, others: int, kept: bool) -> Finding:
             f"takes {count_of(others, 'row')} and leaves out {noisy} marked Possibly_noisy, as published code does; "
             "--keep-noisy takes all"
         )
-    return Finding("", table, "note", message)
+    return Issue("", table, "note", message)
 
 
 def _case(root: Path, file_name: str, lesions: Sequence[KeyLesion]) -> Case:
@@ -375,9 +374,7 @@ def _case(root: Path, file_name: str, lesions: Sequence[KeyLesion]) -> Case:
     first = lesions[0]
     match = _NAME.fullmatch(file_name)
     if match is None:
-        raise ValueError(
-            f"row {first.row}: File_name {file_name!r} names no slice; write it like 000001_01_01_109.png"
-        )
+        raise ValueError(f"row {first.row}: File_name {file_name!r} names no slice; write it like 000001_01_01_109.png")
     scan, number = match[1], int(match[2])
     for lesion in lesions:
         if lesion.key_slice != number:

@@ -20,7 +20,7 @@ from volattn.datasets.case import (
     make_dataset,
     scheme_from_names,
 )
-from volattn.datasets.issues import Finding, LeftOut
+from volattn.datasets.issues import Issue, LeftOut
 from volattn.datasets.listing import as_file, list_niftis
 from volattn.io.files import read_json
 from volattn.io.names import both, cut, one_line, printable, shown, volume_name
@@ -34,9 +34,7 @@ DESCRIPTION = "dataset.json"
 IMAGES, LABELS = "imagesTr", "labelsTr"
 UNLISTED = "file that belongs to no case"
 CHANNEL = "file of a further channel"
-_LABELS_FORM = (
-    '{"background": 0, "liver": 1, "tumour": 2} or {"0": "background", "1": "liver", "2": "tumour"}'
-)
+_LABELS_FORM = '{"background": 0, "liver": 1, "tumour": 2} or {"0": "background", "1": "liver", "2": "tumour"}'
 _CASES_FORM = '[{"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}]'
 _NUMBERED = re.compile(r"(.+)_(\d{4})", re.DOTALL)
 
@@ -58,14 +56,10 @@ class Description(Config):
 
     source: Path
     labels: dict[str, tuple[int, ...]]
-    channels: dict[int, str] = Field(
-        {}, validation_alias=AliasChoices("channel_names", "modality", "modalities")
-    )
+    channels: dict[int, str] = Field({}, validation_alias=AliasChoices("channel_names", "modality", "modalities"))
     file_ending: str = ".nii.gz"
     expected: int | None = Field(None, validation_alias="numTraining")
-    cases: tuple[tuple[str | None, Any], ...] = Field(
-        (), validation_alias=AliasChoices("dataset", "training")
-    )
+    cases: tuple[tuple[str | None, Any], ...] = Field((), validation_alias=AliasChoices("dataset", "training"))
     name: str | None = None
 
     @classmethod
@@ -77,9 +71,7 @@ class Description(Config):
         """
         values = read_json(path)
         if not isinstance(values, dict):
-            raise ValueError(
-                f"{path}: is {shown(values)} where an object with labels is expected; correct it"
-            )
+            raise ValueError(f"{path}: is {shown(values)} where an object with labels is expected; correct it")
         if not values.get("labels"):
             raise ValueError(f"{path}: has no labels; say there what the label values mean, {_LABELS_FORM}")
         known = {key: value for key, value in values.items() if value is not None}
@@ -108,11 +100,7 @@ class Description(Config):
             if not all(_whole(number) is not None for number, _ in pairs):  # {"CT": 0}, as labels are written
                 pairs = [(number, name) for name, number in pairs]
             found = {_whole(number): name for number, name in pairs}
-            if (
-                None not in found
-                and len(found) == len(pairs)
-                and all(_is_name(name) for name in found.values())
-            ):
+            if None not in found and len(found) == len(pairs) and all(_is_name(name) for name in found.values()):
                 return {number: str(name) for number, name in found.items() if number is not None}
         raise ValueError(f'is {shown(channels)}; write {{"0": "CT"}}, a number and a name for each channel')
 
@@ -187,9 +175,7 @@ class Description(Config):
                 break
         names = cut(", ".join(f"{number} {shown(name)}" for number, name in self.channels.items()), _LISTED)
         how_many = "several" if found else "none"
-        raise ValueError(
-            f"{self.source}: {how_many} of its channels ({names}) is named CT; name one of them CT"
-        )
+        raise ValueError(f"{self.source}: {how_many} of its channels ({names}) is named CT; name one of them CT")
 
 
 def _whole(value: Any) -> int | None:
@@ -247,11 +233,7 @@ def find_description(folder: Path) -> Path | None:
     if (folder / DESCRIPTION).exists():
         return folder / DESCRIPTION
     above = folder.resolve().parent / DESCRIPTION
-    return (
-        above
-        if re.fullmatch(r"(images|labels)(Tr|Ts|Val)", folder.resolve().name) and above.exists()
-        else None
-    )
+    return above if re.fullmatch(r"(images|labels)(Tr|Ts|Val)", folder.resolve().name) and above.exists() else None
 
 
 def holds_cases(root: Path) -> bool:
@@ -283,7 +265,7 @@ def open_described(root: Path) -> Dataset:
     source = root / DESCRIPTION
     description = Description.read_from(source)
     scheme, channel = description.scheme, description.ct_channel
-    found: list[Finding] = []
+    found: list[Issue] = []
     cases: list[Case] = []
     left_out: list[LeftOut] = []
     images, labels = list_niftis(root / IMAGES), list_niftis(root / LABELS)
@@ -297,9 +279,7 @@ def open_described(root: Path) -> Dataset:
             try:
                 cases.append(_listed(root, name, entry, channel))
             except ValueError as error:
-                found.append(
-                    Finding("" if name is None else one_line(name)[:80], source, "error", str(error))
-                )
+                found.append(Issue("" if name is None else one_line(name)[:80], source, "error", str(error)))
         used = {path for case in cases for path in (case.image, case.labels)}
         rest = [path for path in (*images.files, *labels.files) if path not in used]
         left_out += [LeftOut(path, CHANNEL if _channel_of(path) else UNLISTED) for path in rest]
@@ -309,10 +289,8 @@ def open_described(root: Path) -> Dataset:
                 f"its label {', '.join(map(str, values))} says 'ignore', which is not supported: a case with such "
                 "voxels cannot be used; give them the label that they should have"
             )
-            found.append(Finding("", source, "note", message))
-    return make_dataset(
-        description.name or root.name, root, cases, scheme, description.expected, found, left_out
-    )
+            found.append(Issue("", source, "note", message))
+    return make_dataset(description.name or root.name, root, cases, scheme, description.expected, found, left_out)
 
 
 def _channel_of(path: Path) -> int | None:
@@ -342,10 +320,7 @@ def _paired(
             raise ValueError(f"{both(pictures[name], path)} are the same case; keep one of them")
         pictures[name] = path
     missing = {name: root / IMAGES / f"{name}_{channel:04d}.nii.gz" for name in maps}
-    cases = [
-        Case(name, pictures.get(name) or missing[name], maps.get(name))
-        for name in maps.keys() | pictures.keys()
-    ]
+    cases = [Case(name, pictures.get(name) or missing[name], maps.get(name)) for name in maps.keys() | pictures.keys()]
     return cases, further
 
 
@@ -367,9 +342,7 @@ def _listed(root: Path, name: str | None, entry: Any, channel: int) -> Case:
     label = entry.get("label") if isinstance(entry, dict) else None
     if not isinstance(image, str) or not isinstance(label, str | None):
         called = "a training case" if name is None else f"case {shown(name)}"
-        raise ValueError(
-            f"{called} must have an image and a label, found {shown(entry)}; write {_CASES_FORM}"
-        )
+        raise ValueError(f"{called} must have an image and a label, found {shown(entry)}; write {_CASES_FORM}")
     path = _inside(root, image)
     if name is None:
         match = _NUMBERED.fullmatch(volume_name(path))
@@ -388,12 +361,8 @@ def _inside(root: Path, text: str) -> Path:
             f"the path {shown(text)} leads out of the data set's folder; copy or link the file into it, and "
             "write its path from there"
         )
-    if len(text) > _PATH or any(
-        len(printable(part).encode()) > _PART for part in PureWindowsPath(text).parts
-    ):
-        raise ValueError(
-            f"the path {shown(text)} is longer than a system can open; give the file a shorter name"
-        )
+    if len(text) > _PATH or any(len(printable(part).encode()) > _PART for part in PureWindowsPath(text).parts):
+        raise ValueError(f"the path {shown(text)} is longer than a system can open; give the file a shorter name")
     return root / text.replace("\\", "/")
 
 

@@ -162,9 +162,7 @@ def read_mask(path: Path | str, classes: Classes | None = None) -> Instances:
     if classes is not None:
         fault = None if classes.scheme is None else classes.scheme.fault(values)
         if fault is not None:
-            raise ValueError(
-                f"{path}: {fault}, or name masks with a number for each lesion NAME_lesions.nii.gz"
-            )
+            raise ValueError(f"{path}: {fault}, or name masks with a number for each lesion NAME_lesions.nii.gz")
         kind = f"components of the value {' or '.join(map(str, classes.lesions))}"
         return _components(path, volume, np.isin(volume.array, classes.lesions), kind)
     if sidecar.is_file():
@@ -200,8 +198,7 @@ def read_boxes(path: Path | str, reference: Volume, trust_grid: bool = False) ->
         _check_shape(path, predicted.grid.shape, reference.geometry)
         grid = None if trust_grid else reference.geometry
         found = [
-            _located(f"{path}: lesion {number}", one, grid)
-            for number, one in enumerate(predicted.lesions, start=1)
+            _located(f"{path}: lesion {number}", one, grid) for number, one in enumerate(predicted.lesions, start=1)
         ]
         return Instances(path, "boxes of predict", tuple(found))
     if content and all(key.isdecimal() and isinstance(entry, Mapping) for key, entry in content.items()):
@@ -242,15 +239,12 @@ def _with_classes(path: Path, volume: Volume, sidecar: Path, content: _Classes) 
     for missing in sorted(there - named):
         raise ValueError(f"{sidecar}: has no class for instance {missing} of {path.name}; add it")
     for extra in sorted(named - there):
-        raise ValueError(
-            f"{sidecar}: instance {shown(extra)} has no voxel in {path.name}; correct one of them"
-        )
+        raise ValueError(f"{sidecar}: instance {shown(extra)} has no voxel in {path.name}; correct one of them")
     if content.scores and not there <= content.scores.keys():
         missing = min(there - content.scores.keys())
         raise ValueError(f"{sidecar}: has no score for instance {missing}; give each one, or none")
     instances = [
-        Instance(one.id, one.box, content.scores.get(str(one.id), 1.0), content.instances[str(one.id)])
-        for one in found
+        Instance(one.id, one.box, content.scores.get(str(one.id), 1.0), content.instances[str(one.id)]) for one in found
     ]
     return Instances(path, "instances with nnDetection's classes", tuple(instances), volume)
 
@@ -273,9 +267,7 @@ def _located(where: str, found: _Found, geometry: Geometry | None) -> Instance:
     return Instance(found.id, box, found.score)
 
 
-def _box(
-    where: str, start: list[float], stop: list[float]
-) -> tuple[float, float, float, float, float, float]:
+def _box(where: str, start: list[float], stop: list[float]) -> tuple[float, float, float, float, float, float]:
     if any(low > high for low, high in zip(start, stop, strict=True)):
         raise ValueError(f"{where}: the box from {start} to {stop} is turned inside out; correct it")
     return (start[0], start[1], start[2], stop[0], stop[1], stop[2])

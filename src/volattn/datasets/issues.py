@@ -12,7 +12,7 @@ from volattn.io.names import count_of, one_line
 
 
 @dataclass(frozen=True)
-class Finding:
+class Issue:
     """One fault or oddity.
 
     Attributes:
@@ -46,19 +46,15 @@ class LeftOut:
     fault: str | None = None
 
     @property
-    def finding(self) -> Finding:
+    def finding(self) -> Issue:
         """The fault, as one of the data set."""
         assert self.fault is not None
-        return Finding("", self.file, "error", self.fault)
+        return Issue("", self.file, "error", self.fault)
 
 
 def faults_among(left_out: Iterable[LeftOut]) -> dict[str, str]:
     """What could not be taken though it should have been, a line for each, by a name to print."""
-    return {
-        one_line(one.file.name): one_line(f"{one.file}: {one.fault}")
-        for one in left_out
-        if one.fault is not None
-    }
+    return {one_line(one.file.name): one_line(f"{one.file}: {one.fault}") for one in left_out if one.fault is not None}
 
 
 def count_left_out(left_out: Iterable[LeftOut]) -> str | None:
@@ -75,7 +71,7 @@ def count_left_out(left_out: Iterable[LeftOut]) -> str | None:
     return f"left out: {'; '.join(parts)}" if parts else None
 
 
-class Findings:
+class Issues:
     """Collects what is wrong with one case.
 
     Args:
@@ -84,13 +80,13 @@ class Findings:
 
     def __init__(self, case: str) -> None:
         self.case = case
-        self.found: list[Finding] = []
+        self.found: list[Issue] = []
 
     def error(self, file: Path, message: str) -> None:
         """Adds a fault."""
         # The readers' errors begin with the file's name, which a finding holds by itself.
-        self.found.append(Finding(self.case, file, "error", message.removeprefix(f"{file}: ")))
+        self.found.append(Issue(self.case, file, "error", message.removeprefix(f"{file}: ")))
 
     def note(self, file: Path, message: str) -> None:
         """Adds an oddity."""
-        self.found.append(Finding(self.case, file, "note", message.removeprefix(f"{file}: ")))
+        self.found.append(Issue(self.case, file, "note", message.removeprefix(f"{file}: ")))

@@ -88,9 +88,7 @@ def folders_below(folder: Path) -> list[Path]:
     return [path for path in _children(folder) if stat.S_ISDIR(_mode(path) or 0)]
 
 
-def _entries(
-    folder: Path, seen: set[tuple[int, int]], left_out: list[LeftOut]
-) -> Iterable[tuple[Path, int | None]]:
+def _entries(folder: Path, seen: set[tuple[int, int]], left_out: list[LeftOut]) -> Iterable[tuple[Path, int | None]]:
     """What lies in a folder, with its kind (None where a link leads nowhere); nothing of one seen before."""
     try:
         status = folder.stat()
@@ -106,8 +104,7 @@ def _entries(
 
 def _children(folder: Path) -> list[Path]:
     return sorted(
-        (path for path in folder.iterdir() if not path.name.startswith(".")),
-        key=lambda path: natural_key(path.name),
+        (path for path in folder.iterdir() if not path.name.startswith(".")), key=lambda path: natural_key(path.name)
     )
 
 
@@ -120,9 +117,7 @@ def _mode(path: Path) -> int | None:
 
 def _unreachable(path: Path) -> LeftOut:
     if path.is_symlink():
-        fault = (
-            f"is a link to {path.readlink()}, which cannot be reached; mount or mend that, or delete the link"
-        )
+        fault = f"is a link to {path.readlink()}, which cannot be reached; mount or mend that, or delete the link"
     else:
         fault = "cannot be looked at; check its permissions"
     return LeftOut(path, "file", fault)

@@ -109,16 +109,12 @@ def _in_folder(folder: Path, left_out: list[LeftOut]) -> list[Path] | Dataset:
     if not files and ((folder / DESCRIPTION).is_file() or has_lits(folder)):
         dataset = open_dataset(folder)
         left_out += [one for one in dataset.left_out if one.fault is None]
-        left_out += [
-            LeftOut(one.file, "file", one.message) for one in dataset.found if one.severity == "error"
-        ]
+        left_out += [LeftOut(one.file, "file", one.message) for one in dataset.found if one.severity == "error"]
         return dataset
     if not files and not any(one.fault for one in skipped):
         said = count_left_out(skipped)
         below = [one.file for one in skipped if one.what == FOLDER]
-        way_out = (
-            f"give the folders in it, such as {below[0]}" if below else "give a CT, or a folder with some"
-        )
+        way_out = f"give the folders in it, such as {below[0]}" if below else "give a CT, or a folder with some"
         raise ValueError(f"{folder}: holds no CT (.nii or .nii.gz){f', {said}' if said else ''}; {way_out}")
     left_out += skipped
     return files
@@ -236,8 +232,7 @@ class References:
         same = [file for key, file in others.items() if case_number(key) == number]
         if len(same) > 1:
             raise ValueError(
-                f"{same[0]} and {same[1]} both have the number of {case.image.name}; "
-                "name the reference like the CT"
+                f"{same[0]} and {same[1]} both have the number of {case.image.name}; name the reference like the CT"
             )
         return same[0] if same else None
 
@@ -251,9 +246,7 @@ class References:
                 found.append(Case(case.name, case.image, None))
         return Dataset(self.folder.name, self.folder, tuple(found), self.scheme)
 
-    def read(
-        self, path: Path, volume: Volume, trust_grid: bool = False
-    ) -> tuple[NDArray[np.uint8], str | None]:
+    def read(self, path: Path, volume: Volume, trust_grid: bool = False) -> tuple[NDArray[np.uint8], str | None]:
         """A reference in the CT's file axes: 0 background, 1 organ, 2 lesion; and what was overlooked.
 
         Args:

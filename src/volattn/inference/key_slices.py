@@ -119,9 +119,7 @@ def _predict_all(
     found: dict[str, list[KeyDetection]] = {}
     overlooked: list[str] = []
     failed: dict[str, str] = {
-        finding.case: str(finding)
-        for finding in dataset.found
-        if finding.case and finding.severity == "error"
+        finding.case: str(finding) for finding in dataset.found if finding.case and finding.severity == "error"
     }
     for done, case in enumerate(dataset.cases, start=1):
         assert case.key_slice is not None
@@ -131,9 +129,7 @@ def _predict_all(
             case.key_slice.check()
             if picture is None or picture.is_file():
                 known = journal.get(case)
-            found[case.name], note = known or _predict_one(
-                predictor, case, picture, threshold, settings["force"]
-            )
+            found[case.name], note = known or _predict_one(predictor, case, picture, threshold, settings["force"])
             overlooked += [] if note is None else [f"{case.name}: {note}"]
         except Exception as error:  # Whatever is wrong with one key slice must not cost the user the others.
             failed[case.name] = explain(error, case.image)
@@ -224,9 +220,7 @@ def _predict_one(
     return found, note
 
 
-def detect_on(
-    predictor: Predictor, volume: Volume, z: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def detect_on(predictor: Predictor, volume: Volume, z: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The lesions on one slice of a CT, from the bag around it.
 
     Args:
@@ -247,9 +241,7 @@ def detect_on(
     return boxes[chosen], found.scores[chosen].astype(np.float64)
 
 
-def _draw(
-    path: Path, volume: Volume, key: KeySlice, boxes: NDArray[np.float64], scores: NDArray[np.float64]
-) -> None:
+def _draw(path: Path, volume: Volume, key: KeySlice, boxes: NDArray[np.float64], scores: NDArray[np.float64]) -> None:
     """The key slice with its boxes; what reaches an IoU of 0.5 is found."""
     lesions = paint_boxes(boxes, key.shape)[None]
     truth = paint_boxes(np.array(key.inside()).reshape(-1, 4), key.shape)[None]

@@ -71,7 +71,5 @@ def trained_among(training: Training, names: Collection[str]) -> tuple[str, ...]
     for role, cases in (("trained on", training.cases), ("tuned on", training.validation)):
         known = len({*cases} & {*names})
         if known:
-            notes.append(
-                f"the model was {role} {known} of {count_of(len(names), 'case')}: their scores are no test"
-            )
+            notes.append(f"the model was {role} {known} of {count_of(len(names), 'case')}: their scores are no test")
     return tuple(notes)

@@ -85,9 +85,7 @@ class Linker:
         for row, (start, stop) in enumerate(zip(starts, stops, strict=True)):
             if stop > start:
                 overlaps = Boxes(boxes[row : row + 1], "xyxy").overlap(Boxes(boxes[start:stop], "xyxy"))[0]
-                pairs += [
-                    (row, start + other) for other in np.flatnonzero(overlaps >= LEAST_OVERLAP).tolist()
-                ]
+                pairs += [(row, start + other) for other in np.flatnonzero(overlaps >= LEAST_OVERLAP).tolist()]
         first, second = np.array(pairs, np.int64).reshape(-1, 2).T
         graph = coo_array((np.ones(len(pairs), bool), (first, second)), shape=(len(z), len(z)))
         return connected_components(graph, directed=False)[1]

@@ -162,11 +162,7 @@ class Predictor:
         )
 
     def _stitched(
-        self,
-        volume: Volume,
-        reader: SliceReader,
-        slices: Iterator[tuple[int, SliceDetections]],
-        threshold: float,
+        self, volume: Volume, reader: SliceReader, slices: Iterator[tuple[int, SliceDetections]], threshold: float
     ) -> Prediction:
         """The masks of all slices as a label map."""
         stitcher = Stitcher(
@@ -192,11 +188,7 @@ class Predictor:
         )
 
     def _linked(
-        self,
-        volume: Volume,
-        reader: SliceReader,
-        slices: Iterator[tuple[int, SliceDetections]],
-        threshold: float,
+        self, volume: Volume, reader: SliceReader, slices: Iterator[tuple[int, SliceDetections]], threshold: float
     ) -> Prediction:
         """The boxes of all slices as lesions; those of an organ say nothing that lesions need."""
         linker = Linker(len(self.folder.classes), threshold, reader.step)
@@ -262,14 +254,7 @@ def load(
         ValueError: It is not a model folder, it cannot be refined, or see `Predictor`.
     """
     model, folder = checkpoints.load_folder(source, refinement)
-    return Predictor(
-        model,
-        folder,
-        fingerprint=checkpoints.fingerprint(source),
-        device=device,
-        batch=batch,
-        bf16=bf16,
-    )
+    return Predictor(model, folder, fingerprint=checkpoints.fingerprint(source), device=device, batch=batch, bf16=bf16)
 
 
 def find_device(name: str) -> torch.device:

@@ -100,10 +100,7 @@ class LesionRecord:
                 "max": [round(bound, 4) for bound in self.box_lps[3:]],
             },
             **{key: value for key, value in measures.items() if value is not None},
-            "key_slice": {
-                "file": {"axis": self.file_axis, "index": self.file_slice},
-                "from_feet": self.key_slice,
-            },
+            "key_slice": {"file": {"axis": self.file_axis, "index": self.file_slice}, "from_feet": self.key_slice},
             "best_detection": {
                 "model_slice": self.model_slice,
                 "bag": None if self.bag is None else self.bag.as_json(),
@@ -137,9 +134,7 @@ def describe_chains(chains: Sequence[Chain], reader: SliceReader, bag: int) -> t
         reader: See `describe_lesions`, as is `bag`.
     """
     return tuple(
-        _describe(
-            number, chain_box(chain, reader), reader.nearest(chain.best.z), None, chain.best, reader, bag
-        )
+        _describe(number, chain_box(chain, reader), reader.nearest(chain.best.z), None, chain.best, reader, bag)
         for number, chain in enumerate(chains, start=1)
     )
 
@@ -188,9 +183,7 @@ def _bag(best: Best, reader: SliceReader, bag: int) -> BagWeights | None:
     rows = {kind: tuple(row.tolist()) for kind, row in weights.items()}
     return BagWeights(
         model_slices=tuple(centres),
-        file_slices=tuple(
-            _file_slice(reader.nearest(centre), reader.turn, reader.canonical) for centre in centres
-        ),
+        file_slices=tuple(_file_slice(reader.nearest(centre), reader.turn, reader.canonical) for centre in centres),
         offsets_mm=tuple((centre - best.z) * reader.step for centre in centres),
         channel=rows.get("channel"),
         spatial=rows.get("spatial"),

@@ -35,8 +35,7 @@ FORMAT = 1
 
 _CONVENTIONS = {
     "voxels": (
-        f"indices into the file's array in the order {AXES} (NIfTI's i, j, k reversed), from 0; "
-        "boxes are half-open"
+        f"indices into the file's array in the order {AXES} (NIfTI's i, j, k reversed), from 0; boxes are half-open"
     ),
     "lps_mm": "x to the patient's left, y to the back, z to the head; the bounds include the voxels' edges",
     "key_slice": (
@@ -295,9 +294,7 @@ def describe(prediction: Prediction, predictor: Predictor) -> dict[str, Any]:
     }
 
 
-def _draw(
-    path: Path, prediction: Prediction, truth: NDArray[np.uint8] | None, classes: Sequence[str]
-) -> None:
+def _draw(path: Path, prediction: Prediction, truth: NDArray[np.uint8] | None, classes: Sequence[str]) -> None:
     volume = prediction.volume
     turn = volume.geometry.turn()
     draw_outlines(
@@ -346,9 +343,7 @@ def _find_reference(references: References | None, case: Case, notes: list[str])
     return path
 
 
-def _read_reference(
-    job: Job, path: Path | None, prediction: Prediction, notes: list[str]
-) -> NDArray[np.uint8] | None:
+def _read_reference(job: Job, path: Path | None, prediction: Prediction, notes: list[str]) -> NDArray[np.uint8] | None:
     """A bad reference costs the comparison, not the prediction."""
     if job.references is None or path is None:
         return None

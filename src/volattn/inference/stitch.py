@@ -85,9 +85,7 @@ def _sampling(
     return slice(first, last), shares.astype(np.float32)
 
 
-def score_maps(
-    detections: SliceDetections, shape: tuple[int, int], size: int, classes: int
-) -> NDArray[np.float32]:
+def score_maps(detections: SliceDetections, shape: tuple[int, int], size: int, classes: int) -> NDArray[np.float32]:
     """Per class and pixel the highest score of the detections that cover it, 0 without any.
 
     Args:
@@ -215,8 +213,7 @@ class Stitcher:
         values = np.zeros((bottom - top, right - left), np.float32)
         for patch in patches:
             place = values[
-                patch.rows.start - top : patch.rows.stop - top,
-                patch.columns.start - left : patch.columns.stop - left,
+                patch.rows.start - top : patch.rows.stop - top, patch.columns.start - left : patch.columns.stop - left
             ]
             np.maximum(place, patch.values, out=place)
         return Patch(slice(top, bottom), slice(left, right), values)

@@ -207,10 +207,7 @@ class _Run:
     def detect(self, targets: Sequence[int], depth: int) -> list[tuple[int, SliceDetections]]:
         """What is found in the slices that are complete with these targets."""
         bags = torch.tensor(
-            [
-                [self.place[z] for z in bag_centres(target, depth, self.model.bag).tolist()]
-                for target in targets
-            ],
+            [[self.place[z] for z in bag_centres(target, depth, self.model.bag).tolist()] for target in targets],
             device=self.device,
         )
         pyramid = self._pyramid(targets)
@@ -227,9 +224,7 @@ class _Run:
             for row, (z, one) in enumerate(zip(targets, found, strict=True))
         ]
 
-    def _found(
-        self, one: dict[str, Tensor], weights: dict[str, NDArray[np.float32]] | None = None
-    ) -> SliceDetections:
+    def _found(self, one: dict[str, Tensor], weights: dict[str, NDArray[np.float32]] | None = None) -> SliceDetections:
         return SliceDetections(
             boxes=_numpy(one["boxes"]),
             labels=one["labels"].cpu().numpy(),

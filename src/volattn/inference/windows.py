@@ -38,9 +38,7 @@ def window_centres(depth: int, window: Window) -> list[int]:
     return [*range(half, last, window.step), last]
 
 
-def window_shares(
-    depth: int, window: Window, targets: Sequence[int] | None = None
-) -> dict[int, dict[int, float]]:
+def window_shares(depth: int, window: Window, targets: Sequence[int] | None = None) -> dict[int, dict[int, float]]:
     """Who speaks for each slice, weighed by a Gaussian of the distance (nnU-Net: Isensee et al. 2021).
 
     Args:
@@ -56,9 +54,7 @@ def window_shares(
         for z in range(max(0, centre - half), min(depth, centre + half + 1)):
             weights[z][centre] = math.exp(-0.5 * ((z - centre) / sigma) ** 2)
     rows = {z: weights[z] for z in (range(depth) if targets is None else targets)}
-    return {
-        z: {centre: value / sum(row.values()) for centre, value in row.items()} for z, row in rows.items()
-    }
+    return {z: {centre: value / sum(row.values()) for centre, value in row.items()} for z, row in rows.items()}
 
 
 class WindowSums:

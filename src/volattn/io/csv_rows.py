@@ -75,9 +75,7 @@ class Row:
         """
         parts = self.text(column).split(",")
         if len(parts) != count:
-            raise self.error(
-                f"{column} is {shown(self.text(column))}", f"give {count} numbers, parted by commas"
-            )
+            raise self.error(f"{column} is {shown(self.text(column))}", f"give {count} numbers, parted by commas")
         return tuple(self._number(column, part.strip()) for part in parts)
 
     def whole_in(self, column: str, allowed: Sequence[int]) -> int:
@@ -88,9 +86,7 @@ class Row:
         """
         value = self.number_in(column)
         if value not in allowed:
-            raise self.error(
-                f"{column} is {shown(self.text(column))}", f"give one of {', '.join(map(str, allowed))}"
-            )
+            raise self.error(f"{column} is {shown(self.text(column))}", f"give one of {', '.join(map(str, allowed))}")
         return int(value)
 
     def box(self, values: Sequence[float]) -> tuple[float, float, float, float]:
@@ -147,6 +143,4 @@ def read_rows(path: Path | str, needed: Sequence[str]) -> Iterator[Row]:
             if any(map(str.strip, cells)):
                 yield Row(path, number, columns, cells)
     except csv.Error as error:
-        raise ValueError(
-            f"{path}: line {reader.line_num}: cannot be read ({error}); save it as CSV again"
-        ) from None
+        raise ValueError(f"{path}: line {reader.line_num}: cannot be read ({error}); save it as CSV again") from None

@@ -53,11 +53,7 @@ def count_of(count: int, thing: str) -> str:
 
 def both(one: Path, other: Path) -> str:
     """Two files of one name for a message, which may not show what they differ in."""
-    differ = (
-        ", whose names differ in bytes that are not UTF-8"
-        if printable(str(one)) == printable(str(other))
-        else ""
-    )
+    differ = ", whose names differ in bytes that are not UTF-8" if printable(str(one)) == printable(str(other)) else ""
     return f"{one} and {other}{differ}"
 
 

@@ -30,9 +30,7 @@ SIGNATURE = "volattn"
 _HEAD = 4096
 
 
-def claim_file(
-    path: Path | str, *, inputs: Iterable[Path | str | None] = (), replaces: Iterable[str] = ()
-) -> Path:
+def claim_file(path: Path | str, *, inputs: Iterable[Path | str | None] = (), replaces: Iterable[str] = ()) -> Path:
     """Refuses what cannot or must not be written, before the work that leads to it; removes what a kill left of it.
 
     Args:
@@ -222,9 +220,7 @@ def _check_owner(folder: Path, marker: str, what: str, links: str | None) -> Non
             if not path.is_symlink() or (links is not None and path.relative_to(folder).match(links)):
                 continue
             if not path.resolve().is_relative_to(folder.resolve()):
-                raise ValueError(
-                    f"{path}: is a link that leads out of {folder}; put what it means in its place"
-                )
+                raise ValueError(f"{path}: is a link that leads out of {folder}; put what it means in its place")
 
 
 def _probe(folder: Path, named: Path) -> None:

@@ -101,10 +101,7 @@ _CRF = ("segmentation.dropout", "segmentation.crf")
 _NETWORK = ("segmentation.width", *_CRF, _HYBRID, _STEP)
 _TWICE: dict[str, Any] = {"locations": (), "masks": True, "single_image": True}
 _TWICE_DEFAULTS: dict[str, Any] = {"bag": 1, "mean": [0.5], "std": [0.25], "attention": {"kind": "none"}}
-_UNET: dict[str, Any] = {
-    "masks": True,
-    "package": "segmentation_models_pytorch",
-}
+_UNET: dict[str, Any] = {"masks": True, "package": "segmentation_models_pytorch"}
 _UNET_UNREAD = (
     *_SEGMENTER,
     "backbone.pyramid_channels",
@@ -124,9 +121,7 @@ ARCHITECTURES: dict[Name, Architecture] = {
         unread=(*_TWO_STAGE, _POSITIONS, "regions.box_beta", "regions.box_loss"),
         masks=True,
     ),
-    "faster_rcnn": Architecture(
-        "boxes on a pyramid or on one map", unread=(*_TWO_STAGE, _POSITIONS, *_MASKS)
-    ),
+    "faster_rcnn": Architecture("boxes on a pyramid or on one map", unread=(*_TWO_STAGE, _POSITIONS, *_MASKS)),
     "deformable_faster_rcnn": Architecture(
         "the same, deformable convolutions in the backbone",
         defaults={"backbone": {"deformable": {}}},
@@ -154,14 +149,7 @@ ARCHITECTURES: dict[Name, Architecture] = {
     "rfcn": Architecture(
         "position-sensitive score maps, averaged",
         defaults=_VGG,
-        unread=(
-            *_TWO_STAGE,
-            _POSITIONS,
-            *_MASKS,
-            "regions.box_channels",
-            "regions.dropout",
-            "regions.initial_std",
-        ),
+        unread=(*_TWO_STAGE, _POSITIONS, *_MASKS, "regions.box_channels", "regions.dropout", "regions.initial_std"),
         locations=("rpn",),
         single_map=True,
     ),
@@ -199,10 +187,7 @@ ARCHITECTURES: dict[Name, Architecture] = {
         **_UNET,
     ),
     "va_unet": Architecture(
-        "the same, volumetric attention on its skip pyramid",
-        unread=_UNET_UNREAD,
-        locations=("rpn",),
-        **_UNET,
+        "the same, volumetric attention on its skip pyramid", unread=_UNET_UNREAD, locations=("rpn",), **_UNET
     ),
     "residual_unet_25d": Architecture(
         "Han: residual blocks in a U-Net, 5 slices; the organ, then lesions in it",

@@ -164,9 +164,7 @@ def build_backbone(config: BackboneConfig, slices: int) -> BackboneWithFPN | VGG
         return VGGBackbone(config, slices)
     body, widths = resnet_body(config, slices)
     channels = config.pyramid_channels
-    top: ExtraFPNBlock = (
-        LastLevelMaxPool() if config.pyramid_top == "pool" else LastLevelP6P7(channels, channels)
-    )
+    top: ExtraFPNBlock = LastLevelMaxPool() if config.pyramid_top == "pool" else LastLevelP6P7(channels, channels)
     first = config.pyramid_from
     return BackboneWithFPN(
         body,
@@ -201,9 +199,7 @@ def resnet_body(config: BackboneConfig, slices: int) -> tuple[nn.Sequential, lis
             outputs = planes * block.expansion
             shortcut = None
             if stride != 1 or inputs != outputs:
-                shortcut = nn.Sequential(
-                    nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), norm(outputs)
-                )
+                shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), norm(outputs))
             blocks.append(block(inputs, planes, stride, shortcut, norm_layer=norm))
             inputs = outputs
         parts[f"layer{stage + 1}"] = nn.Sequential(*blocks)

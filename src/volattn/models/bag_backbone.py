@@ -97,9 +97,7 @@ class PyramidAttention(nn.Module):
         self.shared = config.shared
         assert not self.shared or len(set(channels.values())) == 1
         modules = {"all": next(iter(channels.values()))} if config.shared else channels
-        self.levels = nn.ModuleDict(
-            {name: build_attention(config, count, bag) for name, count in modules.items()}
-        )
+        self.levels = nn.ModuleDict({name: build_attention(config, count, bag) for name, count in modules.items()})
 
     def _at(self, level: str) -> ContextModule:
         return cast(ContextModule, self.levels["all" if self.shared else level])
@@ -229,11 +227,7 @@ class BagBackbone(nn.Module):
         raise NotImplementedError("a model with windows defines objects")
 
     def forward(
-        self,
-        images: Tensor,
-        bags: Tensor,
-        target_at: Tensor,
-        targets: list[dict[str, Tensor]] | None = None,
+        self, images: Tensor, bags: Tensor, target_at: Tensor, targets: list[dict[str, Tensor]] | None = None
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """A slab through encode, attend and detect.
 

@@ -8,14 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from volattn.config import Channels, Config, Factor, Images, Kernel, Share, merged
-from volattn.models.architectures import (
-    ARCHITECTURES,
-    BLOCK_SLICES,
-    Architecture,
-    Name,
-    Window,
-    find_architecture,
-)
+from volattn.models.architectures import ARCHITECTURES, BLOCK_SLICES, Architecture, Name, Window, find_architecture
 from volattn.models.detectors.config import DenseConfig, ProposalConfig, RegionConfig
 from volattn.models.segmenters.config import SegmentationConfig
 
@@ -132,12 +125,8 @@ class BackboneConfig(Config):
         elif self.norm == "none":
             raise ValueError(f"norm none is for vgg16; {self.name} takes frozen or group")
         if self.pyramid_from > self.stages:
-            raise ValueError(
-                f"pyramid_from must be one of the {self.stages} stages, found {self.pyramid_from}"
-            )
-        missing = [
-            stage for stage in (self.deformable.stages if self.deformable else ()) if stage > self.stages + 1
-        ]
+            raise ValueError(f"pyramid_from must be one of the {self.stages} stages, found {self.pyramid_from}")
+        missing = [stage for stage in (self.deformable.stages if self.deformable else ()) if stage > self.stages + 1]
         if missing:
             raise ValueError(
                 f"deformable.stages names stage {missing[0]}, but the last that is kept is {self.stages + 1}"
@@ -253,9 +242,7 @@ class ModelConfig(Config):
                 + (f"attention.location={facts.locations[0]}" if facts.locations else "attention.kind=none")
             )
         if facts.fuses and self.attention.context_grad == "none":
-            raise ValueError(
-                f"{self.name} learns through its bag; set attention.context_grad to full or checkpoint"
-            )
+            raise ValueError(f"{self.name} learns through its bag; set attention.context_grad to full or checkpoint")
         if facts.single_image and self.bag != 1:
             raise ValueError(
                 f"{self.name} looks at one image: set bag=1"
@@ -292,6 +279,4 @@ class ModelConfig(Config):
                     f"found {len(sizes)}"
                 )
             if len({len(row) for row in sizes}) != 1:
-                raise ValueError(
-                    f"{part}.anchor_sizes must have equally many sizes on every level: they share a head"
-                )
+                raise ValueError(f"{part}.anchor_sizes must have equally many sizes on every level: they share a head")

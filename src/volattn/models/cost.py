@@ -61,9 +61,7 @@ def measure(config: ModelConfig, classes: Sequence[str], size: int, *, memory: b
 def _flops(model: BagBackbone, size: int) -> int:
     images = torch.empty(1, model.config.slices, size, size, device="meta")
     bags = torch.arange(model.bag)[None]
-    counter = FlopCounterMode(
-        display=False, custom_mapping={torch.ops.torchvision.deform_conv2d: _deformable_flops}
-    )
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.torchvision.deform_conv2d: _deformable_flops})
     with counter:
         pyramid = model.encode(images)
         described = model.describe(pyramid)

@@ -125,9 +125,7 @@ def load_weights(model: BagBackbone, source: str | Path, *, attention: bool = Fa
             heads = _HEADS if _is_run(source) else _PREDICTORS
             dropped = heads if attention else f"{heads}|{_ATTENTION}"
             state = {key: tensor for key, tensor in state.items() if not re.match(dropped, key)}
-    state = {
-        key: tensor for key, tensor in state.items() if key in own or not re.match(rf"{_HEADS}|rpn\.", key)
-    }
+    state = {key: tensor for key, tensor in state.items() if key in own or not re.match(rf"{_HEADS}|rpn\.", key)}
     state |= {key: _widened(state[key], own[key]) for key in _FIRST if key in state and key in own}
     unknown = sorted(key for key in state if key not in own and not _dropped_stage(key, model.config))
     wrong = sorted(key for key in state if key in own and state[key].shape != own[key].shape)
@@ -150,9 +148,7 @@ def _read(config: ModelConfig, source: str | Path) -> Mapping[str, Tensor]:
     if path.is_dir():
         path = path / "model.safetensors"
     if not path.exists():
-        raise ValueError(
-            f"{path}: no such file; --weights takes none, imagenet, coco, a file or a run folder"
-        )
+        raise ValueError(f"{path}: no such file; --weights takes none, imagenet, coco, a file or a run folder")
     return read_tensors(path)
 
 
@@ -169,13 +165,9 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
             state: Any = load_file(path)
         else:
             # Mapped, a tensor cannot reach beyond its file; the format before zip knows its sizes itself.
-            state = torch.load(
-                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None
-            )
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
     except pickle.UnpicklingError:
-        raise ValueError(
-            f"{path}: holds more than tensors and is not opened; save its state dict alone"
-        ) from None
+        raise ValueError(f"{path}: holds more than tensors and is not opened; save its state dict alone") from None
     except Exception as error:  # A damaged file can make these libraries raise anything.
         raise ValueError(f"{path}: cannot be read as weights ({shown(error)}); copy it again") from None
     if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):

@@ -93,9 +93,7 @@ def paint_spine(canvas: Canvas, rng: np.random.Generator, body: Body) -> None:
         shell = spongy + rng.uniform(150, 300)
         canvas.paint(ellipsoid(grid, (0, y, z), (1.05 * r, 0.85 * r, 0.42 * period), power=3.5), shell)
         canvas.paint(ellipsoid(grid, (0, y, z), (0.95 * r, 0.75 * r, 0.38 * period), power=3.5), spongy)
-        processes = [
-            ([[0, y + 1.6 * r, z], [side * 1.6 * r, y + 1.1 * r, z]], [6.0, 4.0], 120) for side in (-1, 1)
-        ]
+        processes = [([[0, y + 1.6 * r, z], [side * 1.6 * r, y + 1.1 * r, z]], [6.0, 4.0], 120) for side in (-1, 1)]
         processes.append(([[0, y + 1.3 * r, z], [0, y + 2.3 * r, z - 10]], [5.0, 3.5], 150))
         for points, radii, brighter in processes:
             for part in tube(grid, np.array(points), np.array(radii)):
@@ -111,9 +109,7 @@ def paint_ribs(canvas: Canvas, rng: np.random.Generator, body: Body) -> None:
         along = np.linspace(1.15, -0.9 + 0.04 * number, 14)
         radius, cortex, marrow = rng.uniform(4, 5.5), rng.uniform(250, 450), rng.uniform(120, 220)
         for side in (-1, 1):
-            points = np.stack(
-                [side * a * np.cos(along), b * np.sin(along), z - 45 * (1 - np.sin(along))], axis=1
-            )
+            points = np.stack([side * a * np.cos(along), b * np.sin(along), z - 45 * (1 - np.sin(along))], axis=1)
             for thick, hu in ((radius, cortex), (0.55 * radius, marrow)):
                 for part in tube(canvas.grid, points, np.full(len(points), thick)):
                     canvas.paint(part, hu)
@@ -160,9 +156,7 @@ def paint_bowel(canvas: Canvas, rng: np.random.Generator, body: Body) -> None:
             part = ellipsoid(grid, (x, y, z), radii, angle=angle, wobble=shape)
             canvas.paint(part, hu, within=body.inside)
         if rng.random() < 0.4:
-            gas = ellipsoid(
-                grid, (x, y - 0.4 * r, z), (0.6 * outer[0], 0.45 * r, 0.6 * outer[2]), angle=angle
-            )
+            gas = ellipsoid(grid, (x, y - 0.4 * r, z), (0.6 * outer[0], 0.45 * r, 0.6 * outer[2]), angle=angle)
             canvas.paint(gas, -900, within=body.inside)
 
 
@@ -170,11 +164,7 @@ def paint_stomach(canvas: Canvas, rng: np.random.Generator, body: Body, liver_z:
     """Stomach with contents and an air level."""
     grid = canvas.grid
     a, b = body.cavity
-    centre = (
-        a * rng.uniform(0.3, 0.55),
-        -b * rng.uniform(0.2, 0.5),
-        liver_z + rng.uniform(-10, 40),
-    )
+    centre = (a * rng.uniform(0.3, 0.55), -b * rng.uniform(0.2, 0.5), liver_z + rng.uniform(-10, 40))
     outer = (rng.uniform(35, 60), rng.uniform(28, 45), rng.uniform(35, 65))
     inner = (outer[0] - 4, outer[1] - 4, outer[2] - 4)
     angle, shape = rng.uniform(-0.8, 0.3), Wobble.draw(rng, 4, 60)
@@ -201,16 +191,12 @@ def paint_organs(canvas: Canvas, rng: np.random.Generator, body: Body, liver_z: 
 
     cortex = rng.uniform(110, 210)
     for side in (-1, 1):
-        centre = np.array(
-            [side * rng.uniform(52, 70), body.spine - rng.uniform(-5, 20), liver_z - rng.uniform(45, 80)]
-        )
+        centre = np.array([side * rng.uniform(52, 70), body.spine - rng.uniform(-5, 20), liver_z - rng.uniform(45, 80)])
         angle = -side * rng.uniform(0.3, 0.8)
         radii = (rng.uniform(24, 31), rng.uniform(24, 32), rng.uniform(45, 60))
         part = ellipsoid(grid, centre, radii, angle=angle, wobble=Wobble.draw(rng, 1.5, 30))
         canvas.paint(part, cortex, within=body.inside)
-        pelvis = ellipsoid(
-            grid, centre - (side * 6, 4, 0), (10, 9, 32), angle=angle, wobble=Wobble.draw(rng, 3, 14)
-        )
+        pelvis = ellipsoid(grid, centre - (side * 6, 4, 0), (10, 9, 32), angle=angle, wobble=Wobble.draw(rng, 3, 14))
         canvas.paint(pelvis, rng.uniform(-60, 60), within=body.inside)
         if rng.random() < 0.3:
             cyst = ellipsoid(grid, centre + rng.normal(0, 14, 3), (9, 9, 9))

@@ -32,7 +32,7 @@ Kind = Literal["lesion", "vessel", "duct", "partial volume"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class Structure:
     """A lesion or distractor, as it was drawn.
 
     Attributes:
@@ -123,7 +123,7 @@ def _off_middle(rng: np.random.Generator) -> float:
 
 def paint_findings(
     canvas: Canvas, rng: np.random.Generator, liver: Liver, spacing: float, depth: float
-) -> tuple[Field, NDArray[np.uint8], list[Finding]]:
+) -> tuple[Field, NDArray[np.uint8], list[Structure]]:
     """Places lesions and distractors in the liver.
 
     Args:
@@ -146,7 +146,7 @@ def paint_findings(
     # Distractors are as wide as cross-sections of lesions, but for the widest: no vessel is that wide.
     count = LEAST_DISTRACTORS + int(rng.poisson(0.5))
     wanted += [(draw_diameter(rng, min(largest, 60.0)) * _off_middle(rng), False) for _ in range(count)]
-    found: list[Finding] = []
+    found: list[Structure] = []
     for diameter, is_lesion in sorted(wanted, reverse=True):
         centre = spots.take(diameter)
         while centre is None and not is_lesion and diameter > 5:
@@ -198,13 +198,8 @@ def _rough(rng: np.random.Generator, look: Look) -> Wobble | None:
 
 
 def _paint_lesion(
-    canvas: Canvas,
-    rng: np.random.Generator,
-    liver: Liver,
-    look: Look,
-    centre: NDArray[np.float64],
-    spacing: float,
-) -> tuple[Finding, Part]:
+    canvas: Canvas, rng: np.random.Generator, liver: Liver, look: Look, centre: NDArray[np.float64], spacing: float
+) -> tuple[Structure, Part]:
     radius = look.diameter / 2
     radii = (radius, radius * look.aspect, radius * look.flatness)
     part = ellipsoid(canvas.grid, centre, radii, angle=look.angle, wobble=_rough(rng, look))
@@ -225,7 +220,7 @@ def _paint_distractor(
     look: Look,
     centre: NDArray[np.float64],
     spacing: float,
-) -> tuple[Finding, Part]:
+) -> tuple[Structure, Part]:
     lesion_depth = look.diameter * look.flatness
     # A lesion thinner than a slice fades in it; its look-alike must fade as much.
     faded = look.contrast * min(1.0, 0.8 * lesion_depth / spacing)
@@ -251,24 +246,17 @@ def _paint_distractor(
     return _finding(canvas.grid, kind, look, centre, faded, depth, spacing), part
 
 
-def _course(
-    grid: Grid, rng: np.random.Generator, look: Look, centre: NDArray[np.float64], depth: float
-) -> Part:
+def _course(grid: Grid, rng: np.random.Generator, look: Look, centre: NDArray[np.float64], depth: float) -> Part:
     """A tube that winds through the slices, its cross-section that of a lesion in each."""
     slope, bend = rng.normal(0, 0.35, 2), rng.normal(0, 0.15 * look.diameter, 2)
     pace, phase = 2 * np.pi / (0.7 * depth), rng.uniform(0, 2 * np.pi, 2)
     reach = 0.8 * look.diameter + float(np.abs(slope).max()) * depth / 2 + 2 * float(np.abs(bend).max()) + 4
     half = depth / 2 + 3
-    box = grid.box(
-        (centre - (reach, reach, half)).tolist(),
-        (centre + (reach, reach, half)).tolist(),
-    )
+    box = grid.box((centre - (reach, reach, half)).tolist(), (centre + (reach, reach, half)).tolist())
     assert box is not None, "a place in the liver is on the grid"
     along = box.z - np.float32(centre[2])
     at = [
-        centre[axis]
-        + slope[axis] * along
-        + bend[axis] * (np.sin(pace * along + phase[axis]) - np.sin(phase[axis]))
+        centre[axis] + slope[axis] * along + bend[axis] * (np.sin(pace * along + phase[axis]) - np.sin(phase[axis]))
         for axis in (0, 1)
     ]
     width = 1 + 0.12 * (np.sin(0.8 * pace * along + phase[0]) - np.sin(phase[0]))
@@ -284,16 +272,10 @@ def _course(
 
 
 def _finding(
-    grid: Grid,
-    kind: Kind,
-    look: Look,
-    centre: NDArray[np.float64],
-    contrast: float,
-    depth: float,
-    spacing: float,
-) -> Finding:
+    grid: Grid, kind: Kind, look: Look, centre: NDArray[np.float64], contrast: float, depth: float, spacing: float
+) -> Structure:
     x, y, z = (float(value) for value in centre)
-    return Finding(
+    return Structure(
         kind=kind,
         centre=(x, y, z),
         slice=int(z / spacing),

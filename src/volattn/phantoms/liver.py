@@ -56,19 +56,12 @@ def paint_liver(canvas: Canvas, rng: np.random.Generator, body: Body, plan: Live
     centre, radii = plan.centre, plan.radii
     hu = rng.uniform(80, 130)
     shape = Wobble.draw(rng, rng.uniform(4, 8), 80)
-    left = centre + (
-        radii[0] * rng.uniform(0.8, 1.05),
-        -radii[1] * rng.uniform(0.25, 0.5),
-        rng.uniform(0, 30),
-    )
+    left = centre + (radii[0] * rng.uniform(0.8, 1.05), -radii[1] * rng.uniform(0.25, 0.5), rng.uniform(0, 30))
     left_radii = (a * rng.uniform(0.4, 0.6), b * rng.uniform(0.25, 0.37), rng.uniform(32, 52))
     tilt, lean = rng.uniform(0.2, 0.7), rng.uniform(-0.3, 0.3)
     lowest = centre[2] - radii[2] * rng.uniform(0.75, 1.0)
     coverage = canvas.blank()
-    for middle, lobe, angle in (
-        (centre, radii, rng.uniform(-0.25, 0.25)),
-        (left, left_radii, rng.uniform(-0.3, 0.2)),
-    ):
+    for middle, lobe, angle in ((centre, radii, rng.uniform(-0.25, 0.25)), (left, left_radii, rng.uniform(-0.3, 0.2))):
         part = ellipsoid(grid, middle, lobe, angle=angle, wobble=shape, power=2.2)
         if part is None:
             continue

@@ -21,7 +21,7 @@ from volattn.phantoms.anatomy import (
     paint_spine,
     paint_stomach,
 )
-from volattn.phantoms.findings import Finding, paint_findings
+from volattn.phantoms.findings import Structure, paint_findings
 from volattn.phantoms.liver import LiverPlan, paint_liver
 from volattn.phantoms.shapes import Canvas, Field, Grid
 
@@ -47,7 +47,7 @@ class Phantom:
     labels: NDArray[np.uint8]
     numbers: NDArray[np.uint8]
     spacing: tuple[float, float, float]
-    findings: tuple[Finding, ...]
+    findings: tuple[Structure, ...]
 
 
 def make_phantom(seed: int, index: int, size: int = 512) -> Phantom:
@@ -64,9 +64,7 @@ def make_phantom(seed: int, index: int, size: int = 512) -> Phantom:
         ValueError: An argument is out of its range.
     """
     if seed < 0 or index < 0 or size < 32:
-        raise ValueError(
-            f"a phantom needs seed and index >= 0 and size >= 32, found {seed}, {index} and {size}"
-        )
+        raise ValueError(f"a phantom needs seed and index >= 0 and size >= 32, found {seed}, {index} and {size}")
     rng = np.random.default_rng([seed, index])
     half_width = rng.uniform(150, 200)
     # The field of view is set to the patient; 512 pixels of 0.6 to 0.95 mm.
@@ -80,9 +78,7 @@ def make_phantom(seed: int, index: int, size: int = 512) -> Phantom:
     across = (np.arange(size) + 0.5) * pixel - fov / 2
     z = (np.arange(slices * samples) + 0.5) * spacing / samples
     canvas = Canvas(
-        Grid(
-            (across - shift_x).astype(np.float32), (across - shift_y).astype(np.float32), z.astype(np.float32)
-        )
+        Grid((across - shift_x).astype(np.float32), (across - shift_y).astype(np.float32), z.astype(np.float32))
     )
 
     body = paint_body(canvas, rng, min(half_width, 0.49 * fov), height)

@@ -49,9 +49,7 @@ class Grid:
                 return None
             bounds.append(slice(start, stop))
         zs, ys, xs = bounds
-        return Box(
-            (zs, ys, xs), self.x[None, None, xs], self.y[None, ys, None], self.z[zs, None, None], self.pixel
-        )
+        return Box((zs, ys, xs), self.x[None, None, xs], self.y[None, ys, None], self.z[zs, None, None], self.pixel)
 
 
 @dataclass(frozen=True)
@@ -103,13 +101,7 @@ class Wobble:
 
 
 def ellipsoid(
-    grid: Grid,
-    centre: Point,
-    radii: Point,
-    *,
-    angle: float = 0.0,
-    wobble: Wobble | None = None,
-    power: float = 2.0,
+    grid: Grid, centre: Point, radii: Point, *, angle: float = 0.0, wobble: Wobble | None = None, power: float = 2.0
 ) -> tuple[Box, Field] | None:
     """Distance outside an ellipsoid (mm, about), turned by `angle` radians in the plane.
 

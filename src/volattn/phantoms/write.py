@@ -228,9 +228,7 @@ def write_phantoms(
         write = partial(_WRITERS[kind], folder, seed, size)
         for done, (number, result) in enumerate(each(write, range(first, first + cases), workers), start=1):
             if isinstance(result, WorkerDied):
-                raise ValueError(
-                    f"{folder}: the process that made phantom {number} was killed; give fewer workers"
-                )
+                raise ValueError(f"{folder}: the process that made phantom {number} was killed; give fewer workers")
             tell("phantom", done, cases)
         if kind == "deeplesion":
             write_table(folder)

@@ -294,8 +294,7 @@ def _stands(folder: Path, sources: tuple[str, str]) -> bool:
     if description.name != folder.name or description.measures.keys() != set(get_args(Measure)):
         return False
     return (description.image_sha256, description.labels_sha256) == sources and all(
-        (folder / name).is_file() and sha256(folder / name) == digest
-        for name, digest in description.files.items()
+        (folder / name).is_file() and sha256(folder / name) == digest for name, digest in description.files.items()
     )
 
 
@@ -319,9 +318,7 @@ def _measured(cases: list[CaseDescription]) -> dict[str, Any]:
         "source_shapes_zyx": {case.name: list(case.source_shape) for case in cases},
         "prepared_shapes_zyx": {case.name: list(case.shape) for case in cases},
         "lesions": len(axes),
-        "lesions_per_case": {
-            c.name: len(m["lesion_long_axes_mm"]) for c, m in zip(cases, measures, strict=True)
-        },
+        "lesions_per_case": {c.name: len(m["lesion_long_axes_mm"]) for c, m in zip(cases, measures, strict=True)},
         "lesion_long_axis_mm_5_50_95": percentiles(np.array(axes)),
         "lesions_small_medium_large": [
             sum(axis < 15 for axis in axes),
@@ -334,8 +331,5 @@ def _measured(cases: list[CaseDescription]) -> dict[str, Any]:
 
 
 def _fingerprint(job: Job, cases: list[CaseDescription]) -> str:
-    content = [
-        job.model_dump(mode="json"),
-        [[case.name, case.image_sha256, case.labels_sha256] for case in cases],
-    ]
+    content = [job.model_dump(mode="json"), [[case.name, case.image_sha256, case.labels_sha256] for case in cases]]
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()

@@ -142,9 +142,7 @@ class Resampled:
         anchor: The slice of the array that stays as it is; the others are counted from it.
     """
 
-    def __init__(
-        self, plane: Callable[[int], np.ndarray], geometry: Geometry, plan: Plan, anchor: int = 0
-    ) -> None:
+    def __init__(self, plane: Callable[[int], np.ndarray], geometry: Geometry, plan: Plan, anchor: int = 0) -> None:
         depth, *in_plane = geometry.shape
         self.geometry = geometry
         self.anchor = anchor
@@ -206,9 +204,7 @@ class PreparedSlices:
 
     def __init__(self, volume: Volume, plan: Plan, anchor: int = 0) -> None:
         canonical = volume.canonical()
-        self.resampled = Resampled(
-            lambda z: clamp(canonical.array[z], plan.window), canonical.geometry, plan, anchor
-        )
+        self.resampled = Resampled(lambda z: clamp(canonical.array[z], plan.window), canonical.geometry, plan, anchor)
 
     def __len__(self) -> int:
         """Z, the number of slices."""

@@ -130,8 +130,7 @@ def _prepare_boxed(name: str, key_slice: KeySlice, plan: Plan, force: bool) -> P
         image,
         None,
         PreparedBoxes(
-            slice=image.resampled.anchored,
-            boxes=tuple((x0, y0, x1, y1) for x0, y0, x1, y1 in boxes.round(6).tolist()),
+            slice=image.resampled.anchored, boxes=tuple((x0, y0, x1, y1) for x0, y0, x1, y1 in boxes.round(6).tolist())
         ),
         measure_boxes(volume, key_slice),
         _known([note]),

@@ -174,9 +174,7 @@ class StoredArray:
         ValueError: The file is missing, truncated, damaged or another case's.
     """
 
-    def __init__(
-        self, path: Path, shape: tuple[int, int, int], dtype: DTypeLike, digest: str | None = None
-    ) -> None:
+    def __init__(self, path: Path, shape: tuple[int, int, int], dtype: DTypeLike, digest: str | None = None) -> None:
         self.path = path
         self.shape = shape
         self.dtype = np.dtype(dtype)
@@ -287,8 +285,7 @@ class StoredCase:
     def slices(self) -> SliceTable:
         """What each slice holds."""
         return SliceTable(
-            np.array(self.description.organ_pixels, np.int64),
-            np.array(self.description.lesion_pixels, np.int64),
+            np.array(self.description.organ_pixels, np.int64), np.array(self.description.lesion_pixels, np.int64)
         )
 
     @property
@@ -358,8 +355,7 @@ class Store:
                     "goes on where it was"
                 )
             raise ValueError(
-                f"{path}: is not a finished store ({STORE} missing); make one with `volattn prepare DATASET -o "
-                f"{path}`"
+                f"{path}: is not a finished store ({STORE} missing); make one with `volattn prepare DATASET -o {path}`"
             )
         return cls(path, StoreDescription.read(path / STORE))
 
@@ -416,9 +412,7 @@ class Store:
             if description.name != name:
                 raise ValueError(f"{folder / CASE}: is of the case {shown(description.name)}")
         except ValueError as error:
-            raise ValueError(
-                f"{error}; run `volattn prepare` again: it makes anew what does not stand"
-            ) from None
+            raise ValueError(f"{error}; run `volattn prepare` again: it makes anew what does not stand") from None
         return (StoredCase if description.boxes is None else BoxedCase)(folder, description)
 
 
@@ -437,9 +431,7 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
     write_slices(path, array, array.shape, array.dtype)
 
 
-def write_slices(
-    path: Path, slices: Iterable[NDArray[Any]], shape: tuple[int, ...], dtype: DTypeLike
-) -> None:
+def write_slices(path: Path, slices: Iterable[NDArray[Any]], shape: tuple[int, ...], dtype: DTypeLike) -> None:
     """Writes slices as they come, chunked along z; no more than a chunk of them is held.
 
     Args:
@@ -477,9 +469,7 @@ def write_slices(
 
 def _unwritable(path: Path, error: RuntimeError) -> OSError:
     # blosc2 says neither where nor why. The file's own name is a temporary one.
-    return OSError(
-        f"{path.parent}: cannot be written ({error}); make space on its disk, or look at its permissions"
-    )
+    return OSError(f"{path.parent}: cannot be written ({error}); make space on its disk, or look at its permissions")
 
 
 def canonical_json(content: Any) -> str:

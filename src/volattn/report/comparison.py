@@ -87,15 +87,4 @@ def _title(metric: str) -> str:
 def _row(row: Mapping[str, Any]) -> tuple[Cell, ...]:
     low, high = row["interval"] or (None, None)
     stands = "yes" if row["stands"] else "no"
-    return (
-        row["metric"],
-        row["a"],
-        row["b"],
-        row["difference"],
-        low,
-        high,
-        row["p"],
-        row["p_holm"],
-        row["n"],
-        stands,
-    )
+    return (row["metric"], row["a"], row["b"], row["difference"], low, high, row["p"], row["p_holm"], row["n"], stands)

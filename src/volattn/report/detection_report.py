@@ -10,14 +10,7 @@ import numpy as np
 from volattn.io.names import count_of
 from volattn.report.pages import Page, Result, span
 from volattn.report.plots import draw_bars, draw_estimates, draw_froc
-from volattn.report.report import (
-    SHOWN,
-    Report,
-    add_footer,
-    add_notices,
-    bootstrap_in_words,
-    worst_of,
-)
+from volattn.report.report import SHOWN, Report, add_footer, add_notices, bootstrap_in_words, worst_of
 from volattn.report.scores import PRECISIONS, detection_table
 from volattn.scoring.froc import Start
 from volattn.scoring.pool import Measures, Pool, image_errors, pool_of, sensitivity_band
@@ -88,11 +81,7 @@ def _add_curve(report: Report, content: Mapping[str, Any], pool: Pool) -> None:
         report.page.paragraph("There is no lesion in the references, and so no sensitivity.")
         return
     scores = {detection.score for image in pool.images for detection in image.detections}
-    single = (
-        " All detections have one score: there is one operating point, and no curve."
-        if len(scores) == 1
-        else ""
-    )
+    single = " All detections have one score: there is one operating point, and no curve." if len(scores) == 1 else ""
     marks = {level: content[measures.sensitivity_key][f"{level:g}"] for level in measures.levels}
     fine = np.geomspace(measures.levels[0], measures.levels[-1], _POINTS)
     # The reported levels too, so that the curve goes through its marks.
@@ -146,9 +135,7 @@ def _add_images(report: Report, pool: Pool) -> None:
         if np.isfinite(threshold)
         else "No score is high enough to keep to one false positive: without any detection"
     )
-    missed, false = (
-        sum(values) for values in zip(*((one.missed, one.false_positives) for one in errors), strict=True)
-    )
+    missed, false = (sum(values) for values in zip(*((one.missed, one.false_positives) for one in errors), strict=True))
     said = (
         f"{at} {missed} of {count_of(pool.lesions, 'lesion')} missed, {count_of(false, 'false positive')} in "
         f"{count_of(len(pool.images), unit)}"

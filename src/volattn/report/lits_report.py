@@ -10,14 +10,7 @@ import numpy as np
 from volattn.io.names import count_of
 from volattn.report.pages import Column, Page, Result, Table, span
 from volattn.report.plots import draw_agreement, draw_bars, draw_estimates, draw_spread
-from volattn.report.report import (
-    SHOWN,
-    Report,
-    add_footer,
-    add_notices,
-    bootstrap_in_words,
-    worst_of,
-)
+from volattn.report.report import SHOWN, Report, add_footer, add_notices, bootstrap_in_words, worst_of
 from volattn.report.scores import SIZE_NAMES, lits_tables
 from volattn.scoring.lesions import SIZES
 
@@ -36,9 +29,7 @@ def lits_report(content: Mapping[str, Any]) -> Report:
         content: What `evaluate lits` writes.
     """
     cases, lesions = content["cases"], content["all_sizes"]["lesions"]
-    strict = (
-        ", lesions counted with the faults of the challenge's scorer" if content["settings"]["strict"] else ""
-    )
+    strict = ", lesions counted with the faults of the challenge's scorer" if content["settings"]["strict"] else ""
     page = Page(f"Liver lesions: scores of {count_of(len(cases), 'case')}")
     page.lead(
         f"Predicted label maps against their references: {count_of(len(cases), 'case')} with "
@@ -64,10 +55,7 @@ def lits_report(content: Mapping[str, Any]) -> Report:
 
 
 def _results(content: Mapping[str, Any]) -> list[Result]:
-    shown = [
-        ("lesion", "dice_per_case", "Lesion Dice per case"),
-        ("lesion", "dice_global", "Lesion Dice, global"),
-    ]
+    shown = [("lesion", "dice_per_case", "Lesion Dice per case"), ("lesion", "dice_global", "Lesion Dice, global")]
     if content["liver"] is not None:
         shown.append(("liver", "dice_per_case", "Liver Dice per case"))
     shown += [
@@ -81,9 +69,7 @@ def _results(content: Mapping[str, Any]) -> list[Result]:
     false = content["intervals"]["false_positives_per_case"]
     return [
         *results,
-        Result(
-            "False positives per case", f"{content['false_positives_per_case']:.2f}", _beside(false, ".2f")
-        ),
+        Result("False positives per case", f"{content['false_positives_per_case']:.2f}", _beside(false, ".2f")),
     ]
 
 
@@ -114,16 +100,12 @@ def _add_sizes(report: Report, content: Mapping[str, Any]) -> None:
     groups = [*(content["by_size"][size] for size in SIZES), content["all_sizes"]]
     ends = [*(intervals[size]["recall"] for size in SIZES), content["intervals"]["all_sizes"]["recall"]]
     labels = [
-        f"{name}: {group['found']} of {group['lesions']}"
-        for name, group in zip([*names, "all"], groups, strict=True)
+        f"{name}: {group['found']} of {group['lesions']}" for name, group in zip([*names, "all"], groups, strict=True)
     ]
     report.figure(
         "recall-by-size",
         draw_estimates(
-            labels,
-            [group["recall"] for group in groups],
-            ends,
-            axis="Recall (share of lesions overlapped at all)",
+            labels, [group["recall"] for group in groups], ends, axis="Recall (share of lesions overlapped at all)"
         ),
         "Recall of the lesions by long axis, with intervals.",
         f"Lesions that the prediction overlaps at all, at {content['false_positives_per_case']:.2f} false positives "

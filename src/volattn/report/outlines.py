@@ -27,13 +27,7 @@ from volattn.report.style import DPI, GAP, HEAD, INK, LEGEND, PAPER, TITLE, Shee
 SOFT_TISSUE = (-160.0, 240.0)
 """HU shown as black and white: the window in which livers are read (level 40, width 400)."""
 
-COLOURS = {
-    "organ": "#f4d35e",
-    "lesion": "#ff4d4d",
-    "hit": "#2ee59d",
-    "false": "#ff9f1c",
-    "missed": "#dd9dff",
-}
+COLOURS = {"organ": "#f4d35e", "lesion": "#ff4d4d", "hit": "#2ee59d", "false": "#ff9f1c", "missed": "#dd9dff"}
 NAMES: dict[Kind, str] = {"lesion": "lesion", "hit": "found", "false": "false positive", "missed": "missed"}
 _HEIGHT = 3.3  # inches
 _SHADOW = patheffects.withStroke(linewidth=1.6, foreground="black", alpha=0.75)
@@ -178,13 +172,7 @@ def draw_panel(axes: Axes, view: View, *, whole: bool, organ: bool = True, outli
 
 
 def _contour(
-    axes: Axes,
-    view: View,
-    area: tuple[slice, slice],
-    mask: NDArray[np.bool_],
-    colour: str,
-    width: float,
-    style: Any,
+    axes: Axes, view: View, area: tuple[slice, slice], mask: NDArray[np.bool_], colour: str, width: float, style: Any
 ) -> None:
     """The outline of a mask, through the edges of its pixels."""
     wider = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in area)
@@ -282,11 +270,7 @@ _INSET = 0.44
 
 
 def draw_panels(
-    scenes: Mapping[str, Scene],
-    *,
-    organ: str | None = "organ",
-    title: str = "",
-    slices: int = 3,
+    scenes: Mapping[str, Scene], *, organ: str | None = "organ", title: str = "", slices: int = 3
 ) -> NDArray[np.uint8]:
     """Draws the slices with the largest lesions: first as they are, then a column for each label map.
 
@@ -301,17 +285,10 @@ def draw_panels(
     Returns:
         The picture (height, width, 3).
     """
-    rows = [
-        _alike([scene.view(z) for scene in scenes.values()])
-        for z in choose_slices(list(scenes.values()), slices)
-    ]
-    heights = [
-        _WIDTH * min(max(view.height_mm(view.body) / view.width_mm(view.body), 0.6), 1.2) for view, *_ in rows
-    ]
+    rows = [_alike([scene.view(z) for scene in scenes.values()]) for z in choose_slices(list(scenes.values()), slices)]
+    heights = [_WIDTH * min(max(view.height_mm(view.body) / view.width_mm(view.body), 0.6), 1.2) for view, *_ in rows]
     columns = [("CT", ""), *((name, summary(scene)) for name, scene in scenes.items())]
-    sheet = Sheet(
-        len(columns) * (_WIDTH + GAP) + GAP, TITLE + HEAD + sum(heights) + GAP * len(heights) + LEGEND
-    )
+    sheet = Sheet(len(columns) * (_WIDTH + GAP) + GAP, TITLE + HEAD + sum(heights) + GAP * len(heights) + LEGEND)
     for column, (name, about) in enumerate(columns):
         left, top = GAP + column * (_WIDTH + GAP), TITLE + HEAD
         sheet.head(left + _WIDTH / 2, TITLE, name, about)

@@ -113,10 +113,7 @@ class Table:
     def _numeric(self) -> list[bool]:
         """Columns without text in them are set to the right; the first one names the row."""
         cells = list(zip(*self.rows, *self.foot, strict=True)) or [()] * len(self.columns)
-        return [
-            index > 0 and not any(isinstance(cell, str) for cell in column)
-            for index, column in enumerate(cells)
-        ]
+        return [index > 0 and not any(isinstance(cell, str) for cell in column) for index, column in enumerate(cells)]
 
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -181,9 +178,7 @@ class Page:
             raise ValueError(f"the picture {alt!r} is no PNG file; make it one first")
         data = base64.b64encode(png).decode("ascii")
         below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-        return self._add(
-            f'<figure><img src="data:image/png;base64,{data}" alt="{escape(alt)}">{below}</figure>'
-        )
+        return self._add(f'<figure><img src="data:image/png;base64,{data}" alt="{escape(alt)}">{below}</figure>')
 
     def footer(self, text: str) -> Self:
         """Small print at the end of the page."""

@@ -126,11 +126,7 @@ def draw_estimates(
 
 
 def draw_spread(
-    names: Sequence[str],
-    values: Sequence[Sequence[float]],
-    intervals: Sequence[Interval],
-    *,
-    axis: str,
+    names: Sequence[str], values: Sequence[Sequence[float]], intervals: Sequence[Interval], *, axis: str
 ) -> bytes:
     """Every value of some groups as a dot, their means with intervals beside them.
 
@@ -146,23 +142,14 @@ def draw_spread(
             axes.text(place, 0.5, "none", ha="center", va="center", fontsize=FONT, color=GREY)
             continue
         dots = np.sort(np.asarray(of_group, dtype=np.float64))
-        axes.plot(
-            place - 0.08 + aside(dots),
-            dots,
-            "o",
-            color=GREY,
-            alpha=0.55,
-            markersize=4.5,
-            mew=0,
-            clip_on=False,
-        )
+        axes.plot(place - 0.08 + aside(dots), dots, "o", color=GREY, alpha=0.55, markersize=4.5, mew=0, clip_on=False)
         mean = float(dots.mean())
         if ends is not None:
             axes.plot((place + 0.3,) * 2, ends, color=BLUE, linewidth=2.2, solid_capstyle="butt", zorder=3)
         axes.plot(place + 0.3, mean, "D", color=BLUE, markersize=7, clip_on=False, zorder=4)
-        axes.annotate(
-            f"{mean:.3f}", (place + 0.3, mean), (8, 0), textcoords="offset points", va="center"
-        ).set_fontsize(SMALL)
+        axes.annotate(f"{mean:.3f}", (place + 0.3, mean), (8, 0), textcoords="offset points", va="center").set_fontsize(
+            SMALL
+        )
     axes.plot([], [], "o", color=GREY, alpha=0.55, markersize=4.5, label="a lesion")
     axes.plot([], [], "D-", color=BLUE, markersize=7, linewidth=2.2, label="mean and its 95 % interval")
     axes.set_xticks(range(len(names)), names)

@@ -137,12 +137,7 @@ class _Case:
 
     @classmethod
     def read(
-        cls,
-        image: Path | None,
-        labels: Mapping[str, Path],
-        reference: Path | None,
-        how: Rendering,
-        progress: Progress,
+        cls, image: Path | None, labels: Mapping[str, Path], reference: Path | None, how: Rendering, progress: Progress
     ) -> _Case:
         files = [*labels.values(), *([] if reference is None else [reference])]
         steps = len(files) + (image is not None)
@@ -165,16 +160,12 @@ class _Case:
         # Surfaces alone need no image: this one takes no memory.
         pixels = np.broadcast_to(np.int16(0), grid.shape) if volume is None else volume.canonical().array
         truth = None if reference is None else maps.pop()
-        scenes = {
-            title: _scene(pixels, its, truth, grid.spacing) for title, its in zip(labels, maps, strict=True)
-        }
+        scenes = {title: _scene(pixels, its, truth, grid.spacing) for title, its in zip(labels, maps, strict=True)}
         if truth is not None:
             scenes[_REFERENCE] = _scene(pixels, truth, None, grid.spacing)
         return cls(volume_name(first), grid, scenes, volume is not None, notes)
 
-    def draw(
-        self, how: Rendering, *, every_view: bool, progress: Progress
-    ) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    def draw(self, how: Rendering, *, every_view: bool, progress: Progress) -> Iterator[tuple[str, NDArray[np.uint8]]]:
         """The pictures, with what each shows."""
         organ = None if how.organ is None else "organ"
         surfaces, panels = how.pictures != "panels", how.pictures != "surfaces" and self.has_image
@@ -182,10 +173,7 @@ class _Case:
         if surfaces:
             progress("Drawing", 0, steps)
             views = how.views or (tuple(DIRECTIONS) if every_view else ("front",))
-            yield (
-                "Surfaces",
-                draw_surfaces(self.scenes, self.geometry, views=views, organ=organ, title=self.name),
-            )
+            yield ("Surfaces", draw_surfaces(self.scenes, self.geometry, views=views, organ=organ, title=self.name))
         if panels:
             progress("Drawing", int(surfaces), steps)
             yield "Slices", draw_panels(self.scenes, organ=organ, title=self.name, slices=how.slices)
@@ -203,11 +191,7 @@ class _Case:
             row: list[Cell] = [name, len(scene.kinds), np.count_nonzero(scene.labels == LESION) * voxel_ml]
             if compared:
                 counts = scene.counts()
-                row += (
-                    [None] * 3
-                    if scene.truth is None
-                    else [len(scene.found), counts["missed"], counts["false"]]
-                )
+                row += [None] * 3 if scene.truth is None else [len(scene.found), counts["missed"], counts["false"]]
             if organ:
                 row.append(np.count_nonzero(scene.labels >= ORGAN) * voxel_ml)
             rows.append(tuple(row))
@@ -243,9 +227,7 @@ def _scene(
     )
 
 
-def _placed(
-    numbers: NDArray[np.uint32], count: int, box: Box, shape: tuple[int, ...]
-) -> NDArray[np.unsignedinteger]:
+def _placed(numbers: NDArray[np.uint32], count: int, box: Box, shape: tuple[int, ...]) -> NDArray[np.unsignedinteger]:
     """Numbered lesions in the whole volume, in as few bytes as they need."""
     result = np.zeros(shape, np.min_scalar_type(count))
     result[box] = numbers

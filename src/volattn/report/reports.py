@@ -23,7 +23,5 @@ def build_report(content: Mapping[str, Any]) -> Report:
     """
     kind = content.get("kind")
     if kind not in _BY_KIND:
-        raise ValueError(
-            f"there is no report for scores of the kind {kind}; give the scores.json of an evaluation"
-        )
+        raise ValueError(f"there is no report for scores of the kind {kind}; give the scores.json of an evaluation")
     return _BY_KIND[kind](content)

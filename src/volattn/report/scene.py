@@ -169,10 +169,7 @@ class Scene:
         drawn = []
         if self.truth is not None:
             missed = np.isin(self.truth[z], list(self.missed))
-            drawn = [
-                Outline((self.truth[z] > 0) & ~missed, "hit", True),
-                Outline(missed, "missed", True),
-            ]
+            drawn = [Outline((self.truth[z] > 0) & ~missed, "hit", True), Outline(missed, "missed", True)]
         for kind, lesions, numbers in self.groups():
             if kind != "missed":
                 drawn.append(Outline(np.isin(lesions[z], numbers), kind, False))
@@ -184,9 +181,7 @@ class Scene:
             score = f"  {self.scores[number - 1]:.2f}" if len(self.scores) else ""
             found.append(Named(self.lesions[z] == number, self.kinds[number], f"#{number}{score}"))
         if self.truth is not None:
-            for number in _largest_numbers(
-                np.where(np.isin(self.truth[z], list(self.missed)), self.truth[z], 0)
-            ):
+            for number in _largest_numbers(np.where(np.isin(self.truth[z], list(self.missed)), self.truth[z], 0)):
                 found.append(Named(self.truth[z] == number, "missed", "missed"))
         return sorted(found, key=lambda one: -np.count_nonzero(one.mask))[:_NAMED]
 
@@ -233,8 +228,7 @@ def choose_slices(scenes: Sequence[Scene], most: int) -> list[int]:
     if chosen:
         return chosen
     organ = [
-        sum(int(np.count_nonzero(scene.labels[z] >= ORGAN)) for scene in scenes)
-        for z in range(len(scenes[0].labels))
+        sum(int(np.count_nonzero(scene.labels[z] >= ORGAN)) for scene in scenes) for z in range(len(scenes[0].labels))
     ]
     return [int(np.argmax(organ)) if any(organ) else len(organ) // 2]
 
@@ -243,9 +237,7 @@ def _areas(numbers: NDArray[np.unsignedinteger]) -> list[tuple[int, int, int]]:
     """(number, slice, pixels) of every lesion in every slice that shows it."""
     where = np.nonzero(numbers)
     codes, areas = np.unique(numbers[where].astype(np.int64) * len(numbers) + where[0], return_counts=True)
-    return [
-        (*divmod(code, len(numbers)), area) for code, area in zip(codes.tolist(), areas.tolist(), strict=True)
-    ]
+    return [(*divmod(code, len(numbers)), area) for code, area in zip(codes.tolist(), areas.tolist(), strict=True)]
 
 
 def _largest_numbers(plane: NDArray[np.unsignedinteger]) -> list[int]:
@@ -273,9 +265,7 @@ def _matches(
     if least <= 0:
         return set(_numbers(lesions[both])), frozenset(_numbers(truth[both]))
     sizes, others = np.bincount(lesions[lesions > 0]), np.bincount(truth[truth > 0])
-    pairs, shared = np.unique(
-        np.stack([lesions[both], truth[both]]).astype(np.int64), axis=1, return_counts=True
-    )
+    pairs, shared = np.unique(np.stack([lesions[both], truth[both]]).astype(np.int64), axis=1, return_counts=True)
     enough = shared >= least * (sizes[pairs[0]] + others[pairs[1]] - shared)
     return set(pairs[0, enough].tolist()), frozenset(pairs[1, enough].tolist())
 

@@ -16,11 +16,7 @@ from volattn.report.pages import Cell, Column, Table, span
 from volattn.scoring.cases import CaseScore, SizeScore
 from volattn.scoring.lesions import SIZES, Size
 
-SIZE_NAMES: dict[Size, str] = {
-    "small": "small (< 15 mm)",
-    "medium": "medium (15-30 mm)",
-    "large": "large (> 30 mm)",
-}
+SIZE_NAMES: dict[Size, str] = {"small": "small (< 15 mm)", "medium": "medium (15-30 mm)", "large": "large (> 30 mm)"}
 """How the sizes are shown."""
 
 
@@ -205,9 +201,7 @@ def lits_tables(content: Mapping[str, Any]) -> tuple[Table, ...]:
     return (
         _challenge_table(content),
         _detection_table(content),
-        case_table(
-            [_row(case) for case in content["cases"]], organ=None if content["liver"] is None else "liver"
-        ),
+        case_table([_row(case) for case in content["cases"]], organ=None if content["liver"] is None else "liver"),
         size_table(
             {size: _size(content["by_size"][size]) for size in SIZES},
             _size(content["all_sizes"]),
@@ -243,10 +237,7 @@ def _challenge_table(content: Mapping[str, Any]) -> Table:
             continue
         columns += [Column(title, ".4f"), Column("95 %")]
         values, ends = content[key], content["intervals"][key]
-        rows = [
-            (*row, values[score], span(ends[score], ".4f"))
-            for row, (_, score) in zip(rows, _MASK, strict=True)
-        ]
+        rows = [(*row, values[score], span(ends[score], ".4f")) for row, (_, score) in zip(rows, _MASK, strict=True)]
     cases, bootstrap = len(content["cases"]), content["bootstrap"]
     return Table(
         f"As the LiTS challenge scores {count_of(cases, 'case')} (lesions: those detected); 95 % "
@@ -307,11 +298,7 @@ def detection_table(content: Mapping[str, Any], caption: str) -> Table:
     precisions = [key for key in PRECISIONS if key in content]
 
     def cells(values: Mapping[str, Any]) -> list[Any]:
-        return [
-            *values[sensitivities].values(),
-            values["mean_sensitivity"],
-            *(values[key] for key in precisions),
-        ]
+        return [*values[sensitivities].values(), values["mean_sensitivity"], *(values[key] for key in precisions)]
 
     columns = (
         Column("Lesions"),
@@ -331,6 +318,4 @@ def detection_table(content: Mapping[str, Any], caption: str) -> Table:
         for place, word in enumerate(("from", "to"))
     ]
     counted = ", ".join(count_of(content[f"{thing}s"], thing) for thing in ("lesion", unit, "patient"))
-    return Table(
-        f"{caption}: sensitivity at false positives per {unit} ({counted})", columns, tuple(rows), tuple(foot)
-    )
+    return Table(f"{caption}: sensitivity at false positives per {unit} ({counted})", columns, tuple(rows), tuple(foot))

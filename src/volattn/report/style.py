@@ -224,12 +224,7 @@ def add_legend_above(axes: Axes, columns: int = 3) -> None:
     """Above the axes, if there is something to name."""
     if axes.get_legend_handles_labels()[0]:
         axes.legend(
-            loc="lower right",
-            bbox_to_anchor=(1, 1.0),
-            ncols=columns,
-            fontsize=SMALL,
-            frameon=False,
-            borderaxespad=0.2,
+            loc="lower right", bbox_to_anchor=(1, 1.0), ncols=columns, fontsize=SMALL, frameon=False, borderaxespad=0.2
         )
 
 

@@ -79,9 +79,7 @@ def _faces(mask: NDArray[np.bool_], finer: int) -> pyvista.PolyData:
     padded = np.pad(mask, 1)
     grid = pyvista.ImageData(dimensions=padded.shape[::-1])
     grid.point_data["inside"] = padded.ravel().view(np.uint8)
-    faces = grid.contour_labels(
-        scalars="inside", smoothing=False, output_mesh_type="triangles", background_value=0
-    )
+    faces = grid.contour_labels(scalars="inside", smoothing=False, output_mesh_type="triangles", background_value=0)
     faces.clear_data()
     return faces
 
@@ -217,9 +215,7 @@ def draw_surfaces(
     points = _points(columns, geometry)
     frames = [Frame.around(points, DIRECTIONS[view]) for view in views]
     heights = [_WIDTH * frame.height / frame.width for frame in frames]
-    sheet = Sheet(
-        len(columns) * (_WIDTH + GAP) + GAP, TITLE + HEAD + sum(heights) + GAP * len(heights) + LEGEND
-    )
+    sheet = Sheet(len(columns) * (_WIDTH + GAP) + GAP, TITLE + HEAD + sum(heights) + GAP * len(heights) + LEGEND)
     for column, (name, scene) in enumerate(scenes.items()):
         left, top = GAP + column * (_WIDTH + GAP), TITLE + HEAD
         sheet.head(left + _WIDTH / 2, TITLE, name, summary(scene))
@@ -299,8 +295,7 @@ def _parts(scene: Scene, geometry: Geometry, organ: bool) -> list[Part]:
         inside, grid = lesions[around], geometry.cropped(around)
         boxes = ndimage.find_objects(inside)
         first, *others = (
-            surface(inside[boxes[number - 1]] == number, grid.cropped(boxes[number - 1]))
-            for number in numbers
+            surface(inside[boxes[number - 1]] == number, grid.cropped(boxes[number - 1])) for number in numbers
         )
         assert first is not None
         parts.append(Part(first.append_polydata(*others) if others else first, kind))

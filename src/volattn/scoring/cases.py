@@ -324,9 +324,7 @@ def summarise(cases: Sequence[CaseScore]) -> Summary:
         ValueError: There is no case.
     """
     if not cases:
-        raise ValueError(
-            "there are no scored cases to summarise; check that references and predictions share names"
-        )
+        raise ValueError("there are no scored cases to summarise; check that references and predictions share names")
     organs = [case.organ for case in cases if case.organ is not None]
     lesions = [lesion for case in cases for lesion in case.lesionwise.lesions]
     return Summary(

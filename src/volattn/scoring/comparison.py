@@ -109,9 +109,7 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any], *, common: bool = False,
     names = sorted(first.keys() & second.keys(), key=natural_key)
     alone = sorted(first.keys() ^ second.keys(), key=natural_key)
     if alone and not common:
-        shown = ", ".join(alone[:_SHOWN]) + (
-            f" and {len(alone) - _SHOWN} more" if len(alone) > _SHOWN else ""
-        )
+        shown = ", ".join(alone[:_SHOWN]) + (f" and {len(alone) - _SHOWN} more" if len(alone) > _SHOWN else "")
         raise ValueError(f"only one of them has {shown}; evaluate both on the same cases, or say --common")
     if not names:
         raise ValueError("they have no case in common; evaluate both on the same cases")
@@ -185,16 +183,11 @@ def _pooled(cases: _Pairs, measures: Measures, seed: int) -> list[Difference]:
     whole = a.whole()
     values = np.stack([pool.measure(whole)[0] for pool in (a, b)])
     drawn = np.stack(
-        [
-            b.measure(whole, weights)[0] - a.measure(whole, weights)[0]
-            for weights in resamples(len(a.patients), seed)
-        ]
+        [b.measure(whole, weights)[0] - a.measure(whole, weights)[0] for weights in resamples(len(a.patients), seed)]
     )
     changes = _by_patient(b) - _by_patient(a)
     return [
-        _difference(
-            name, float(values[0, column]), float(values[1, column]), drawn[:, column], changes[:, column]
-        )
+        _difference(name, float(values[0, column]), float(values[1, column]), drawn[:, column], changes[:, column])
         for column, name in enumerate(measures.names)
         if not np.isnan(values[:, column]).any()
     ]

@@ -91,9 +91,7 @@ def score_deeplesion(
         raise ValueError(f"{reference}: has no lesions in the split {split}; give another --split")
     known = {lesion.file_name for lesion in info.lesions} | set(info.faults)
     found = read_detections(prediction, known, fail_fast=fail_fast)
-    faults = info.faults | {
-        name: fault for name, fault in found.faults.items() if name in lesions or name not in known
-    }
+    faults = info.faults | {name: fault for name, fault in found.faults.items() if name in lesions or name not in known}
     names = [name for name in lesions if name not in faults]
     if not names:
         raise ValueError(next(iter(faults.values())))
@@ -108,9 +106,7 @@ def score_deeplesion(
         },
         "split": split,
         "noisy_lesions": noisy,
-        "detections_outside_the_split": sum(
-            len(rows) for name, rows in found.images.items() if name not in lesions
-        ),
+        "detections_outside_the_split": sum(len(rows) for name, rows in found.images.items() if name not in lesions),
         **score_pool(pool, GROUPS, seed),
         "failed": faults,
         "cases": [image.as_json() for image in pool.images],

@@ -132,9 +132,7 @@ def score_detections(
         {name: (*files.masks, *files.boxes)[0] for name, files in predictions.items()},
     )
     classes = find_classes(folders[0], lesion, "--lesion")
-    predicted = find_classes(
-        folders[1], predicted_lesion, "--predicted-lesion", reference=classes or Classes((), "")
-    )
+    predicted = find_classes(folders[1], predicted_lesion, "--predicted-lesion", reference=classes or Classes((), ""))
     left_out = tuple(dict.fromkeys(one for folder in folders for one in folder.left_out))
     faults = faults_among(left_out)
     if fail_fast and faults:
@@ -144,9 +142,7 @@ def score_detections(
     for done, (name, files) in enumerate(references.items(), start=1):
         try:
             if name not in pairs:
-                raise ValueError(
-                    f"{files.masks[0]}: has no prediction in {prediction}; predict it, or move it away"
-                )
+                raise ValueError(f"{files.masks[0]}: has no prediction in {prediction}; predict it, or move it away")
             wanted = read_mask(files.mask(semantic=lesion is not None), _of(files, classes))
             predicted_files, asked = predictions[pairs[name]], predicted_lesion is not None
             found, note = _read(predicted_files, wanted, predicted, asked=asked, trust_grid=trust_grid)
@@ -168,9 +164,7 @@ def score_detections(
     unpaired = tuple(name for name in predictions if name not in set(pairs.values()))
     notes = [
         f"{folder.root}: its masks are read as {read.scheme.described}, {read.reason}; {option} says otherwise"
-        for folder, read, option in zip(
-            folders, (classes, predicted), ("--lesion", "--predicted-lesion"), strict=True
-        )
+        for folder, read, option in zip(folders, (classes, predicted), ("--lesion", "--predicted-lesion"), strict=True)
         if read is not None and read.scheme is not None
     ]
     content = {
@@ -257,8 +251,7 @@ def _meet(name: str, wanted: Instances, found: Instances, preset: Preset) -> _Me
     return _Met(
         name=name,
         sizes=tuple(
-            _SIZE_NAMES[size_of(lesion.long_axis_mm)]
-            for lesion in measure_lesions(turned.array, turned.geometry)
+            _SIZE_NAMES[size_of(lesion.long_axis_mm)] for lesion in measure_lesions(turned.array, turned.geometry)
         ),
         lesion_labels=tuple(one.label for one in wanted.found),
         scores=tuple(one.score for one in ordered),
@@ -288,9 +281,7 @@ def _match(case: _Met, preset: Preset, by_class: bool) -> ScoredImage:
             scored[place] = ScoredDetection(case.scores[place], of_case, matched, int(label))
     groups = [{"size": size} for size in case.sizes]
     if by_class:
-        groups = [
-            group | {"class": str(label)} for group, label in zip(groups, lesion_labels.tolist(), strict=True)
-        ]
+        groups = [group | {"class": str(label)} for group, label in zip(groups, lesion_labels.tolist(), strict=True)]
     return ScoredImage(
         case.name,
         case.name,
@@ -304,9 +295,7 @@ def _box_array(instances: Sequence[Instance]) -> NDArray[np.float64]:
     return np.array([one.box for one in instances], dtype=np.float64).reshape(-1, 6)
 
 
-def _centre_inside(
-    boxes: NDArray[np.float64], ids: Sequence[int], labels: NDArray[Any]
-) -> NDArray[np.float64]:
+def _centre_inside(boxes: NDArray[np.float64], ids: Sequence[int], labels: NDArray[Any]) -> NDArray[np.float64]:
     """(detections, lesions) 1 where the box's centre lies in a voxel of the lesion, its faces included."""
     result = np.zeros((len(boxes), len(ids)))
     columns: Mapping[int, int] = {value: column for column, value in enumerate(ids)}

@@ -29,9 +29,7 @@ class AveragePrecision:
     patients: NDArray[np.int64]
     lesion_patients: NDArray[np.int64]
 
-    def values(
-        self, groups: NDArray[np.bool_], weights: NDArray[np.float64] | None = None
-    ) -> NDArray[np.float64]:
+    def values(self, groups: NDArray[np.bool_], weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """The average precision of groups of lesions.
 
         Args:
@@ -48,10 +46,7 @@ class AveragePrecision:
         false[places] = 0
         false_before = np.cumsum(false)[places]
         return np.array(
-            [
-                _mean_precision(lesions, group, found[group[found]], false_before[group[found]])
-                for group in groups
-            ]
+            [_mean_precision(lesions, group, found[group[found]], false_before[group[found]]) for group in groups]
         )
 
     @cached_property
@@ -62,10 +57,7 @@ class AveragePrecision:
 
 
 def _mean_precision(
-    lesions: NDArray[np.float64],
-    group: NDArray[np.bool_],
-    found: NDArray[np.int64],
-    false_before: NDArray[np.float64],
+    lesions: NDArray[np.float64], group: NDArray[np.bool_], found: NDArray[np.int64], false_before: NDArray[np.float64]
 ) -> float:
     """Over 101 recalls, from the lesions' weights, those that are found in order, and the false ones before each."""
     wanted = lesions[group].sum()
@@ -105,9 +97,7 @@ class Froc:
     image_patients: NDArray[np.int64]
     start: Start = "zero"
 
-    def detected(
-        self, levels: NDArray[np.float64], weights: NDArray[np.float64] | None = None
-    ) -> NDArray[np.float64]:
+    def detected(self, levels: NDArray[np.float64], weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """How far each lesion is detected at some numbers of false positives per image.
 
         Between two points of the curve sensitivity is linear, and so a lesion that the second point has and
@@ -157,10 +147,7 @@ class Froc:
         if not points:
             before = np.full(len(levels), -1)
             return before, before, np.zeros(len(levels))
-        false, images = (
-            self._weighted(self.false_patients, weights),
-            self._weighted(self.image_patients, weights),
-        )
+        false, images = (self._weighted(self.false_patients, weights), self._weighted(self.image_patients, weights))
         counts = np.cumsum(np.bincount(self._false_point, weights=false, minlength=points))
         allowed = levels * images.sum()
         low = np.searchsorted(counts, allowed, side="right") - 1

@@ -286,9 +286,7 @@ class LesionwiseScore:
     false_positives: int
 
 
-def score_lesions(
-    reference: NDArray[np.bool_], prediction: NDArray[np.bool_], geometry: Geometry
-) -> LesionwiseScore:
+def score_lesions(reference: NDArray[np.bool_], prediction: NDArray[np.bool_], geometry: Geometry) -> LesionwiseScore:
     """Compares the lesions of two masks; the cost is linear in the voxels.
 
     Args:

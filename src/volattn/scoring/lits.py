@@ -9,14 +9,7 @@ from typing import Any
 from volattn.datasets.case import ORGAN, LabelScheme
 from volattn.io.readers.nifti import header_spacing, read_labels
 from volattn.scoring.cases import FAR, NOTHING, CaseScore, MaskScore, score_pair, surface_dice
-from volattn.scoring.lesions import (
-    THRESHOLDS,
-    Counts,
-    Detection,
-    detect,
-    detect_as_scorer,
-    scorer_ids,
-)
+from volattn.scoring.lesions import THRESHOLDS, Counts, Detection, detect, detect_as_scorer, scorer_ids
 from volattn.scoring.overlap import LabelPair, Overlap
 from volattn.scoring.pairing import trained_on as noted_as_trained_on
 from volattn.scoring.surface import Surfaces
@@ -70,11 +63,7 @@ class Liver:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {
-            "labelled": self.labelled,
-            "voxels": _voxels(self.overlap),
-            **self.score.as_json(),
-        }
+        return {"labelled": self.labelled, "voxels": _voxels(self.overlap), **self.score.as_json()}
 
 
 @dataclass(frozen=True)
@@ -140,13 +129,7 @@ class LitsCase:
 
 
 def score_lits_files(
-    name: str,
-    reference: Path,
-    prediction: Path,
-    scheme: LabelScheme,
-    *,
-    strict: bool = False,
-    trust_grid: bool = False,
+    name: str, reference: Path, prediction: Path, scheme: LabelScheme, *, strict: bool = False, trust_grid: bool = False
 ) -> LitsCase:
     """Reads and scores one case.
 
@@ -217,13 +200,9 @@ def score_lits(
     by_union = {threshold: detect(table, threshold) for threshold in THRESHOLDS}
     by_scorer: dict[float, Detection] = {}
     if strict or table.references:
-        by_scorer = {
-            threshold: detect_as_scorer(table, ids[0], ids[1], threshold) for threshold in THRESHOLDS
-        }
+        by_scorer = {threshold: detect_as_scorer(table, ids[0], ids[1], threshold) for threshold in THRESHOLDS}
     surfaces = Surfaces(table.reference, table.prediction, spacing)
-    scored, detected = (
-        detections[SCORED_ABOVE].lesions if detections else () for detections in (by_scorer, by_union)
-    )
+    scored, detected = (detections[SCORED_ABOVE].lesions if detections else () for detections in (by_scorer, by_union))
     scores = {
         lesion: MaskScore.of(
             table.overlap(lesion.references, lesion.predictions),
@@ -235,9 +214,7 @@ def score_lits(
         score=score,
         liver=_score_liver(pair, score, spacing) if liver else None,
         lesion_surface_dice_2mm=surface_dice(score.lesion, surfaces.distances()),
-        detection={
-            threshold: found.counts for threshold, found in (by_scorer if strict else by_union).items()
-        },
+        detection={threshold: found.counts for threshold, found in (by_scorer if strict else by_union).items()},
         scored=tuple(scores[lesion] for lesion in scored),
         detected=tuple(scores[lesion] for lesion in detected),
         note=pair.note,

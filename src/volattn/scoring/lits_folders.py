@@ -67,9 +67,7 @@ def lits_intervals(cases: Sequence[LitsCase], seed: int) -> dict[str, Any]:
         if livers
         else None,
         "tumor_burden": {
-            "rmse": samples.interval(
-                np.sqrt(samples.quotient((liver.burden_difference**2, 1) for liver in livers))
-            )
+            "rmse": samples.interval(np.sqrt(samples.quotient((liver.burden_difference**2, 1) for liver in livers)))
         }
         if livers
         else None,
@@ -107,8 +105,7 @@ class _Samples:
     def means(self, things: Sequence[Sequence[Any]], **values: Callable[[Any], float]) -> dict[str, Interval]:
         """Of the means of several values of the things that each case has."""
         return {
-            name: self.mean([value(thing) for thing in of_case] for of_case in things)
-            for name, value in values.items()
+            name: self.mean([value(thing) for thing in of_case] for of_case in things) for name, value in values.items()
         }
 
     def scores(self, scores: Sequence[Sequence[MaskScore]]) -> dict[str, Interval]:
@@ -215,9 +212,7 @@ class LitsScores:
             },
             "lesion": self.lesion.as_json(),
             "liver": None if self.liver is None else self.liver.as_json(),
-            "tumor_burden": None
-            if self.liver is None
-            else {"rmse": self.burden_rmse, "max": self.burden_max},
+            "tumor_burden": None if self.liver is None else {"rmse": self.burden_rmse, "max": self.burden_max},
             "per_case": {
                 "lesion_dice": [case.score.lesion.dice for case in self.cases],
                 "liver_dice": [liver.score.dice for liver in livers],
@@ -251,8 +246,7 @@ def summarise_lits(cases: Sequence[LitsCase], *, seed: int = 0) -> LitsScores:
     return LitsScores(
         cases=tuple(cases),
         counts={
-            threshold: reduce(Counts.__add__, [case.detection[threshold] for case in cases])
-            for threshold in THRESHOLDS
+            threshold: reduce(Counts.__add__, [case.detection[threshold] for case in cases]) for threshold in THRESHOLDS
         },
         lesion=ClassScores(
             mean=MaskScore.mean([score for case in cases for score in case.scored]),
@@ -284,15 +278,11 @@ def _agreement(cases: Sequence[LitsCase]) -> dict[str, Agreement]:
     found = [lesion for score in scores for lesion in score.lesionwise.lesions]
     volumes = {
         "lesion_volume_per_case_ml": [(score.lesion, score.voxel_ml) for score in scores],
-        "liver_volume_per_case_ml": [
-            (score.organ, score.voxel_ml) for score in scores if score.organ is not None
-        ],
+        "liver_volume_per_case_ml": [(score.organ, score.voxel_ml) for score in scores if score.organ is not None],
     }
     return {
         "lesion_volume_ml": Agreement.of(
-            (lesion.volume_ml, lesion.predicted_volume_ml)
-            for lesion in found
-            if lesion.predicted_volume_ml is not None
+            (lesion.volume_ml, lesion.predicted_volume_ml) for lesion in found if lesion.predicted_volume_ml is not None
         ),
         "lesion_long_axis_mm": Agreement.of(
             (lesion.long_axis_mm, lesion.predicted_long_axis_mm)
@@ -444,8 +434,6 @@ def _described(pairing: Pairing) -> LabelScheme | None:
             )
         if found is not None and scheme is not None and found.described != scheme.described:
             both = f"{found.described} in the references, {scheme.described} in the predictions"
-            raise ValueError(
-                f"{folder.description}: the labels differ, {both}; say --liver and --lesion, or relabel"
-            )
+            raise ValueError(f"{folder.description}: the labels differ, {both}; say --liver and --lesion, or relabel")
         found = found or scheme
     return found

@@ -84,9 +84,7 @@ def _by_lits_names(values: _Values | None, masks: list[Path], option: str) -> Cl
     return Classes.of(SCHEME, "as their names are those of LiTS")
 
 
-def _by_values(
-    values: _Values | None, masks: list[Path], option: str, reference: LabelScheme | None
-) -> Classes | None:
+def _by_values(values: _Values | None, masks: list[Path], option: str, reference: LabelScheme | None) -> Classes | None:
     if values is None:
         return None
     if values.touching is not None:
@@ -158,9 +156,7 @@ def _faces(array: NDArray[np.integer], found: set[int]) -> dict[tuple[int, int],
         return counts
     for axis in range(array.ndim):
         lanes = np.moveaxis(array, axis, 0)
-        for one, other in itertools.pairwise(
-            lanes
-        ):  # plane by plane: a volume's worth of pairs takes much memory
+        for one, other in itertools.pairwise(lanes):  # plane by plane: a volume's worth of pairs takes much memory
             different = one != other
             pairs = np.sort(np.stack([one[different], other[different]]), axis=0)
             for (low, high), count in zip(*np.unique(pairs.T, axis=0, return_counts=True), strict=True):

@@ -106,9 +106,7 @@ class Match:
 
 
 def match_lesions(
-    table: Contingency,
-    reference_order: Sequence[int] | None = None,
-    prediction_order: Sequence[int] | None = None,
+    table: Contingency, reference_order: Sequence[int] | None = None, prediction_order: Sequence[int] | None = None
 ) -> list[Match]:
     """Merges and matches; the cost is linear in the pairs of components that overlap.
 

@@ -53,9 +53,7 @@ class Overlap:
         )
 
     def __add__(self, other: Overlap) -> Overlap:
-        return Overlap(
-            self.reference + other.reference, self.prediction + other.prediction, self.both + other.both
-        )
+        return Overlap(self.reference + other.reference, self.prediction + other.prediction, self.both + other.both)
 
     @property
     def dice(self) -> float:
@@ -168,12 +166,7 @@ class Contingency:
     def pairs(self) -> list[tuple[int, int, int]]:
         """(reference, prediction, voxels) of each pair that overlaps."""
         return list(
-            zip(
-                self.pair_references.tolist(),
-                self.pair_predictions.tolist(),
-                self.pair_voxels.tolist(),
-                strict=True,
-            )
+            zip(self.pair_references.tolist(), self.pair_predictions.tolist(), self.pair_voxels.tolist(), strict=True)
         )
 
     @cached_property

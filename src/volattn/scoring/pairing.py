@@ -72,14 +72,10 @@ def pair_files(reference: Path | str, prediction: Path | str) -> Pairing:
         ValueError: A folder holds no label map, no name fits another, or one fits several.
     """
     folders = find_case_files(reference), find_case_files(prediction)
-    wanted, found = (
-        {name: files.mask(semantic=True) for name, files in folder.masks.items()} for folder in folders
-    )
+    wanted, found = ({name: files.mask(semantic=True) for name, files in folder.masks.items()} for folder in folders)
     for folder, files in zip(folders, (wanted, found), strict=True):
         if not files:
-            raise ValueError(
-                f"{folder.root}: holds no label map (.nii or .nii.gz); give the folder that does"
-            )
+            raise ValueError(f"{folder.root}: holds no label map (.nii or .nii.gz); give the folder that does")
     if not (folders[0].root.is_dir() or folders[1].root.is_dir()):
         ((name, path),) = wanted.items()
         return Pairing((Pair(name, path, folders[1].root),), (), (), folders)
@@ -138,9 +134,7 @@ def _without_ending(name: str) -> str:
     return _ENDING.sub("", without_channel(name))
 
 
-def _matching(
-    references: list[str], predictions: list[str], key: Callable[[str], Hashable | None]
-) -> dict[str, str]:
+def _matching(references: list[str], predictions: list[str], key: Callable[[str], Hashable | None]) -> dict[str, str]:
     """The pairs that a key makes out without doubt."""
     wanted, found = _by(key, references), _by(key, predictions)
     return {

@@ -42,11 +42,7 @@ class ScoredDetection:
         """Plain values; most are false positives of the only class, and those are their bare score."""
         if not self.lesions and self.matched is None and not self.label:
             return self.score
-        content: dict[str, Any] = {
-            "score": self.score,
-            "lesions": list(self.lesions),
-            "matched": self.matched,
-        }
+        content: dict[str, Any] = {"score": self.score, "lesions": list(self.lesions), "matched": self.matched}
         return content | {"label": self.label} if self.label else content
 
     @classmethod
@@ -54,9 +50,7 @@ class ScoredDetection:
         """The other way round."""
         if not isinstance(content, dict):
             return cls(float(content))
-        return cls(
-            float(content["score"]), tuple(content["lesions"]), content["matched"], content.get("label", 0)
-        )
+        return cls(float(content["score"]), tuple(content["lesions"]), content["matched"], content.get("label", 0))
 
 
 @dataclass(frozen=True)
@@ -178,15 +172,9 @@ class Pool:
 
     def group(self, kind: str, name: str) -> NDArray[np.bool_]:
         """(L,) the lesions of a group, e.g. `group("size", "<10 mm")`."""
-        return np.array(
-            [lesion.get(kind) == name for image in self.images for lesion in image.lesions], dtype=bool
-        )
+        return np.array([lesion.get(kind) == name for image in self.images for lesion in image.lesions], dtype=bool)
 
-    def measure(
-        self,
-        groups: NDArray[np.bool_],
-        weights: NDArray[np.float64] | None = None,
-    ) -> NDArray[np.float64]:
+    def measure(self, groups: NDArray[np.bool_], weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """Measures groups of lesions, all at the operating points of the whole pool.
 
         A false positive has no type and no size, so that every group is measured against all of them.
@@ -241,9 +229,7 @@ class Pool:
             self.measures.start,
         )
 
-    def _average_precision(
-        self, groups: NDArray[np.bool_], weights: NDArray[np.float64] | None
-    ) -> NDArray[np.float64]:
+    def _average_precision(self, groups: NDArray[np.bool_], weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
         """(G,) for each group the mean over the classes that have lesions in it; NaN without any."""
         if not self._precision:
             return np.full(len(groups), np.nan)
@@ -269,8 +255,7 @@ class Pool:
         patients = self._image_patients[places]
         labels = np.array([row[3] for row in rows], dtype=np.int64)
         classes = np.array(
-            [label for image in self.images for label in image.labels or (0,) * len(image.lesions)],
-            dtype=np.int64,
+            [label for image in self.images for label in image.labels or (0,) * len(image.lesions)], dtype=np.int64
         )
         return [
             (

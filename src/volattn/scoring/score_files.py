@@ -48,12 +48,7 @@ _MASK = tuple(field.name for field in fields(MaskScore))
 _CLASS = (*_MASK, "dice_per_case", "dice_global", "surface_dice_2mm_per_case")
 _DETECTION = tuple(f"{score}{at}" for at in ("", "_greater_zero") for score in ("precision", "recall", "f1"))
 _COUNTS = ("TP", "references", "predictions", "predictions_taking_part")
-_VOLUMES = (
-    "lesion_volume_ml",
-    "lesion_long_axis_mm",
-    "lesion_volume_per_case_ml",
-    "liver_volume_per_case_ml",
-)
+_VOLUMES = ("lesion_volume_ml", "lesion_long_axis_mm", "lesion_volume_per_case_ml", "liver_volume_per_case_ml")
 
 
 class _Part(Config):
@@ -197,8 +192,7 @@ class Image(_Part):
     lesions: list[dict[str, str]]
     detections: list[
         Annotated[
-            Annotated[Number, Tag("score")] | Annotated[_Detection, Tag("detection")],
-            Discriminator(_kind_of_detection),
+            Annotated[Number, Tag("score")] | Annotated[_Detection, Tag("detection")], Discriminator(_kind_of_detection)
         ]
     ]
     labels: list[Count] = []
@@ -223,8 +217,7 @@ class Image(_Part):
 
 Value = TypeVar("Value")
 _IMAGE_LEVELS, _SCAN_LEVELS = (
-    _having(*(f"{level:g}" for level in measures.levels))
-    for measures in (MEASURES, PRESETS["nndet"].measures)
+    _having(*(f"{level:g}" for level in measures.levels)) for measures in (MEASURES, PRESETS["nndet"].measures)
 )
 
 
@@ -359,9 +352,7 @@ def read_scores(path: Path | str) -> dict[str, Any]:
     kind = content.get("kind") if isinstance(content, dict) else None
     model = KINDS.get(kind) if isinstance(kind, str) else None
     if model is None:
-        raise ValueError(
-            f"{path}: holds no scores of {', '.join(KINDS)}; give the scores.json of an evaluation"
-        )
+        raise ValueError(f"{path}: holds no scores of {', '.join(KINDS)}; give the scores.json of an evaluation")
     try:
         scores = model.parse(content, str(path))
     except ValueError as error:

@@ -60,9 +60,7 @@ class SurfaceDistances:
         Args:
             tolerance: mm.
         """
-        near = [
-            int(np.count_nonzero(part <= tolerance)) for part in (self.from_reference, self.from_prediction)
-        ]
+        near = [int(np.count_nonzero(part <= tolerance)) for part in (self.from_reference, self.from_prediction)]
         return sum(near) / self._voxels
 
     @property
@@ -82,9 +80,7 @@ class Surfaces:
         ValueError: The shapes differ.
     """
 
-    def __init__(
-        self, reference: NDArray[Any], prediction: NDArray[Any], spacing: tuple[float, float, float]
-    ) -> None:
+    def __init__(self, reference: NDArray[Any], prediction: NDArray[Any], spacing: tuple[float, float, float]) -> None:
         check_shapes(reference, prediction)
         self._reference, self._prediction = _surface_voxels(reference, prediction)
         self._spacing = np.array(spacing)
@@ -104,9 +100,7 @@ class Surfaces:
         ours, theirs = self._reference.of(references), self._prediction.of(predictions)
         if not len(ours.places) or not len(theirs.places):
             return None
-        return SurfaceDistances(
-            self._nearest(ours, theirs, predictions), self._nearest(theirs, ours, references)
-        )
+        return SurfaceDistances(self._nearest(ours, theirs, predictions), self._nearest(theirs, ours, references))
 
     def _nearest(self, voxels: _Voxels, others: _Voxels, chosen: Sequence[int] | None) -> NDArray[np.float64]:
         """Distance of each voxel to the nearest of the others, which are of the chosen components, mm."""

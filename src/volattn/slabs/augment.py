@@ -182,6 +182,4 @@ def _sampling_grid(augmentation: Augmentation, shape: tuple[int, int], size: int
     # affine_grid gives x in -1..1 over the whole input: x * size / 2 pixels from its centre. The centre of
     # the filled part, about which all turns, lies (size - filled) / 2 pixels before that.
     theta = np.concatenate([back * size, (back @ (size - filled))[:, None]], axis=1) / filled[:, None]
-    return functional.affine_grid(
-        torch.from_numpy(theta).float()[None], [1, 1, size, size], align_corners=False
-    )
+    return functional.affine_grid(torch.from_numpy(theta).float()[None], [1, 1, size, size], align_corners=False)

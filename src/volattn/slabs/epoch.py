@@ -62,20 +62,14 @@ def plan_epoch(
         for (case, chosen_slices), row in zip(chosen.items(), firsts, strict=True)
         for residue, first in enumerate(row)
         for members in _cut(
-            (np.flatnonzero(chosen_slices[residue::stride]) * stride + residue).tolist(),
-            targets,
-            stride,
-            first,
+            (np.flatnonzero(chosen_slices[residue::stride]) * stride + residue).tolist(), targets, stride, first
         )
     ]
     return tuple(groups[place] for place in generator.permutation(len(groups)))
 
 
 def _choose(
-    shown: Mapping[str, NDArray[np.uint8]],
-    empty_share: float,
-    organ_share: float,
-    generator: np.random.Generator,
+    shown: Mapping[str, NDArray[np.uint8]], empty_share: float, organ_share: float, generator: np.random.Generator
 ) -> dict[str, NDArray[np.bool_]]:
     """Marks the epoch's target slices."""
     if not shown:

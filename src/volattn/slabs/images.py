@@ -14,9 +14,7 @@ STRIDE = 3
 """Slices between the centres of a bag: with S = 3 slices to an image no slice repeats (paper, section 2)."""
 
 
-def bag_centres(
-    z: int, depth: int, n: int, stride: int = STRIDE, include_target: bool = True
-) -> NDArray[np.int64]:
+def bag_centres(z: int, depth: int, n: int, stride: int = STRIDE, include_target: bool = True) -> NDArray[np.int64]:
     """The centre slices of the bag of target `z`: z - stride h, ..., z, ..., z + stride h, h = (n - 1) / 2.
 
     Centres past an end of the volume are clamped to it and keep their multiplicity, so that a bag always has
@@ -143,6 +141,4 @@ def resize(images: Tensor, size: int) -> Tensor:
     shape = input_shape(h, w, size)
     if shape == (h, w):
         return images
-    return functional.interpolate(
-        images, shape, mode="bilinear", align_corners=False, antialias=max(h, w) > size
-    )
+    return functional.interpolate(images, shape, mode="bilinear", align_corners=False, antialias=max(h, w) > size)

@@ -216,9 +216,7 @@ def deal(slabs: int, slabs_per_step: int, start: int = 0, rank: int = 0, world: 
     """
     assert 0 <= rank < world
     together = slabs_per_step * world
-    rounds = (
-        range(place, min(place + together, slabs)) for place in range(start * together, slabs, together)
-    )
+    rounds = (range(place, min(place + together, slabs)) for place in range(start * together, slabs, together))
     return [list(slabs_of_step[rank % len(slabs_of_step) :: world]) for slabs_of_step in rounds]
 
 

@@ -2,13 +2,7 @@
 
 from volattn.structures.boxes import Boxes
 from volattn.structures.geometry import Geometry, Turn, resampled_depth
-from volattn.structures.lesions import (
-    Lesion,
-    axial_diameter,
-    label_components,
-    measure_lesions,
-    measure_unions,
-)
+from volattn.structures.lesions import Lesion, axial_diameter, label_components, measure_lesions, measure_unions
 from volattn.structures.volume import Volume, foreground_box
 
 __all__ = [

@@ -40,9 +40,7 @@ class Turn:
 
     def __post_init__(self) -> None:
         if sorted(self.axes) != [0, 1, 2] or len(self.flips) != 3:
-            raise ValueError(
-                f"axes {self.axes} and flips {self.flips} are not an order and a direction of three axes"
-            )
+            raise ValueError(f"axes {self.axes} and flips {self.flips} are not an order and a direction of three axes")
 
     @property
     def is_identity(self) -> bool:
@@ -85,9 +83,7 @@ class Geometry:
             raise ValueError(f"a grid needs three sizes of at least 1, found {shape}")
         affine = np.array(self.affine, dtype=np.float64)
         if affine.shape != (4, 4) or not np.array_equal(affine[3], [0, 0, 0, 1]):
-            raise ValueError(
-                f"an affine is a 4 x 4 matrix whose last row is 0 0 0 1, found {affine.tolist()}"
-            )
+            raise ValueError(f"an affine is a 4 x 4 matrix whose last row is 0 0 0 1, found {affine.tolist()}")
         if not np.isfinite(affine).all():
             raise ValueError("the affine holds NaN or infinity")
         lengths = np.linalg.norm(affine[:3, :3], axis=0)
@@ -157,14 +153,11 @@ class Geometry:
 
         def agreement(order: tuple[int, ...]) -> float:
             total = sum(abs(directions[w, a]) for w, a in zip(_CANONICAL_WORLD_AXES, order, strict=True))
-            return round(
-                float(total), 6
-            )  # at 45 degrees rounding noise must not decide: the first order does
+            return round(float(total), 6)  # at 45 degrees rounding noise must not decide: the first order does
 
         first, second, third = max(itertools.permutations(range(3)), key=agreement)
         backwards = [
-            bool(directions[w, a] < 0)
-            for w, a in zip(_CANONICAL_WORLD_AXES, (first, second, third), strict=True)
+            bool(directions[w, a] < 0) for w, a in zip(_CANONICAL_WORLD_AXES, (first, second, third), strict=True)
         ]
         return Turn((first, second, third), (backwards[0], backwards[1], backwards[2]))
 
@@ -237,9 +230,7 @@ class Geometry:
             return f"lies elsewhere: the other has an identity affine, which says nothing of its voxels' places ({far})"
         order = self._signed_order(other)
         if order is None:
-            ours, theirs = (
-                " x ".join(f"{size:.6g}" for size in grid.spacing[::-1]) for grid in (self, other)
-            )
+            ours, theirs = (" x ".join(f"{size:.6g}" for size in grid.spacing[::-1]) for grid in (self, other))
             if not np.allclose(self.spacing, other.spacing, rtol=_SAME_VOXEL / max(self.shape)):
                 return f"has voxels of {theirs} mm, not {ours} mm ({far})"
             return f"is turned or sheared against it ({far})"
@@ -319,9 +310,7 @@ def _check_bounds(shape: tuple[int, ...], spacing: np.ndarray, origin: np.ndarra
         raise ValueError(f"its first voxel lies {np.abs(origin).max():.3g} mm from the origin")
 
 
-def check_same_grid(
-    grid: Geometry, other: Geometry, called: tuple[str, str], trust: bool = False
-) -> str | None:
+def check_same_grid(grid: Geometry, other: Geometry, called: tuple[str, str], trust: bool = False) -> str | None:
     """Refuses voxels that do not lie on the grid that they belong to.
 
     Args:

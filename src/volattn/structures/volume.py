@@ -33,8 +33,7 @@ class Volume:
     def __post_init__(self) -> None:
         if self.array.shape != self.geometry.shape:
             raise ValueError(
-                f"{self.name or 'volume'}: the array's shape {self.array.shape} is not its grid's "
-                f"{self.geometry.shape}"
+                f"{self.name or 'volume'}: the array's shape {self.array.shape} is not its grid's {self.geometry.shape}"
             )
 
     def canonical(self) -> Volume:

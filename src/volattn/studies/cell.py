@@ -32,7 +32,7 @@ from volattn.studies.stores import TEST, cases_of, check_unseen
 from volattn.training.folder import read_metrics
 from volattn.training.recipe import load_recipe
 from volattn.training.run import train
-from volattn.training.validate import Examined, examine
+from volattn.training.validate import CaseResult, examine
 
 Progress = Callable[[str, int, int], None]
 
@@ -75,9 +75,7 @@ class Cell:
             weights: Of the recipe.
         """
         study = self.folder.parents[2]
-        recipe, store, run = (
-            str(path.relative_to(study)) for path in (self.recipe, self.store, self.folder / RUN)
-        )
+        recipe, store, run = (str(path.relative_to(study)) for path in (self.recipe, self.store, self.folder / RUN))
         words = ["volattn", "train", recipe, "--data", store, "-o", run, "--set", f"seed={self.seed}"]
         if Path(weights).is_relative_to(study):
             words += ["--weights", str(Path(weights).relative_to(study))]
@@ -173,9 +171,7 @@ def _read(path: Path, model: type[_Part]) -> dict[str, Any]:
     return content
 
 
-def run_cell(
-    cell: Cell, *, cpu: bool = False, alone: bool = False, progress: Progress | None = None
-) -> dict[str, Any]:
+def run_cell(cell: Cell, *, cpu: bool = False, alone: bool = False, progress: Progress | None = None) -> dict[str, Any]:
     """Trains a cell and scores its held-out cases.
 
     Training resumes from its last saved state, scored cases are kept, and the result is written last.
@@ -251,13 +247,7 @@ def _test(
 
 
 def _test_one(
-    cell: Cell,
-    store: Store,
-    model: BagBackbone,
-    measured: HeldOut,
-    name: str,
-    device: torch.device,
-    batch: int,
+    cell: Cell, store: Store, model: BagBackbone, measured: HeldOut, name: str, device: torch.device, batch: int
 ) -> Path:
     began = time.monotonic()
     examined = examine(measured, model, store, name, device, batch=batch)
@@ -273,7 +263,7 @@ def _test_one(
     return path
 
 
-def _scores(examined: Examined) -> dict[str, Any]:
+def _scores(examined: CaseResult) -> dict[str, Any]:
     if isinstance(examined.finding, CaseScore):
         return {"score": examined.finding.as_json()}
     images: list[ScoredImage] = sorted(examined.finding, key=lambda image: image.name)

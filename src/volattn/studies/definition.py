@@ -264,9 +264,7 @@ def equal_budget(recipe: Recipe, reference: Recipe) -> Recipe:
     return changed(recipe, changes, recipe.name)
 
 
-def _recipe(
-    study: Study, row: Row, options: Options, common: Mapping[str, Any], own: Mapping[str, Any]
-) -> Recipe:
+def _recipe(study: Study, row: Row, options: Options, common: Mapping[str, Any], own: Mapping[str, Any]) -> Recipe:
     """A row's recipe with its own settings: its changes may fit with them only."""
     for key, what in row.asks.items():
         if key not in (*common, *own):
@@ -299,9 +297,7 @@ def _with_weights(recipe: Recipe, weights: str | None) -> Recipe:
     return recipe if weights is None else recipe.model_copy(update={"weights": weights})
 
 
-def _sorted_settings(
-    study: Study, settings: Sequence[str]
-) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+def _sorted_settings(study: Study, settings: Sequence[str]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Settings of single rows, and those of all."""
     own: dict[str, dict[str, Any]] = {}
     common: dict[str, Any] = {}

@@ -101,9 +101,7 @@ def _run(
     count = config.training + config.unseen
     with log.stage("phantoms"):
         say(f"1/5  Making {count_of(count, 'phantom')}: synthetic abdominal CT, no patients")
-        write_phantoms(
-            out / "phantoms", count, config.seed, size=config.size, workers=workers, progress=progress
-        )
+        write_phantoms(out / "phantoms", count, config.seed, size=config.size, workers=workers, progress=progress)
         dataset = open_dataset(out / "phantoms")
         _refuse_known(dataset, folder, config.seed)
     training, unseen = (
@@ -115,17 +113,8 @@ def _run(
         say(f"2/5  Preparing {config.training} of them for training")
         prepared = prepare_dataset(training, folder.plan, out / "store", workers=workers, progress=progress)
     with log.stage("train"):
-        say(
-            f"3/5  Training for {count_of(config.steps, 'step')}, from the weights that come with the package"
-        )
-        train(
-            _recipe(config, folder),
-            prepared.store.path,
-            out / "run",
-            resume=True,
-            progress=progress,
-            announce=say,
-        )
+        say(f"3/5  Training for {count_of(config.steps, 'step')}, from the weights that come with the package")
+        train(_recipe(config, folder), prepared.store.path, out / "run", resume=True, progress=progress, announce=say)
     with log.stage("predict"):
         say(f"4/5  Predicting {count_of(config.unseen, 'phantom')} that the model has never seen")
         outcomes = predict_files(
@@ -145,8 +134,7 @@ def _run(
         scores = score_folder(replace(unseen, cases=predicted), out / "predictions", progress=progress)
         by_name = {case.name: case for case in predicted}
         kept = tuple(
-            score_perfect(by_name[score.name], dataset.scheme, folder.plan, folder.model)
-            for score in scores.cases
+            score_perfect(by_name[score.name], dataset.scheme, folder.plan, folder.model) for score in scores.cases
         )
 
     result = DemoResult(

@@ -100,10 +100,7 @@ class DemoResult:
             "summary": self.summary.as_json(),
             "cases": [case.as_json() for case in self.cases],
             "reference_at_model_resolution": self.kept_summary.as_json(),
-            "bars": [
-                {"name": bar.name, "value": bar.value, "least": bar.least, "met": bar.met}
-                for bar in self.bars
-            ],
+            "bars": [{"name": bar.name, "value": bar.value, "least": bar.least, "met": bar.met} for bar in self.bars],
             "failed": list(self.failed),
         }
 
@@ -117,20 +114,14 @@ class DemoResult:
                 ceilings=[case.lesion.dice for case in self.kept],
                 caption="Unseen phantoms, case by case",
             ),
-            size_table(
-                self.summary.sizes,
-                self.summary.all_sizes,
-                caption="Their lesions by largest axial extent",
-            ),
+            size_table(self.summary.sizes, self.summary.all_sizes, caption="Their lesions by largest axial extent"),
         )
 
     @property
     def text(self) -> str:
         """For the terminal."""
         bars = "".join(f"{bar.name}: {bar.value:.3f} ({bar.beside})\n" for bar in self.bars)
-        return "\n".join(
-            [*(table.text() for table in self.tables), bars, f"{NO_PATIENTS}\n\nPage: {self.page}\n"]
-        )
+        return "\n".join([*(table.text() for table in self.tables), bars, f"{NO_PATIENTS}\n\nPage: {self.page}\n"])
 
 
 def build_page(result: DemoResult) -> Page:
@@ -203,9 +194,7 @@ def build_page(result: DemoResult) -> Page:
     )
     libraries = ", ".join(f"{name} {version}" for name, version in versions().items())
     source = commit()
-    return page.footer(
-        f"Phantom seed {result.settings['seed']}. {libraries}{f', commit {source}' if source else ''}."
-    )
+    return page.footer(f"Phantom seed {result.settings['seed']}. {libraries}{f', commit {source}' if source else ''}.")
 
 
 def _in_words(case: CaseScore) -> str:

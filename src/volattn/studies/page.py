@@ -66,9 +66,7 @@ def markdown(table: Table) -> str:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
-    body = [
-        [column.text(cell) for column, cell in zip(table.columns, row, strict=True)] for row in table.rows
-    ]
+    body = [[column.text(cell) for column, cell in zip(table.columns, row, strict=True)] for row in table.rows]
     heads = [column.title for column in table.columns]
     return "\n".join(map(line, [heads, ["---"] * len(heads), *body]))
 
@@ -83,11 +81,7 @@ def _scores(table: StudyTable, found: Sequence[Found]) -> str:
         cells: list[Cell] = [one.row.title, one.row.state]
         for metric in table.metrics:
             estimate = one.values[metric]
-            ends = (
-                None
-                if estimate.interval is None
-                else [shown(metric, end) or 0.0 for end in estimate.interval]
-            )
+            ends = None if estimate.interval is None else [shown(metric, end) or 0.0 for end in estimate.interval]
             cells += [shown(metric, estimate.value), span(ends, ".1f")]
             cells += [one.row.paper.get(metric)] if quoted else []
         rows.append(tuple(cells))
@@ -99,11 +93,7 @@ def _tests(table: StudyTable, found: Sequence[Found]) -> str:
     rows: list[tuple[Cell, ...]] = []
     for one in found:
         for metric, contrast in one.against.items():
-            ends = (
-                None
-                if contrast.interval is None
-                else [shown(metric, end) or 0.0 for end in contrast.interval]
-            )
+            ends = None if contrast.interval is None else [shown(metric, end) or 0.0 for end in contrast.interval]
             rows.append(
                 (
                     one.row.title,
@@ -166,9 +156,7 @@ def _commands(table: StudyTable) -> str:
 def _provenance(table: StudyTable) -> str:
     results = [result for row in table.rows for result in row.results.values()]
     commits = sorted({result["commit"] or "unknown" for result in results})
-    installed = sorted(
-        {", ".join(f"{name} {version}" for name, version in one["versions"].items()) for one in results}
-    )
+    installed = sorted({", ".join(f"{name} {version}" for name, version in one["versions"].items()) for one in results})
     if not results:
         return "Nothing is finished yet."
     return f"Commit {', '.join(commits)}. Versions: {'; '.join(installed)}."
@@ -205,9 +193,7 @@ def _content(table: StudyTable, found: Sequence[Found]) -> dict[str, Any]:
         "bootstrap": described(BOOTSTRAP_SEED) | {"trainings": "Student's t"},
         "rows": [_row(table, one) for one in found],
         "notes": list(table.notes),
-        "versions": [
-            dict(pairs) for pairs in sorted({tuple(sorted(one["versions"].items())) for one in results})
-        ],
+        "versions": [dict(pairs) for pairs in sorted({tuple(sorted(one["versions"].items())) for one in results})],
         "commits": sorted({one["commit"] or "unknown" for one in results}),
     }
 
@@ -281,14 +267,8 @@ def _picture(table: StudyTable, found: Sequence[Found]) -> bytes:
             marks.append(
                 Mark(
                     shown(metric, estimate.value),
-                    None
-                    if ends is None
-                    else [end for part in ends if (end := shown(metric, part)) is not None],
-                    [
-                        part
-                        for value in estimate.by_seed.values()
-                        if (part := shown(metric, value)) is not None
-                    ],
+                    None if ends is None else [end for part in ends if (end := shown(metric, part)) is not None],
+                    [part for value in estimate.by_seed.values() if (part := shown(metric, value)) is not None],
                     one.row.paper.get(metric),
                 )
             )

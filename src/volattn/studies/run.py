@@ -21,15 +21,7 @@ from volattn.studies.definition import METRICS, Options, Resolved, Study, resolv
 from volattn.studies.page import write_study
 from volattn.studies.runners import Progress, Runner, Share
 from volattn.studies.stages import StageLog
-from volattn.studies.stores import (
-    SplitConfig,
-    check_unseen,
-    choose_store,
-    is_run,
-    share_start,
-    split_store,
-    write_view,
-)
+from volattn.studies.stores import SplitConfig, check_unseen, choose_store, is_run, share_start, split_store, write_view
 from volattn.studies.table import StudyRow, StudyTable, Unfinished
 from volattn.training.folder import differences
 from volattn.training.recipe import Recipe
@@ -145,17 +137,12 @@ def _run(
     rows: Sequence[Resolved] = resolve(study, options)
     stores = [Store.open(path) for path in data]
     _claim(place, name, study, options, split, stores, resume or share.rank > 0)
-    views = [
-        write_view(store, split_store(store, split), place.store(number))
-        for number, store in enumerate(stores)
-    ]
+    views = [write_view(store, split_store(store, split), place.store(number)) for number, store in enumerate(stores)]
     if options.weights is not None and is_run(options.weights):
         for view in views:
             check_unseen(options.weights, view)
         rows = share_start(rows, options.weights, views[0].classes, out / START)
-    table = _Table(
-        place, name, study, _command(source or name, data, options, split), seeds=place.seeds(seeds)
-    )
+    table = _Table(place, name, study, _command(source or name, data, options, split), seeds=place.seeds(seeds))
     cells: list[Cell] = []
     for resolved in rows:
         stored, reason = _prepare_row(place, resolved, views)
@@ -197,13 +184,7 @@ def _silent(what: str, done: int, total: int) -> None:
 
 
 def _claim(
-    place: Place,
-    name: str,
-    study: Study,
-    options: Options,
-    split: SplitConfig,
-    stores: Sequence[Store],
-    resume: bool,
+    place: Place, name: str, study: Study, options: Options, split: SplitConfig, stores: Sequence[Store], resume: bool
 ) -> None:
     path = place.out / MANIFEST
     if path.is_file() and not resume:
@@ -298,9 +279,7 @@ class _Table:
                     paper=row.paper,
                     baseline=None if row.published else study.baseline_of(row),
                     results=results,
-                    unfinished=tuple(
-                        Unfinished(cell.seed, cell.failure) for cell in cells if cell.seed not in results
-                    ),
+                    unfinished=tuple(Unfinished(cell.seed, cell.failure) for cell in cells if cell.seed not in results),
                     published=row.published,
                 )
             )

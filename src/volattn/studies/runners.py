@@ -27,15 +27,7 @@ Runner = Callable[[Sequence[Cell], Finished, Progress], None]
 """Runs cells, and says when one is finished or has failed; a cell that fails has said why in its folder."""
 
 _LOG = "log.txt"
-_OF_TORCHRUN = (
-    "RANK",
-    "LOCAL_RANK",
-    "WORLD_SIZE",
-    "LOCAL_WORLD_SIZE",
-    "GROUP_RANK",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-)
+_OF_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -99,13 +91,7 @@ def run_here(cells: Sequence[Cell], finished: Finished, progress: Progress, *, c
 
 
 def run_in_processes(
-    cells: Sequence[Cell],
-    finished: Finished,
-    progress: Progress,
-    *,
-    jobs: int,
-    share: Share,
-    cpu: bool = False,
+    cells: Sequence[Cell], finished: Finished, progress: Progress, *, jobs: int, share: Share, cpu: bool = False
 ) -> None:
     """Runs cells in processes of their own, which end with this one.
 
@@ -207,13 +193,7 @@ def supervise(
 
 
 def run_on_ray(
-    cells: Sequence[Cell],
-    finished: Finished,
-    progress: Progress,
-    *,
-    address: str,
-    jobs: int,
-    cpu: bool = False,
+    cells: Sequence[Cell], finished: Finished, progress: Progress, *, address: str, jobs: int, cpu: bool = False
 ) -> None:
     """Runs cells as tasks of a Ray cluster, whose machines share the study's folder.
 
@@ -235,9 +215,7 @@ def run_on_ray(
     try:
         ray.init(address=address, log_to_driver=False, logging_level="error", include_dashboard=None)
     except (ConnectionError, ValueError) as error:
-        raise ValueError(
-            f"--ray {address}: no cluster answers ({' '.join(str(error).split())[:200]})"
-        ) from None
+        raise ValueError(f"--ray {address}: no cluster answers ({' '.join(str(error).split())[:200]})") from None
     try:
         resources = ray.cluster_resources()
         threads = max(int(resources.get("CPU", 1)) // jobs, 1)

@@ -30,11 +30,11 @@ from volattn.slabs.slab import component_maps, objects
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
 from volattn.studies.definition import Kind
-from volattn.training.validate import Reading, Validation
-from volattn.training.validate_boxes import BoxReading
+from volattn.training.validate import CaseAccumulator, Validation
+from volattn.training.validate_boxes import BoxAccumulator
 
 
-class LabelMapReading:
+class LabelMapAccumulator:
     """A case that prediction's own stitcher turns into a label map on the prepared grid, and its scores.
 
     Args:
@@ -84,9 +84,9 @@ class HeldOut:
     kind: Kind
     folder: ModelFolder
 
-    def begin(self, store: Store, case: StoredCase) -> Reading:
+    def begin(self, store: Store, case: StoredCase) -> CaseAccumulator:
         """Begins to read a case; finished, it gives a `CaseScore` or a list of `ScoredImage`."""
-        return BoxReading(store, case) if self.kind == "boxes" else LabelMapReading(store, case, self.folder)
+        return BoxAccumulator(store, case) if self.kind == "boxes" else LabelMapAccumulator(store, case, self.folder)
 
     def join(self, found: Mapping[str, Any], entropies: Mapping[str, float]) -> Validation:
         """Nothing is chosen on held-out cases.

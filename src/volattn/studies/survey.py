@@ -103,11 +103,7 @@ def survey(
             (Column("name"), *columns, Column("attention"), Column("what it is")),
             tuple(catalogue),
         ),
-        Table(
-            f"Recipes{memory}.",
-            (Column("name"), *columns, Column("model"), Column("stands for")),
-            tuple(recipes),
-        ),
+        Table(f"Recipes{memory}.", (Column("name"), *columns, Column("model"), Column("stands for")), tuple(recipes)),
     )
     return [table for table in tables if table.rows], failed
 
@@ -123,8 +119,7 @@ def _sizes(config: ModelConfig, size: int) -> tuple[Cell, ...]:
         return size, config.images, None, None, None, None, None
     cost: Cost = measure(config, _classes(config), size)
     memory = (
-        None if (kept := cost.memory.get(mode)) is None else kept / 2**20
-        for mode in ("full", "checkpoint", "none")
+        None if (kept := cost.memory.get(mode)) is None else kept / 2**20 for mode in ("full", "checkpoint", "none")
     )
     return size, config.images, cost.parameters / 1e6, cost.flops / 1e9, *memory
 

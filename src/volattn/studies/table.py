@@ -93,9 +93,7 @@ class Sample:
         return np.divide(weights @ above, drawn, out=np.full(drawn.shape, np.nan), where=drawn > 0)
 
     def _pooled(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        pool = Pool(
-            (ScoredImage.from_json(image) for case in self.cases for image in case["images"]), MEASURES
-        )
+        pool = Pool((ScoredImage.from_json(image) for case in self.cases for image in case["images"]), MEASURES)
         # The pool has its patients in another order.
         order = [self.patients.index(patient) for patient in pool.patients]
         columns = [MEASURES.names.index(name) for name in self.metrics]
@@ -122,11 +120,7 @@ class Sample:
             return [image | {"name": f"{image['name']} seed {seed}"} for image in images]
         return [
             {"name": case["name"], "patient": case["patient"]}
-            | {
-                name: float(np.mean(values))
-                for name in self.metrics
-                if (values := values_of(case["score"], name))
-            }
+            | {name: float(np.mean(values)) for name in self.metrics if (values := values_of(case["score"], name))}
             for case in self.cases
         ]
 
@@ -165,15 +159,11 @@ def estimates(samples: Mapping[int, Sample], metrics: Sequence[str]) -> dict[str
     for column, name in enumerate(metrics):
         by_seed = dict(zip(sorted(samples), map(_number, whole[:, column]), strict=True))
         highest = np.inf if name in COUNTS else 1.0
-        found[name] = Estimate(
-            _number(values[column]), _interval(spread[:, column], samples, (0.0, highest)), by_seed
-        )
+        found[name] = Estimate(_number(values[column]), _interval(spread[:, column], samples, (0.0, highest)), by_seed)
     return found
 
 
-def contrasts(
-    row: Mapping[int, Sample], baseline: Mapping[int, Sample], metrics: Sequence[str]
-) -> dict[str, Contrast]:
+def contrasts(row: Mapping[int, Sample], baseline: Mapping[int, Sample], metrics: Sequence[str]) -> dict[str, Contrast]:
     """Each measure of a row against its baseline; nothing where they have no seed in common.
 
     Args:
@@ -189,12 +179,7 @@ def contrasts(
     values, spread = (b - a).mean(axis=0), _spread(b - a, b_drawn - a_drawn)
     ps = _p_values(theirs, mine)
     return {
-        name: Contrast(
-            _number(values[column]),
-            _interval(spread[:, column], mine),
-            ps.get(name),
-            len(seeds),
-        )
+        name: Contrast(_number(values[column]), _interval(spread[:, column], mine), ps.get(name), len(seeds))
         for column, name in enumerate(metrics)
     }
 
@@ -388,9 +373,7 @@ def evaluate(table: StudyTable) -> list[Found]:
     """The numbers of every row."""
     metrics = tuple(table.metrics)
     samples = {
-        row.key: {
-            seed: Sample(table.kind, row.results[seed]["cases"], metrics) for seed in sorted(row.results)
-        }
+        row.key: {seed: Sample(table.kind, row.results[seed]["cases"], metrics) for seed in sorted(row.results)}
         for row in table.rows
     }
     against = {

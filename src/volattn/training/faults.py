@@ -19,11 +19,7 @@ from volattn.training.recipe import Recipe
 
 
 def explain_divergence(
-    model: nn.Module,
-    slabs: Sequence[Slab],
-    step: int,
-    losses: Mapping[str, float],
-    accelerator: Accelerator,
+    model: nn.Module, slabs: Sequence[Slab], step: int, losses: Mapping[str, float], accelerator: Accelerator
 ) -> str:
     """Names the targets whose loss is not finite, on all processes; all targets if none is alone to blame.
 
@@ -97,9 +93,7 @@ def allow_open_files(recipe: Recipe, workers: int) -> None:
         return
     import resource
 
-    tensors = (
-        3 + 3 * recipe.step.targets * recipe.step.slabs
-    )  # the images, two tables; boxes, labels and masks
+    tensors = 3 + 3 * recipe.step.targets * recipe.step.slabs  # the images, two tables; boxes, labels and masks
     needed = _FILES_OF_TRAINING + workers * _READ_AHEAD * tensors
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:
@@ -142,7 +136,4 @@ def _advice(recipe: Recipe) -> str:
         )
     if recipe.precision == "no":
         return "set precision to bf16"
-    return (
-        f"lower plan.size from {recipe.plan.size} (and prepare the store again) or model.bag from "
-        f"{recipe.model.bag}"
-    )
+    return f"lower plan.size from {recipe.plan.size} (and prepare the store again) or model.bag from {recipe.model.bag}"

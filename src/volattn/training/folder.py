@@ -81,9 +81,7 @@ class RunFolder:
         self.path = path
 
     @classmethod
-    def claim(
-        cls, path: Path, recipe: Recipe, split: Split, fingerprint: str, processes: int, resume: bool
-    ) -> Self:
+    def claim(cls, path: Path, recipe: Recipe, split: Split, fingerprint: str, processes: int, resume: bool) -> Self:
         """Makes a folder for a new run, or finds one that this very run has begun.
 
         Args:
@@ -100,9 +98,7 @@ class RunFolder:
         folder = cls(path)
         begun = (path / MANIFEST).is_file()
         if begun and not resume:
-            raise ValueError(
-                f"{path}: holds a run already; give --resume to go on with it, or another folder"
-            )
+            raise ValueError(f"{path}: holds a run already; give --resume to go on with it, or another folder")
         facts = {"seed": recipe.seed, "fingerprint": fingerprint, "processes": processes}
         if begun:
             folder._check_same(recipe, split, facts)
@@ -118,13 +114,9 @@ class RunFolder:
         if (self.path / RECIPE).is_file():
             changed = differences(Recipe.read(self.path / RECIPE).model_dump(), recipe.model_dump())
             if changed:
-                raise ValueError(
-                    f"{self.path}: was begun with another recipe ({changed[0]}); resume it with its own"
-                )
+                raise ValueError(f"{self.path}: was begun with another recipe ({changed[0]}); resume it with its own")
         if (self.path / SPLIT).is_file() and Split.read(self.path / SPLIT) != split:
-            raise ValueError(
-                f"{self.path}: was begun with other cases or another fold; resume it with its own"
-            )
+            raise ValueError(f"{self.path}: was begun with other cases or another fold; resume it with its own")
         manifest = _Manifest.read(self.path / MANIFEST).model_dump()
         for key, value in facts.items():
             if manifest[key] != value:

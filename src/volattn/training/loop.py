@@ -170,13 +170,7 @@ def train_steps(
         pin_memory = accelerator.device.type == "cuda"
         slabs = iter(
             make_loader(
-                dataset,
-                step_config.slabs,
-                workers,
-                start=done,
-                rank=rank,
-                world=processes,
-                pin_memory=pin_memory,
+                dataset, step_config.slabs, workers, start=done, rank=rank, world=processes, pin_memory=pin_memory
             )
         )
         for number in steps_left:
@@ -219,9 +213,7 @@ def _backward(
     return sums
 
 
-def _means(
-    sums: dict[str, Tensor], parts: Sequence[Slab], accelerator: Accelerator
-) -> tuple[int, dict[str, float]]:
+def _means(sums: dict[str, Tensor], parts: Sequence[Slab], accelerator: Accelerator) -> tuple[int, dict[str, float]]:
     """The targets of a step and its mean losses, over all processes: each learns if any went wrong."""
     mine = torch.tensor(float(sum(len(slab.targets) for slab in parts)), device=accelerator.device)
     reduced = cast(Tensor, accelerator.reduce(torch.stack([mine, *sums.values()]), "sum"))

@@ -278,9 +278,7 @@ def _values(source: str, folder: Path, above: tuple[str, ...]) -> Any:
     else:
         near = difflib.get_close_matches(source, [*named, *rows], n=3, cutoff=0.5)
         meant = f"did you mean {' or '.join(near)}?" if near else "`volattn info` lists them;"
-        raise ValueError(
-            f"{cut(source, SHOWN)}: no such recipe; {meant} any other is the path of a .yaml file"
-        )
+        raise ValueError(f"{cut(source, SHOWN)}: no such recipe; {meant} any other is the path of a .yaml file")
     if not isinstance(values, Mapping) or "base" not in values:
         return values
     changes = {key: value for key, value in values.items() if key != "base"}

@@ -41,18 +41,11 @@ from volattn.training.folder import (
     remove_other_states,
     save_state,
 )
-from volattn.training.loop import (
-    Step,
-    make_accelerator,
-    make_optimiser,
-    make_timetable,
-    own_accelerate,
-    train_steps,
-)
+from volattn.training.loop import Step, make_accelerator, make_optimiser, make_timetable, own_accelerate, train_steps
 from volattn.training.recipe import Recipe
-from volattn.training.validate import Measure, Validation, follows, share_out, validate, workload
-from volattn.training.validate_boxes import BoxMeasure
-from volattn.training.validate_masks import MaskMeasure
+from volattn.training.validate import Evaluator, Validation, follows, share_out, validate, workload
+from volattn.training.validate_boxes import BoxEvaluator
+from volattn.training.validate_masks import MaskEvaluator
 
 Report = Callable[[str, int, int], None]
 
@@ -147,19 +140,13 @@ def train(
         say(f"goes on after step {state.step}" if going_on else origin)
 
         names = _validated(recipe, split)
-        sources = {
-            name: store.case(name).description.image_sha256 for name in (*split.train, *split.validation)
-        }
+        sources = {name: store.case(name).description.image_sha256 for name in (*split.train, *split.validation)}
         if not split.validation:
             say(f"no case is left to validate on: the threshold is chosen on training case {_some(names)}")
         if state.step < timetable.total:
             most = share_out(store, names, accelerator.num_processes)[0]  # which has the longest case
             streamed = workload(store, most, model)
-            say(
-                estimate(
-                    model, dataset, recipe, timetable, accelerator, start=state.step, validated=streamed
-                ).text
-            )
+            say(estimate(model, dataset, recipe, timetable, accelerator, start=state.step, validated=streamed).text)
         parallel, stepper = accelerator.prepare(model, optimiser)
         if accelerator.scaler is not None and state.scaler is not None:
             accelerator.scaler.load_state_dict(state.scaler)
@@ -181,13 +168,7 @@ def train(
             validated = follows(recipe.validation, timetable, step.number)
             if validated:
                 found = validate(
-                    measure,
-                    model,
-                    store,
-                    names,
-                    accelerator,
-                    batch=recipe.validation.batch,
-                    progress=report,
+                    measure, model, store, names, accelerator, batch=recipe.validation.batch, progress=report
                 )
                 _log(accelerator, folder, _validation_row(state.step, found))
                 say(f"step {state.step}: {found.text}")
@@ -219,9 +200,7 @@ def choose_split(store: Store, recipe: Recipe, fold: str | None, splits: Sequenc
         return official_split(store.parts, splits or ("train",), recipe.seed, str(store.path))
     # Never the test part, unless it is asked for.
     names = in_parts(
-        store.parts,
-        splits or [part for part in ("train", "val") if part in store.parts.values()],
-        str(store.path),
+        store.parts, splits or [part for part in ("train", "val") if part in store.parts.values()], str(store.path)
     )
     return make_split(names, recipe.seed, fold=fold, patients=store.patients)
 
@@ -243,7 +222,7 @@ def _check_plan(recipe: Recipe, store: Store) -> None:
         )
 
 
-def choose_measure(recipe: Recipe, store: Store) -> Measure:
+def choose_measure(recipe: Recipe, store: Store) -> Evaluator:
     """How a run is validated: by masks if the network finds them, else by boxes.
 
     Raises:
@@ -263,7 +242,7 @@ def choose_measure(recipe: Recipe, store: Store) -> Measure:
             f"{store.path}: its cases have one known slice each, and step.targets is {recipe.step.targets}; give --set "
             f"step.targets=1, and more step.slabs"
         )
-    return MaskMeasure() if masks else BoxMeasure()
+    return MaskEvaluator() if masks else BoxEvaluator()
 
 
 @contextmanager

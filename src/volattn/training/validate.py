@@ -147,36 +147,36 @@ class Validation:
         return f"{named}; operating score {self.threshold:.2f}"
 
 
-Finding = Any
+CaseStats = Any
 """What one case adds to a validation. It travels between processes, and only the measure that made it reads it."""
 
 
-class Reading(Protocol):
+class CaseAccumulator(Protocol):
     """One case while its slices come in."""
 
     def add(self, z: int, detections: SliceDetections) -> None:
         """Takes the detections of a slice, once; the order of the slices is free."""
         ...
 
-    def finish(self) -> Finding:
+    def finish(self) -> CaseStats:
         """What the case adds."""
         ...
 
 
-class Measure(Protocol):
+class Evaluator(Protocol):
     """How cases are read, and what their findings come to."""
 
-    def begin(self, store: Store, case: StoredCase) -> Reading:
+    def begin(self, store: Store, case: StoredCase) -> CaseAccumulator:
         """Begins to read a case."""
         ...
 
-    def join(self, found: Mapping[str, Finding], entropies: Mapping[str, float]) -> Validation:
+    def join(self, found: Mapping[str, CaseStats], entropies: Mapping[str, float]) -> Validation:
         """The validation, from the findings of its cases, at least one."""
         ...
 
 
 @dataclass(frozen=True)
-class Examined:
+class CaseResult:
     """One case.
 
     Attributes:
@@ -186,7 +186,7 @@ class Examined:
     """
 
     name: str
-    finding: Finding
+    finding: CaseStats
     entropies: dict[str, float]
 
 
@@ -247,7 +247,7 @@ def share_out(store: Store, names: Sequence[str], processes: int) -> list[list[s
 
 
 def validate(
-    measure: Measure,
+    measure: Evaluator,
     model: BagBackbone,
     store: Store,
     names: Sequence[str],
@@ -271,7 +271,7 @@ def validate(
     mine = share_out(store, names, accelerator.num_processes)[accelerator.process_index]
     slices = {name: len(store.case(name).known) for name in mine}
     done, total = 0, sum(slices.values())
-    found: list[Examined] = []
+    found: list[CaseResult] = []
     for name in mine:
 
         def advance(count: int, done: int = done) -> None:
@@ -280,17 +280,15 @@ def validate(
 
         found.append(examine(measure, model, store, name, accelerator.device, batch=batch, progress=advance))
         done += slices[name]
-    by_name: dict[str, Examined] = {case.name: case for case in gather_object(found)}
-    everyone = [
-        by_name[name] for name in names
-    ]  # in this order sums are the same for any number of processes
+    by_name: dict[str, CaseResult] = {case.name: case for case in gather_object(found)}
+    everyone = [by_name[name] for name in names]  # in this order sums are the same for any number of processes
     rows = [case.entropies for case in everyone]
     entropies = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
     return measure.join({case.name: case.finding for case in everyone}, entropies)
 
 
 def examine(
-    measure: Measure,
+    measure: Evaluator,
     model: BagBackbone,
     store: Store,
     name: str,
@@ -298,7 +296,7 @@ def examine(
     *,
     batch: int = 4,
     progress: Callable[[int], None] | None = None,
-) -> Examined:
+) -> CaseResult:
     """Streams one case and reads it."""
     case = store.case(name)
     reading = measure.begin(store, case)
@@ -312,7 +310,7 @@ def examine(
         if progress is not None:
             progress(count)
     entropies = {key: bag_entropy(np.stack(value)) for key, value in weights.items() if value[0].size > 1}
-    return Examined(name, reading.finish(), entropies)
+    return CaseResult(name, reading.finish(), entropies)
 
 
 def bag_entropy(weights: NDArray[np.floating]) -> float:

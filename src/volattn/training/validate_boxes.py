@@ -20,7 +20,7 @@ BoxFinding = list[ScoredImage]
 """The slices of one case."""
 
 
-class BoxReading:
+class BoxAccumulator:
     """One case; a slice of it is an image.
 
     Args:
@@ -66,12 +66,12 @@ class BoxReading:
         return objects(component_maps(np.asarray(self.case.labels[z]), 1))["boxes"].double().numpy()
 
 
-class BoxMeasure:
+class BoxEvaluator:
     """DeepLesion's measures over all validated slices, and the threshold with the highest F1 of lesions."""
 
-    def begin(self, store: Store, case: StoredCase) -> BoxReading:
+    def begin(self, store: Store, case: StoredCase) -> BoxAccumulator:
         """Begins to read a case."""
-        return BoxReading(store, case)
+        return BoxAccumulator(store, case)
 
     def join(self, found: Mapping[str, BoxFinding], entropies: Mapping[str, float]) -> Validation:
         """Pools the slices of all cases."""

@@ -31,7 +31,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class MaskFinding:
+class MaskCaseStats:
     """What one case adds.
 
     Attributes:
@@ -43,7 +43,7 @@ class MaskFinding:
     single: Scored
 
 
-class MaskReading:
+class MaskAccumulator:
     """One case; of the volume it keeps three bytes a prepared voxel.
 
     Args:
@@ -65,23 +65,23 @@ class MaskReading:
         if self._organ is not None:
             self._organ[z] = maps[0] >= ORGAN_SCORE
 
-    def finish(self) -> MaskFinding:
+    def finish(self) -> MaskCaseStats:
         """Scores the volume."""
         labels = np.asarray(self.case.labels[:])
         whole = score(self._levels, self._organ, labels)
         if self._organ is None:
-            return MaskFinding(whole, whole)
-        return MaskFinding(whole, score(self._levels, largest_component(self._organ), labels))
+            return MaskCaseStats(whole, whole)
+        return MaskCaseStats(whole, score(self._levels, largest_component(self._organ), labels))
 
 
-class MaskMeasure:
+class MaskEvaluator:
     """Mean Dice per case of lesion and organ."""
 
-    def begin(self, store: Store, case: StoredCase) -> MaskReading:
+    def begin(self, store: Store, case: StoredCase) -> MaskAccumulator:
         """Begins to read a case."""
-        return MaskReading(store, case)
+        return MaskAccumulator(store, case)
 
-    def join(self, found: Mapping[str, MaskFinding], entropies: Mapping[str, float]) -> Validation:
+    def join(self, found: Mapping[str, MaskCaseStats], entropies: Mapping[str, float]) -> Validation:
         """Chooses how the organ is read, then the threshold with the highest mean lesion Dice."""
         whole = [finding.whole for finding in found.values()]
         single = [finding.single for finding in found.values()]

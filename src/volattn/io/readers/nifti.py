@@ -148,9 +148,7 @@ def label_voxels(info: NiftiInfo) -> np.ndarray:
         low, high = min(low, int(labels.min())), max(high, int(labels.max()))
         fitting = [t for t in _LABEL_TYPES if np.iinfo(t).min <= low and high <= np.iinfo(t).max]
         if not fitting:
-            raise ValueError(
-                f"{info.path}: labels from {low} to {high} do not fit 32 bits; is it a label map?"
-            )
+            raise ValueError(f"{info.path}: labels from {low} to {high} do not fit 32 bits; is it a label map?")
         array = array.astype(fitting[0], copy=False)
         array.reshape(-1)[start : start + len(block)] = labels
     return array
@@ -214,8 +212,7 @@ def _refuse_bomb(info: NiftiInfo) -> None:
     size = info.path.stat().st_size
     if info.compressed and info.nbytes > _BOMB_BYTES and info.nbytes > _BOMB_RATIO * size:
         raise ValueError(
-            f"{info.path}: its {size} bytes inflate to {info.nbytes / 2**30:.1f} GiB, which no CT's do; "
-            "export it again"
+            f"{info.path}: its {size} bytes inflate to {info.nbytes / 2**30:.1f} GiB, which no CT's do; export it again"
         )
 
 
@@ -224,9 +221,7 @@ def _zeros(info: NiftiInfo, dtype: type) -> np.ndarray:
         return np.zeros(info.shape, dtype)
     except MemoryError:
         size = math.prod(info.shape) * np.dtype(dtype).itemsize
-        raise ValueError(
-            f"{info.path}: needs {size / 2**30:.1f} GiB of memory, more than there is; crop it"
-        ) from None
+        raise ValueError(f"{info.path}: needs {size / 2**30:.1f} GiB of memory, more than there is; crop it") from None
 
 
 def _scaled_blocks(info: NiftiInfo) -> Iterator[tuple[int, np.ndarray]]:
@@ -262,17 +257,14 @@ def _stored_blocks(info: NiftiInfo) -> Iterator[tuple[int, np.ndarray]]:
     except (zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{info.path}: is damaged ({error}); copy or download it again") from None
     except OSError as error:
-        raise ValueError(
-            f"{info.path}: cannot be read ({error.strerror or error}); check its permissions"
-        ) from None
+        raise ValueError(f"{info.path}: cannot be read ({error.strerror or error}); check its permissions") from None
     if filled < info.nbytes:
         raise ValueError(
             f"{info.path}: is truncated, {filled} of {info.nbytes} bytes of voxels; copy or download it again"
         )
     if info.compressed and excess > _SLACK:
         raise ValueError(
-            f"{info.path}: inflates to more than the {info.nbytes} bytes that its header promises; "
-            "export it again"
+            f"{info.path}: inflates to more than the {info.nbytes} bytes that its header promises; export it again"
         )
 
 

@@ -23,9 +23,7 @@ from volattn.structures.geometry import MAX_VOXELS, Geometry
 
 _MAX_EXTENSION = 16 * 2**20
 _MAX_RATIO = 1032  # deflate cannot compress further than this
-_SUPPORTED = frozenset(
-    {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)} | {"float32", "float64"}
-)
+_SUPPORTED = frozenset({f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)} | {"float32", "float64"})
 _UNIT_MM = {1: 1000.0, 3: 0.001}  # metres and micrometres; 2 is mm, 0 unknown and taken as mm
 
 
@@ -143,9 +141,7 @@ def _first_bytes(path: Path) -> tuple[bytes, bool, int]:
     except (zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}: is damaged ({error}); copy or download it again") from None
     except OSError as error:
-        raise ValueError(
-            f"{path}: cannot be read ({error.strerror or error}); check its permissions"
-        ) from None
+        raise ValueError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from None
     if not raw:
         raise ValueError(f"{path}: is empty; copy or download it again")
     return raw, compressed, size
@@ -178,11 +174,7 @@ def _shape(path: Path, header: Nifti1Header) -> tuple[int, int, int]:
     while len(sizes) > 3 and sizes[-1] == 1:
         sizes.pop()
     if len(sizes) != 3:
-        way_out = (
-            "give the whole series as one volume"
-            if len(sizes) < 3
-            else "split it and give one 3D volume a file"
-        )
+        way_out = "give the whole series as one volume" if len(sizes) < 3 else "split it and give one 3D volume a file"
         raise ValueError(f"{path}: is {len(sizes)}D ({shown}), not a 3D volume; {way_out}")
     i, j, k = sizes
     return k, j, i
@@ -212,15 +204,11 @@ def _scaling(path: Path, header: Nifti1Header) -> tuple[float, float]:
     if slope == 0 or math.isnan(slope):
         return 1.0, 0.0
     if not (math.isfinite(slope) and math.isfinite(intercept)):
-        raise ValueError(
-            f"{path}: its scaling is damaged (slope {slope}, intercept {intercept}); export it again"
-        )
+        raise ValueError(f"{path}: its scaling is damaged (slope {slope}, intercept {intercept}); export it again")
     return slope, intercept
 
 
-def _geometry(
-    header: Nifti1Header, shape: tuple[int, int, int]
-) -> tuple[Geometry | None, list[str], list[str]]:
+def _geometry(header: Nifti1Header, shape: tuple[int, int, int]) -> tuple[Geometry | None, list[str], list[str]]:
     """The grid, what is wrong with it, and what is in doubt.
 
     It is the sform if that is set, else the qform, else a guess: a header without either says nothing of orientation.

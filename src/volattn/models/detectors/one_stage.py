@@ -29,11 +29,7 @@ class BagOneStage(PyramidDetector):
     """
 
     def __init__(
-        self,
-        config: ModelConfig,
-        classes: int,
-        *,
-        build: Callable[[ModelConfig, int, _NoBackbone], nn.Module],
+        self, config: ModelConfig, classes: int, *, build: Callable[[ModelConfig, int, _NoBackbone], nn.Module]
     ) -> None:
         super().__init__(config)
         detector: Any = build(config, classes, _NoBackbone(self.channels))

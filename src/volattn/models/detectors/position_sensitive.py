@@ -57,9 +57,7 @@ class ScorePool(nn.Module):
         self.maps = position_conv(channels, outputs * pool.side**2)
         self.pool = pool
 
-    def forward(
-        self, features: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
-    ) -> Tensor:
+    def forward(self, features: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
         """(R, D, k, k); see `RoundedPool.forward`."""
         (only,) = features.values()
         return self.pool(self.maps(torch.relu(self.hidden(only))), boxes)
@@ -93,9 +91,7 @@ class FusedPool(nn.Module):
         super().__init__()
         self.pool = pool
 
-    def forward(
-        self, features: AttendedMaps, boxes: list[Tensor], image_shapes: list[tuple[int, int]]
-    ) -> Tensor:
+    def forward(self, features: AttendedMaps, boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
         """(R, M D, k, k); see `BagRoIAlign.forward`."""
         regions = features.attended.regions
         assert regions is not None
@@ -117,9 +113,7 @@ def fused_branch(config: ModelConfig, channels: int, classes: int) -> Branch:
     """3DCE's: position-sensitive regions of the bag's images, one fully connected layer over them all."""
     regions = config.regions
     inputs = config.images * regions.position_channels * regions.box_pool**2
-    return Branch(
-        FusedPool(_pool(config)), fully_connected(inputs, regions, layers=1), box_predictor(regions, classes)
-    )
+    return Branch(FusedPool(_pool(config)), fully_connected(inputs, regions, layers=1), box_predictor(regions, classes))
 
 
 class ThreeDCE(BagRCNN):

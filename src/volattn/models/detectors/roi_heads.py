@@ -46,9 +46,7 @@ class BagRoIAlign(nn.Module):
         """Side of the pooled region, as torchvision's heads ask for it."""
         return cast(Sequence[int], self.pool.output_size)
 
-    def forward(
-        self, features: AttendedMaps, boxes: list[Tensor], image_shapes: list[tuple[int, int]]
-    ) -> Tensor:
+    def forward(self, features: AttendedMaps, boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
         """The refined regions of all targets, (R, C, p, p).
 
         Args:
@@ -72,9 +70,7 @@ class BagRoIAlign(nn.Module):
                 wanted[image].append(boxes[row])
                 filled[image] += len(boxes[row])
         empty = boxes[0].new_zeros((0, 4))
-        pooled = self.pool(
-            dict(context), [torch.cat(w) if w else empty for w in wanted], [image_shapes[0]] * images
-        )
+        pooled = self.pool(dict(context), [torch.cat(w) if w else empty for w in wanted], [image_shapes[0]] * images)
 
         starts = [sum(filled[:image]) for image in range(images)]
         index = [
@@ -87,9 +83,7 @@ class BagRoIAlign(nn.Module):
             )
             for row, bag in enumerate(bags.tolist())
         ]
-        refined = self.attention.refine_with_weights(
-            target, self.attention.describe(pooled), torch.cat(index)
-        )
+        refined = self.attention.refine_with_weights(target, self.attention.describe(pooled), torch.cat(index))
         counts = [len(b) for b in boxes]
         for kind, weights in (("channel", refined.channel), ("spatial", refined.spatial)):
             if weights is not None:
@@ -147,9 +141,7 @@ class RoundedPool(nn.Module):
         self.output_size = (side, side)
         self.stride = stride
 
-    def forward(
-        self, features: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
-    ) -> Tensor:
+    def forward(self, features: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
         """The regions of all targets, (R, C, side, side).
 
         Args:
@@ -225,13 +217,9 @@ class BoxHeads(RoIHeads):
         if self.training:
             return [], self._losses(scores, regression, torch.cat(labels), torch.cat(offsets))
         found = self.postprocess_detections(scores, regression, proposals, image_shapes)
-        return [
-            dict(zip(("boxes", "scores", "labels"), row, strict=True)) for row in zip(*found, strict=True)
-        ], {}
+        return [dict(zip(("boxes", "scores", "labels"), row, strict=True)) for row in zip(*found, strict=True)], {}
 
-    def _losses(
-        self, scores: Tensor, regression: Tensor, labels: Tensor, offsets: Tensor
-    ) -> dict[str, Tensor]:
+    def _losses(self, scores: Tensor, regression: Tensor, labels: Tensor, offsets: Tensor) -> dict[str, Tensor]:
         """By torchvision's names, from the R sampled regions; background regions have no box."""
         positive = torch.where(labels > 0)[0]
         theirs = regression.view(len(labels), -1, 4)[positive, labels[positive]]

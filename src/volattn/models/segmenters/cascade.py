@@ -18,12 +18,7 @@ from volattn.models.bag_backbone import Attended
 from volattn.models.config import ModelConfig
 from volattn.models.segmenters.config import CrfConfig
 from volattn.models.segmenters.networks import PlainUNet, ResidualUNet
-from volattn.models.segmenters.segmenter import (
-    FOREGROUND,
-    BagSegmenter,
-    nested_probabilities,
-    segmentation_losses,
-)
+from volattn.models.segmenters.segmenter import FOREGROUND, BagSegmenter, nested_probabilities, segmentation_losses
 
 
 @torch.no_grad()

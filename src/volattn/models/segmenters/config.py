@@ -70,9 +70,7 @@ class SegmentationConfig(Config):
             multiple of 3 slices, at least 3.
     """
 
-    losses: tuple[Literal["cross_entropy", "dice"], ...] = Field(
-        ("cross_entropy", "dice"), min_length=1, max_length=8
-    )
+    losses: tuple[Literal["cross_entropy", "dice"], ...] = Field(("cross_entropy", "dice"), min_length=1, max_length=8)
     class_weights: tuple[Annotated[float, Field(ge=0, le=1e6)], ...] | None = Field(None, max_length=8)
     objects: Objects = 100
     width: Channels = Field(64, ge=4)

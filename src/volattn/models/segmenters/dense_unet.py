@@ -184,10 +184,7 @@ class _DenseLayer3D(nn.Module):
 
 def _transition(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
-        group_norm(inputs),
-        nn.ReLU(inplace=True),
-        nn.Conv3d(inputs, outputs, 1, bias=False),
-        nn.AvgPool3d((1, 2, 2)),
+        group_norm(inputs), nn.ReLU(inplace=True), nn.Conv3d(inputs, outputs, 1, bias=False), nn.AvgPool3d((1, 2, 2))
     )
 
 

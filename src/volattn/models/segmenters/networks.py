@@ -37,8 +37,7 @@ class PlainUNet(nn.Module):
         super().__init__()
         widths = [width * 2**level for level in range(LEVELS)]
         self.encoder = nn.ModuleList(
-            _two_convolutions(inputs, count)
-            for inputs, count in zip([slices, *widths[:-1]], widths, strict=True)
+            _two_convolutions(inputs, count) for inputs, count in zip([slices, *widths[:-1]], widths, strict=True)
         )
         self.dropout = nn.Dropout2d(dropout)
         coarse_first = widths[::-1]
@@ -71,10 +70,7 @@ class PlainUNet(nn.Module):
 
 def _two_convolutions(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(outputs, outputs, 3),
-        nn.ReLU(inplace=True),
+        nn.Conv2d(inputs, outputs, 3), nn.ReLU(inplace=True), nn.Conv2d(outputs, outputs, 3), nn.ReLU(inplace=True)
     )
 
 
@@ -106,9 +102,7 @@ class ConvNormPReLU(nn.Sequential):
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__(
-            nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
-            group_norm(outputs),
-            nn.PReLU(outputs),
+            nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False), group_norm(outputs), nn.PReLU(outputs)
         )
 
 
@@ -118,9 +112,7 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first = ConvNormPReLU(channels, channels)
-        self.second = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False), group_norm(channels)
-        )
+        self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=False), group_norm(channels))
         self.activation = nn.PReLU(channels)
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -147,9 +139,7 @@ class ResidualUNet(nn.Module):
         widths = [width * 2**level for level in range(LEVELS)]
         self.stem = ConvNormPReLU(slices, width)
         self.encoder = nn.ModuleList(ResidualBlock(count) for count in widths)
-        self.halve = nn.ModuleList(
-            ConvNormPReLU(fine, coarse, stride=2) for fine, coarse in itertools.pairwise(widths)
-        )
+        self.halve = nn.ModuleList(ConvNormPReLU(fine, coarse, stride=2) for fine, coarse in itertools.pairwise(widths))
         coarse_first = widths[::-1]
         steps = list(itertools.pairwise(coarse_first))
         self.enlarge = nn.ModuleList(ConvNormPReLU(coarse, fine) for coarse, fine in steps)

@@ -115,9 +115,7 @@ class BagSegmenter(BagBackbone):
 
     mask_offset = 0.0
 
-    def __init__(
-        self, config: ModelConfig, backbone: nn.Module, channels: Mapping[str, int], classes: int
-    ) -> None:
+    def __init__(self, config: ModelConfig, backbone: nn.Module, channels: Mapping[str, int], classes: int) -> None:
         super().__init__(config, backbone, channels)
         weights = config.segmentation.class_weights
         if weights is not None and len(weights) != classes + 1:
