@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from small_runs import small_recipe, write_store
 
 from volattn.datasets.splits import Split
 from volattn.models.catalogue import build_model
-from volattn.training.folder import RunFolder, read_metrics
+from volattn.training.folder import STATES, RunFolder, read_metrics
 from volattn.training.loop import make_optimiser
 from volattn.training.recipe import OptimiserConfig
 from volattn.training.run import train
@@ -120,6 +121,17 @@ def test_a_finished_run_has_nothing_left_to_do(data: Path, tmp_path: Path) -> No
     before = (tmp_path / "run" / "last.safetensors").read_bytes()
     assert train(recipe, data / "store", tmp_path / "run", resume=True, cpu=True) == first
     assert (tmp_path / "run" / "last.safetensors").read_bytes() == before
+
+
+def test_states_that_a_kill_left_are_removed(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(data / "whole", run)
+    left = run / STATES / "000000008"  # the kill came before its removal was done
+    left.mkdir()
+    (left / "state.json").write_text("{}")
+    train(small_recipe().updated(SETTINGS), data / "store", run, resume=True, cpu=True)
+    assert not left.exists()
+    assert [path.name for path in (run / STATES).iterdir() if path.is_dir()] == ["000000010"]
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])

@@ -38,7 +38,7 @@ from volattn.training.loop import (
     train_steps,
 )
 from volattn.training.recipe import Recipe
-from volattn.training.state import Progress, has_state, load_state, save_state
+from volattn.training.state import Progress, has_state, load_state, remove_other_states, save_state
 from volattn.training.validate import Measure, Validation, follows, share_out, validate, workload
 from volattn.training.validate_boxes import BoxMeasure
 from volattn.training.validate_masks import MaskMeasure
@@ -156,6 +156,7 @@ def train(
             accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": state.step}})
         if main:
             folder.forget_after(state.step)
+            remove_other_states(states, state.step)
         if main and not going_on:
             save_state(states, model, optimiser, state)
 

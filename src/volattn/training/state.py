@@ -77,7 +77,7 @@ def save_state(folder: Path, model: BagBackbone, optimiser: Optimizer, progress:
         optimiser: Its momenta.
         progress: The rest. Its `optimiser` is filled in here.
     """
-    name = f"{progress.step:09d}"
+    name = _name(progress.step)
     place = folder / name
     place.mkdir(parents=True, exist_ok=True)
     save_weights(place / WEIGHTS, model)
@@ -86,9 +86,23 @@ def save_state(folder: Path, model: BagBackbone, optimiser: Optimizer, progress:
         temporary.write_bytes(save(tensors))  # `save_file` does not say that a disk is full.
     write_json(place / _NUMBERS, asdict(progress))
     write_text(folder / _POINTER, name + "\n")
-    for other in folder.iterdir():
-        if other.is_dir() and other.name != name:
+    remove_other_states(folder, progress.step)
+
+
+def remove_other_states(folder: Path, step: int) -> None:
+    """Removes the states of all steps but one: older ones, and what a kill left of one or of its removal.
+
+    Args:
+        folder: The states' own; need not be there.
+        step: Whose state stays.
+    """
+    for other in folder.iterdir() if folder.is_dir() else ():
+        if other.is_dir() and other.name != _name(step):
             shutil.rmtree(other)
+
+
+def _name(step: int) -> str:
+    return f"{step:09d}"
 
 
 def has_state(folder: Path) -> bool:
