@@ -270,8 +270,9 @@ def try_verb(name: str, verb: Verb, work: Path, points: int | None, chance: rand
             kills, missed = kills + (code == -signal.SIGKILL), missed + (code == 0)
             assert code in (0, -signal.SIGKILL), f"{name}: ended with {code} before it was killed at {place}"
             assert delay is not None or code == -signal.SIGKILL, f"{name}: operation {place} was not reached"
-            code = call(words(out, again=code != 0), log=log)
             where = f"{name}: after a kill at operation {place} of {total}"
+            if code != 0:
+                code = call(words(out, again=True), log=log)
             assert code == 0, f"{where}: {log.read_text()}"
             found = content(out)
             assert found.keys() == expected.keys(), f"{where}: {found.keys() ^ expected.keys()}"
