@@ -4,8 +4,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SETUP := $(VENV)/.volattn-setup
 DEV := $(VENV)/.volattn-dev
+DOCS := $(VENV)/.volattn-docs
 
-.PHONY: setup demo test check wheel format clean
+.PHONY: setup demo test test-all check wheel docs format clean
 
 # The package alone; what tests and pictures in 3D need comes with the targets that need it.
 setup: $(SETUP)
@@ -21,7 +22,7 @@ $(DEV): $(SETUP)
 	touch $@
 
 demo: $(SETUP)
-	$(BIN)/volattn demo -o demo-out
+	$(BIN)/volattn demo -o demo-out --resume
 
 check: $(DEV)
 	$(BIN)/ruff check .
@@ -34,12 +35,27 @@ wheel: $(DEV)
 	.ci/wheel $(BIN)/python
 
 # One thread for each of the two processes: on two cores more only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
 test: check wheel
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	$(PYTEST) -m "not slow"
+
+# The slow tests too: killed runs, trainings of every model, long simulations.
+test-all: check wheel
+	$(PYTEST)
+
+# The pages, in site/; a broken link or an unknown name is an error. Needs the tools alone, not the package.
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+$(DOCS): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) "mkdocs-material>=9.6" "mkdocstrings[python]>=0.29" "ruff>=0.11"
+	touch $@
 
 format: $(DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) demo-out
+	rm -rf $(VENV) demo-out site

@@ -37,8 +37,9 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from volattn.inference.stream import stream
 from volattn.io.files import write_json, write_text
 from volattn.models.bag_backbone import BagBackbone
-from volattn.models.catalogue import build_model
 from volattn.models.config import ModelConfig
+from volattn.models.detectors.rcnn import FasterRCNNConfig
+from volattn.models.registry import build_model
 from volattn.provenance import commit, versions
 from volattn.report.pages import Column, Table
 from volattn.slabs.images import image_slices, slab_table
@@ -132,12 +133,12 @@ class Torchvisions:
         weights: Those of our own.
     """
 
-    def __init__(self, config: ModelConfig, size: int, depth: int, weights: Weights) -> None:
+    def __init__(self, config: FasterRCNNConfig, size: int, depth: int, weights: Weights) -> None:
         torch.manual_seed(0)
-        proposals, regions = config.proposals, config.regions
-        anchors = AnchorGenerator(proposals.anchor_sizes, (proposals.anchor_ratios,) * len(proposals.anchor_sizes))
+        rpn, heads = config.rpn, config.roi_heads
+        anchors = AnchorGenerator(rpn.anchor_sizes, (rpn.aspect_ratios,) * len(rpn.anchor_sizes))
         backbone = resnet_fpn_backbone(
-            backbone_name=config.backbone.name, weights=None, trainable_layers=5 - config.backbone.frozen_stages
+            backbone_name=config.backbone.name, weights=None, trainable_layers=config.backbone.trainable_layers
         )
         self.model = FasterRCNN(
             backbone,
@@ -145,13 +146,13 @@ class Torchvisions:
             min_size=size,
             max_size=size,
             rpn_anchor_generator=anchors,
-            rpn_pre_nms_top_n_train=proposals.before_nms[0],
-            rpn_pre_nms_top_n_test=proposals.before_nms[1],
-            rpn_post_nms_top_n_train=proposals.after_nms[0],
-            rpn_post_nms_top_n_test=proposals.after_nms[1],
-            box_batch_size_per_image=regions.samples,
-            box_score_thresh=regions.score,
-            box_detections_per_img=regions.detections,
+            rpn_pre_nms_top_n_train=rpn.pre_nms_top_n[0],
+            rpn_pre_nms_top_n_test=rpn.pre_nms_top_n[1],
+            rpn_post_nms_top_n_train=rpn.post_nms_top_n[0],
+            rpn_post_nms_top_n_test=rpn.post_nms_top_n[1],
+            box_batch_size_per_image=heads.batch_size_per_image,
+            box_score_thresh=heads.score_thresh,
+            box_detections_per_img=heads.detections_per_img,
         )
         take(self.model, weights)
         self.size, self.depth = size, depth
@@ -203,6 +204,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(options.threads)
     size, depth = options.size, options.depth
     plain = load_recipe(ROWS["faster_rcnn, no attention"]).model
+    assert isinstance(plain, FasterRCNNConfig)
     torch.manual_seed(0)
     weights = build_model(plain, ("lesion",)).state_dict()
     makers: dict[str, Callable[[], Ours | Torchvisions]] = {

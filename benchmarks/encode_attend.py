@@ -39,8 +39,8 @@ from torch import Tensor
 from volattn.inference.stream import stream
 from volattn.io.files import write_json, write_text
 from volattn.models.bag_backbone import BagBackbone
-from volattn.models.catalogue import build_model
-from volattn.models.config import ModelConfig
+from volattn.models.detectors.rcnn import MaskRCNNConfig
+from volattn.models.registry import build_model
 from volattn.provenance import commit, versions
 from volattn.report.pages import Column, Table
 from volattn.slabs.images import bag_centres, image_slices
@@ -135,7 +135,7 @@ def as_stream(model: BagBackbone, read: ReadImages, depth: int, batch: int) -> N
         pass
 
 
-def make_model(config: ModelConfig, attention: str, like: BagBackbone | None = None) -> BagBackbone:
+def make_model(config: MaskRCNNConfig, attention: str, like: BagBackbone | None = None) -> BagBackbone:
     """The network with this kind of attention, with the other one's weights where it has them."""
     kind = config.attention.model_copy(update={"kind": attention})
     torch.manual_seed(0)
@@ -149,8 +149,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All walks, in turns, so that whatever else the machine does meets all of them alike."""
     torch.set_num_threads(options.threads)
     recipe = load_recipe(options.recipe)
-    regions = recipe.model.regions.model_copy(update={"score": 0.0, "detections": options.detections})
-    config = recipe.model.model_copy(update={"bag": options.bag, "regions": regions})
+    assert isinstance(recipe.model, MaskRCNNConfig)
+    heads = recipe.model.roi_heads.model_copy(update={"score_thresh": 0.0, "detections_per_img": options.detections})
+    config = recipe.model.model_copy(update={"bag": options.bag, "roi_heads": heads})
     attending = make_model(config, "both")
     plain = make_model(config, "none", attending)
     volume = torch.rand(options.depth, options.size, options.size, generator=torch.Generator().manual_seed(1))

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from volattn.io.files import write_json, write_text
-from volattn.io.readers.nifti import read_labels
+from volattn.io.readers import read_labels
 from volattn.provenance import commit, versions
 from volattn.report.pages import Column, Table
 from volattn.scoring.lits import lits_scheme, score_lits
-from volattn.scoring.lits_folders import summarise_lits
+from volattn.scoring.lits_folders import pool_lits
 from volattn.scoring.overlap import LabelPair
 from volattn.scoring.pairing import pair_files
 from volattn.structures.geometry import Geometry
@@ -46,7 +46,7 @@ def ours(maps: Maps) -> dict[str, Any]:
     for number, (reference, prediction) in enumerate(maps):
         pair = LabelPair.of(reference, prediction, (SCHEME, SCHEME), ("reference", "prediction"))
         cases.append(score_lits(str(number), pair, pair.geometry.spacing, strict=True))
-    return summarise_lits(cases).as_json()
+    return pool_lits(cases)
 
 
 def scorers(maps: Maps) -> dict[str, Any]:

@@ -26,7 +26,7 @@ import numpy as np
 from volattn import checkpoints
 from volattn.inference.predict import load
 from volattn.io.files import write_json, write_text
-from volattn.io.readers.nifti import write_volume
+from volattn.io.readers import write_volume
 from volattn.phantoms.make import make_phantom
 from volattn.provenance import commit, versions
 from volattn.report.pages import Column, Table
@@ -48,7 +48,7 @@ def predict(model: str, image: Path) -> None:
     predictor = load(model, device="cpu")
     loaded = peak()
     prediction = predictor.predict(image)
-    print(json.dumps({"loaded": loaded, "peak": peak(), "lesions": len(prediction.records)}))
+    print(json.dumps({"loaded": loaded, "peak": peak(), "lesions": len(prediction.lesions)}))
 
 
 def measure(model: str, depth: int, folder: Path) -> dict[str, Any]:

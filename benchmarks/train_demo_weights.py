@@ -2,8 +2,8 @@
 
     python benchmarks/train_demo_weights.py work/demo-weights
 
-The recipe is `tiny` as shipped; what the options change is written on the card. Killed at any moment and
-called again it goes on where it was. The weights are stored, and tested, in half precision; only when
+The recipe is `tiny` as shipped; what the options change is written on the card. After a kill the same command goes
+on where it was. The weights are stored, and tested, in half precision; only when
 everything is done are `config.json`, `model.safetensors` and `CARD.md` written into the package.
 """
 
@@ -26,13 +26,14 @@ from volattn.datasets.open import open_dataset
 from volattn.inference.predict import load
 from volattn.inference.results import predict_files
 from volattn.io.files import atomic_path, write_text
-from volattn.models.catalogue import build_model
+from volattn.models.config import DetectorConfig
+from volattn.models.registry import build_model
 from volattn.phantoms.write import write_phantoms
 from volattn.preprocessing.prepare import prepare_dataset
-from volattn.report.scores import CaseRow, case_table, size_table
+from volattn.report.tables import case_table, size_table
 from volattn.scoring.cases import Summary, score_folder, summarise
-from volattn.studies.scoring import score_perfect
-from volattn.studies.stages import StageLog
+from volattn.studies.manifest import StudyManifest, claim_study
+from volattn.studies.scoring import upper_bound
 from volattn.training.recipe import Recipe, load_recipe
 
 LARGEST = 16e6
@@ -47,12 +48,12 @@ class Tested:
     Attributes:
         summary: Over the cases.
         tables: Case by case and by size, as text.
-        kept: Mean lesion Dice per case that the reference masks themselves keep.
+        upper_bound: Mean lesion Dice per case of the reference masks themselves at the model's resolution.
     """
 
     summary: Summary
     tables: str
-    kept: float
+    upper_bound: float
 
 
 def main() -> int:
@@ -79,33 +80,29 @@ def main() -> int:
     recipe = make_recipe(options)
     check_size(recipe)
     keys = ("cases", "seed", "steps", "unseen", "unseen_seed", "size", "set", "processes")
-    log = StageLog.claim(
-        options.work / "weights.json", "training of the demo weights", {key: getattr(options, key) for key in keys}
-    )
-    with log.stage("phantoms"):
-        write_phantoms(
-            options.work / "phantoms",
-            options.cases,
-            options.seed,
-            size=options.size,
-            workers=options.workers,
-            progress=tell,
-        )
-    with log.stage("prepare"):
-        dataset = open_dataset(options.work / "phantoms")
-        store = prepare_dataset(
-            dataset, recipe.plan, options.work / "store", workers=options.workers, progress=tell
-        ).store
-    with log.stage("train"):
+    settings = {key: getattr(options, key) for key in keys}
+    with claim_study(options.work / "weights.json", "training of the demo weights", settings, resume=True) as manifest:
+        run(options, recipe, manifest)
+    return 0
+
+
+def run(options: argparse.Namespace, recipe: Recipe, manifest: StudyManifest) -> None:
+    """Trains, tests and publishes."""
+    phantoms, workers = options.work / "phantoms", options.workers
+    with manifest.stage("phantoms"):
+        write_phantoms(phantoms, options.cases, options.seed, size=options.size, workers=workers, progress=show)
+    with manifest.stage("prepare"):
+        dataset = open_dataset(phantoms)
+        store = prepare_dataset(dataset, recipe.plan, options.work / "store", workers=workers, progress=show).store
+    with manifest.stage("train"):
         train_together(recipe, store.path, options.work, options.processes)
-    with log.stage("test"):
+    with manifest.stage("test"):
         small = options.work / "model"
         store_half(options.work / "run", small)
         tested = test(options, small)
     publish(small, options.out, card(options, recipe, tested))
-    log.finish({"summary": tested.summary.as_json()})
+    manifest.finish({"summary": tested.summary.as_json()})
     say(f"{tested.tables}\n{options.out}: written")
-    return 0
 
 
 def make_recipe(options: argparse.Namespace) -> Recipe:
@@ -151,29 +148,29 @@ def test(options: argparse.Namespace, model: Path) -> Tested:
     unseen, predictions = options.work / "unseen", options.work / "predictions"
     # Numbered beyond the training phantoms: two cases of one name would only confuse.
     write_phantoms(
-        unseen, options.unseen, options.unseen_seed, first=options.cases, workers=options.workers, progress=tell
+        unseen, options.unseen, options.unseen_seed, first=options.cases, workers=options.workers, progress=show
     )
     dataset = open_dataset(unseen)
-    outcomes = predict_files(predictor, [unseen], predictions, reference=unseen, resume=True, progress=tell)
+    outcomes = predict_files(predictor, [unseen], predictions, reference=unseen, resume=True, progress=show)
     failed = [outcome.message for outcome in outcomes if outcome.error is not None]
-    scores = score_folder(dataset, predictions, progress=tell)
+    scores = score_folder(dataset, predictions, progress=show)
     if failed or scores.failed:
         raise ValueError("; ".join([*failed, *scores.failed]))
-    kept = [
-        score_perfect(case, dataset.scheme, predictor.folder.plan, predictor.folder.model) for case in dataset.cases
+    bounds = [
+        upper_bound(case, dataset.scheme, predictor.folder.plan, predictor.folder.model) for case in dataset.cases
     ]
     summary = summarise(scores.cases)
-    rows = [CaseRow.of(case) for case in scores.cases]
+    rows = [case.as_json() for case in scores.cases]
     tables = (
-        case_table(rows, organ="liver", ceilings=[case.lesion.dice for case in kept]),
-        size_table(summary.sizes, summary.all_sizes),
+        case_table(rows, organ="liver", upper_bounds=[case.lesion.dice for case in bounds]),
+        size_table(summary.as_json()),
     )
-    return Tested(summary, "\n".join(table.text() for table in tables), summarise(kept).lesion.dice_per_case)
+    return Tested(summary, "\n".join(table.text() for table in tables), summarise(bounds).lesion.dice_per_case)
 
 
 def publish(model: Path, out: Path, card: str) -> None:
     """Copies the tested model folder to where it is shipped, with its card."""
-    for name in (checkpoints.WEIGHTS, checkpoints.CONFIG):
+    for name in (checkpoints.WEIGHTS, checkpoints.PROVENANCE, checkpoints.CONFIG):
         with atomic_path(out / name) as temporary:
             shutil.copyfile(model / name, temporary)
     write_text(out / "CARD.md", card)
@@ -183,7 +180,9 @@ def card(options: argparse.Namespace, recipe: Recipe, tested: Tested) -> str:
     """The model card."""
     folder = checkpoints.read_folder(options.work / "model")
     megabytes = (options.work / "model" / checkpoints.WEIGHTS).stat().st_size / 1e6
-    training, backbone, summary = folder.training, folder.model.backbone, tested.summary
+    assert isinstance(folder.model, DetectorConfig)
+    training, backbone, summary = folder.provenance, folder.model.backbone, tested.summary
+    assert training is not None
     assert summary.organ is not None, "phantoms have livers"
     settings = " ".join(f"--set {setting}" for setting in options.set)
     command = (
@@ -221,8 +220,8 @@ can be tried without data. It is not fit for any use on people.
 
 On {summary.cases} phantoms of seed {options.unseen_seed}, none of which was trained on or validated on:
 
-- lesion Dice per case **{summary.lesion.dice_per_case:.3f}** (the reference masks themselves keep
-  {tested.kept:.3f} at this resolution);
+- lesion Dice per case **{summary.lesion.dice_per_case:.3f}** (upper bound at this resolution:
+  {tested.upper_bound:.3f});
 - liver Dice per case **{summary.organ.dice_per_case:.3f}**;
 - {summary.all_sizes.found} of {summary.all_sizes.lesions} lesions found, with
   {summary.false_positives_per_case:.1f} false positives per case.
@@ -238,14 +237,14 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-_told: dict[str, int] = {}
+_printed: dict[str, int] = {}
 
 
-def tell(what: str, done: int, total: int) -> None:
+def show(what: str, done: int, total: int) -> None:
     """Prints a line for every twentieth of the way."""
     part = 20 * done // max(1, total)
-    if _told.get(what) != part:
-        _told[what] = part
+    if _printed.get(what) != part:
+        _printed[what] = part
         say(f"{what}: {done} of {total}")
 
 

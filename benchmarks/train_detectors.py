@@ -4,7 +4,7 @@
 
 One cohort in DeepLesion's layout, with its own split of patients into train, val and test. Every detector is trained on
 train by a recipe of the package, and val chooses step and threshold. The key slices of test are then predicted and
-scored as `volattn predict` and `volattn evaluate deeplesion` do it. Killed at any moment and called again it goes on
+scored as `volattn predict` and `volattn evaluate deeplesion` do it. After a kill the same command goes on
 where it was; `--only` trains some of the detectors, and what was trained before in WORK stays in the results.
 """
 
@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from train_demo_weights import say, tell, train_together
+from train_demo_weights import say, show, train_together
 
-from volattn.checkpoints import Training
 from volattn.datasets.case import Dataset
 from volattn.datasets.deeplesion import TABLE
 from volattn.datasets.open import open_dataset
@@ -34,7 +33,7 @@ from volattn.preprocessing.store import Store
 from volattn.provenance import versions
 from volattn.report.pages import Column, Table, span
 from volattn.scoring.deeplesion import score_deeplesion
-from volattn.studies.stages import StageLog
+from volattn.studies.manifest import StudyManifest, claim_study
 from volattn.training.recipe import Recipe, load_recipe
 
 RECIPES = ("tiny-boxes", "tiny-deformable", "tiny-retinanet")
@@ -58,10 +57,14 @@ def main() -> int:
     parser.add_argument("-o", "--out", type=Path, help="folder for detectors.json and README.md")
     options = parser.parse_args()
     recipes = {name: make_recipe(name, options) for name in options.only}
-    log = StageLog.claim(
-        options.work / "detectors.json", "training of detectors", {key: getattr(options, key) for key in COHORT}
-    )
-    with log.stage("phantoms"):
+    settings = {key: getattr(options, key) for key in COHORT}
+    with claim_study(options.work / "detectors.json", "training of detectors", settings, resume=True) as manifest:
+        return 0 if run(options, recipes, manifest) else 1
+
+
+def run(options: argparse.Namespace, recipes: dict[str, Recipe], manifest: StudyManifest) -> bool:
+    """Trains and tests the detectors; whether all do what was asked."""
+    with manifest.stage("phantoms"):
         write_phantoms(
             options.work / "phantoms",
             options.cases,
@@ -69,21 +72,21 @@ def main() -> int:
             size=options.size,
             kind="deeplesion",
             workers=2,
-            progress=tell,
+            progress=show,
         )
     dataset = open_dataset(options.work / "phantoms")
-    with log.stage("prepare"):
+    with manifest.stage("prepare"):
         plan = load_recipe(RECIPES[0]).plan
-        store = prepare_dataset(dataset, plan, options.work / "store", workers=2, progress=tell).store
-    results: dict[str, Any] = dict(log.content.get("results", {}))
+        store = prepare_dataset(dataset, plan, options.work / "store", workers=2, progress=show).store
+    results: dict[str, Any] = dict(manifest.content.get("results", {}))
     for name, recipe in recipes.items():
         if name in results:
             continue
         folder = options.work / name
         folder.mkdir(exist_ok=True)
-        with log.stage(name):
+        with manifest.stage(name):
             train_together(recipe, store.path, folder, options.processes)
-        with log.stage(f"{name} on test"):
+        with manifest.stage(f"{name} on test"):
             scores = test(folder, dataset)
         results[name] = {
             **scores,
@@ -91,16 +94,16 @@ def main() -> int:
             "steps": options.steps,
             "processes": options.processes,
             "set": [setting.replace(str(options.work), "WORK") for setting in options.set],
-            "minutes": log.seconds[name] / 60,
+            "minutes": manifest.seconds[name] / 60,
         }
-        log.finish({name: results[name] for name in RECIPES if name in results})
-    results = log.content["results"]
+        manifest.finish({name: results[name] for name in RECIPES if name in results})
+    results = manifest.content["results"]
     say(table(results).text())
     if options.out is not None:
-        content = {"commands": commands(options, results), "store": store.fingerprint, **log.content}
+        content = {"commands": commands(options, results), "store": store.fingerprint, **manifest.content}
         write_json(options.out / "detectors.json", content)
         write_text(options.out / "README.md", report(options, store, results))
-    return 0 if all(map(met, results.values())) else 1
+    return all(map(met, results.values()))
 
 
 def make_recipe(name: str, options: argparse.Namespace) -> Recipe:
@@ -120,12 +123,14 @@ def test(folder: Path, dataset: Dataset) -> dict[str, Any]:
     """Predicts and scores the key slices of the part that neither trained nor chose anything."""
     unseen = dataset.only(("test",))
     predictor = load(folder / "run")
-    known = {*predictor.folder.training.cases, *predictor.folder.training.validation}
+    provenance = predictor.folder.provenance
+    assert provenance is not None
+    known = {*provenance.cases, *provenance.validation}
     assert not known & {case.name for case in unseen.cases}
-    found = predict_key_slices(predictor, unseen, folder / "predictions", resume=True, progress=tell)
+    found = predict_key_slices(predictor, unseen, folder / "predictions", resume=True, progress=show)
     if found.failed:
         raise ValueError("; ".join(found.failed.values()))
-    scores = score_deeplesion(dataset.root / TABLE, found.csv, split="test").content
+    scores = score_deeplesion(dataset.root / TABLE, found.csv, subset="test").content
     left_out = ("kind", "settings", "split", "failed", "cases")
     return {key: value for key, value in scores.items() if key not in left_out}
 
@@ -133,7 +138,8 @@ def test(folder: Path, dataset: Dataset) -> dict[str, Any]:
 def trained(run: Path) -> dict[str, Any]:
     """What the run itself says."""
     predictor = load(run)
-    training: Training = predictor.folder.training
+    training = predictor.folder.provenance
+    assert training is not None
     rows = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     (entropies,) = (row["entropies"] for row in rows if row["step"] == training.step and "entropies" in row)
     sessions = json.loads((run / "manifest.json").read_text(encoding="utf-8"))["sessions"]

@@ -10,13 +10,26 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from volattn.io.readers.nifti import write_labels, write_volume
+from volattn.io.readers import write_labels, write_volume
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
 
 # What an example takes says more of the machine's other work than of ours.
 settings.register_profile("volattn", deadline=None)
 settings.load_profile("volattn")
+
+
+_HEAVY = ("unet_3d", "h_dense_unet", "residual_unet_25d", "cascade")
+"""Networks that take seconds a test: the other networks hold to the same contracts in the fast tests."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the contracts and trainings of heavy networks as slow."""
+    for item in items:
+        _, _, parameters = item.name.partition("[")
+        heavy = any(network in parameters for network in _HEAVY)
+        if item.path.parent.name in ("models", "training") and heavy:
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from volattn.workers import each
+from volattn.workers import map_items, report_progress
 
 
 def double(number: int) -> int:
@@ -31,8 +31,28 @@ def die_once(marker: Path) -> str:
     return marker.name
 
 
-def fail(number: int) -> int:
-    raise KeyError(number)
+class StubbornError(Exception):
+    """It cannot travel between processes."""
+
+    def __init__(self, number: int, *, reason: str) -> None:
+        super().__init__(number)
+
+
+def fail_if_odd(number: int) -> int:
+    if number == 1:
+        raise FileNotFoundError(2, "No such file", "1.nii")
+    if number == 3:
+        raise StubbornError(number, reason="odd")
+    return number
+
+
+def threads(number: int) -> str:
+    return os.environ["OMP_NUM_THREADS"]
+
+
+def describe(number: int) -> tuple[int, str]:
+    report_progress(f"item {number}", number, 3)
+    return os.getpid(), os.environ.get("SLOT", "none")
 
 
 def beat(path: Path) -> None:
@@ -43,4 +63,4 @@ def beat(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    list(each(beat, [Path(sys.argv[1]) / name for name in "ab"], 2))
+    list(map_items(beat, [Path(sys.argv[1]) / name for name in "ab"], 2))

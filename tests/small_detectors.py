@@ -7,38 +7,44 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from volattn.config import merged
-from volattn.models.architectures import find_architecture
+from volattn.config import merged, pruned
 from volattn.models.bag_backbone import BagBackbone
-from volattn.models.catalogue import CATALOGUE, build_model
 from volattn.models.config import ModelConfig
+from volattn.models.detectors.position_sensitive import PositionSensitiveConfig
+from volattn.models.registry import MODELS, build_model, parse_model
 
 CLASSES = ("liver", "lesion")
 
 _COMMON: dict[str, Any] = {
     "mean": [0.5],
     "std": [0.25],
-    "regions": {"samples": 16, "box_channels": 32, "mask_layers": [16], "score": 0.0, "detections": 20},
-    "segmentation": {"objects": 10, "width": 8},
+    "roi_heads": {
+        "batch_size_per_image": 16,
+        "representation_size": 32,
+        "mask_layers": [16],
+        "score_thresh": 0.0,
+        "detections_per_img": 20,
+    },
+    "segmentation": {"width": 8},
 }
 _PYRAMID: dict[str, Any] = {
     "backbone": {
         "name": "resnet18",
         "norm": "group",
-        "frozen_stages": 0,
+        "trainable_layers": 5,
         "width": 16,
         "stages": 3,
         "pyramid_channels": 16,
         "pyramid_from": 1,
         "pyramid_top": "pool",
     },
-    "proposals": {"anchor_sizes": [[8], [16], [32], [64]], "after_nms": [40, 40]},
-    "dense": {"anchor_sizes": [[8, 12], [16, 24], [32, 48], [64, 80]], "score": 0.0, "detections": 20},
+    "rpn": {"anchor_sizes": [[8], [16], [32], [64]], "post_nms_top_n": [40, 40]},
+    "head": {"anchor_sizes": [[8, 12], [16, 24], [32, 48], [64, 80]], "score_thresh": 0.0, "detections_per_img": 20},
 }
 _SINGLE_MAP: dict[str, Any] = {
-    "backbone": {"name": "vgg16", "norm": "group", "frozen_stages": 0, "width": 8},
-    "proposals": {"anchor_sizes": [[8, 16, 32]], "after_nms": [40, 40]},
-    "dense": {"anchor_sizes": [[8, 16, 32]], "score": 0.0, "detections": 20},
+    "backbone": {"name": "vgg16", "norm": "group", "trainable_layers": 5, "width": 8},
+    "rpn": {"anchor_sizes": [[8, 16, 32]], "post_nms_top_n": [40, 40]},
+    "head": {"anchor_sizes": [[8, 16, 32]], "score_thresh": 0.0, "detections_per_img": 20},
 }
 _OWN: dict[str, dict[str, Any]] = {
     "deformable_faster_rcnn": {"backbone": {"deformable": {"stages": [4]}}},
@@ -77,39 +83,37 @@ def small_config(
 
     Args:
         bag: N.
-        name: In the catalogue.
+        name: In the registry.
         single_map: Whether it stands on VGG-16; what cannot stand on anything else does so anyway.
         changes: Further values, nested.
         attention: Values of the attention.
     """
-    facts = find_architecture(name)
-    assert facts is not None
-    values = merged(_COMMON, _SINGLE_MAP if single_map or facts.single_map else _PYRAMID)
+    chosen = MODELS[name].config
+    single_map = single_map or issubclass(chosen, PositionSensitiveConfig)
+    values = merged(_COMMON, _SINGLE_MAP if single_map else _PYRAMID)
     values = merged(values, {"name": name, "bag": bag, "attention": {"reduction": 4, **attention}})
-    if not facts.locations:
-        values["attention"] = {"kind": "none", **attention}
-    values = merged(facts.without_unread(values), _OWN.get(name, {}))
-    return ModelConfig.parse(merged(values, changes or {}), name)
+    values = merged(pruned(values, chosen), _OWN.get(name, {}))
+    return parse_model(merged(values, changes or {}), name)
 
 
 def detectors() -> dict[str, ModelConfig]:
-    """Every name of the catalogue, and every kind and location of attention somewhere."""
-    found = {name: small_config(name=name) for name in CATALOGUE}
+    """Every name of the registry, and every kind and location of attention somewhere."""
+    found = {name: small_config(name=name) for name in MODELS}
     for kind in ("none", "channel", "spatial", "stacked"):
         found[f"mask_rcnn-{kind}"] = small_config(kind=kind)
     for name in ("mask_rcnn", "faster_rcnn"):
-        found[f"{name}-regions"] = small_config(name=name, location="rcnn")
+        found[f"{name}-regions"] = small_config(name=name, location="roi")
     for name in ("faster_rcnn", "retinanet", "fcos", "rfcn"):
         found[f"{name}-none"] = small_config(name=name, kind="none")
     modulated = {"backbone": {"deformable": {"stages": [4], "modulated": True}}}
     found["deformable_faster_rcnn-modulated"] = small_config(name="deformable_faster_rcnn", changes=modulated)
     found["faster_rcnn-vgg16"] = small_config(name="faster_rcnn", single_map=True)
-    rounded = {"regions": {"pooling": "pool", "dropout": 0.5}}
+    rounded = {"roi_heads": {"pooling": "pool", "dropout": 0.5}}
     found["faster_rcnn-vgg16-rounded"] = small_config(
-        name="faster_rcnn", single_map=True, changes=rounded, location="rcnn"
+        name="faster_rcnn", single_map=True, changes=rounded, location="roi"
     )
     for name in ("rfcn", "three_dce"):
-        found[f"{name}-rounded"] = small_config(name=name, changes={"regions": {"pooling": "pool"}})
+        found[f"{name}-rounded"] = small_config(name=name, changes={"roi_heads": {"pooling": "pool"}})
     return found
 
 

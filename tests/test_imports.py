@@ -17,13 +17,20 @@ def test_the_package_is_lazy() -> None:
     assert done.stdout.split() == ["False", "False"]
 
 
-def test_what_it_hands_on() -> None:
-    from volattn.inference.predict import load
-    from volattn.models.attention import VolumetricAttention
-
-    assert volattn.load is load
-    assert volattn.VolumetricAttention is VolumetricAttention
-    assert {"load", "VolumetricAttention", "__version__"} <= set(dir(volattn))
+def test_what_the_package_offers() -> None:
+    """Every name is there, has a docstring and full annotations; those of the API without loading PyTorch."""
+    script = (
+        "import inspect, sys, volattn\n"
+        "for name in ('load', 'predict', 'train', 'prepare', 'evaluate', 'Volume', 'Geometry'):\n"
+        "    one = getattr(volattn, name)\n"
+        "    assert one.__doc__, name\n"
+        "    if inspect.isfunction(one):\n"
+        "        assert set(one.__annotations__) == {*inspect.signature(one).parameters, 'return'}, name\n"
+        "        assert 'Example:' in one.__doc__, name\n"
+        "assert 'torch' not in sys.modules\n"
+        "assert volattn.VolumetricAttention.__name__ in dir(volattn)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_one_version() -> None:

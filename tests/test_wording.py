@@ -1,4 +1,4 @@
-"""What messages are worded like, read from the source."""
+"""How messages are worded: plurals, read from the source, and no sentence of a library's."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import volattn
 from volattn.io.names import count_of
+from volattn.training.recipe import load_recipe
 
 SOURCE = Path(volattn.__file__).parent
 _COUNTED = (
@@ -48,3 +50,25 @@ def test_one_thing_is_never_several() -> None:
     assert [count_of(n, "case") for n in (0, 1, 2)] == ["0 cases", "1 case", "2 cases"]
     found = {path.name: said for path in SOURCE.rglob("*.py") if (said := list(hard_plurals(path.read_text("utf-8"))))}
     assert not found
+
+
+@pytest.mark.parametrize("name", ["lits", "tiny-cascade"])
+def test_a_wrong_value_is_named_in_our_own_words(name: str) -> None:
+    """Pydantic's "Input should be a valid integer" and the like reach nobody."""
+    recipe = load_recipe(name)
+
+    def keys(values: dict[str, Any], parent: str = "") -> Iterator[str]:
+        for key, value in values.items():
+            yield parent + key
+            if isinstance(value, dict):
+                yield from keys(value, f"{parent}{key}.")
+
+    refused = []
+    for key in keys(recipe.model_dump(mode="json")):
+        for value in ("x", "-1", "null", "[]", "{a: 1}"):
+            try:
+                recipe.updated([f"{key}={value}"])
+            except ValueError as error:
+                refused.append(str(error))
+    assert len(refused) > 200
+    assert [line for line in refused if re.search("Input should|Value error|Field required|a valid", line)] == []

@@ -1,4 +1,4 @@
-"""Model folders: `config.json` and `model.safetensors`, nothing pickled."""
+"""Model folders: `config.json`, `model.safetensors` and, for the record, `provenance.json`; nothing pickled."""
 
 from __future__ import annotations
 
@@ -13,46 +13,19 @@ from safetensors.torch import save
 from torch import Tensor
 
 from volattn.config import Config
-from volattn.io.files import atomic_path, write_text
+from volattn.io.files import atomic_path, read_json, write_text
 from volattn.io.names import shown
 from volattn.models.bag_backbone import BagBackbone
-from volattn.models.catalogue import build_model
-from volattn.models.config import ModelConfig
-from volattn.models.segmenters.config import CrfConfig, Refinement
+from volattn.models.registry import AnyModel, build_model
+from volattn.models.segmenters.cascade import CascadeConfig, Refinement
 from volattn.models.weights import check_finite, read_tensors
 from volattn.preprocessing.plan import Plan
+from volattn.provenance import Provenance
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+PROVENANCE = "provenance.json"
 DEMO = Path(__file__).parent / "weights" / "demo"
-
-
-class Training(Config):
-    """Where a model comes from.
-
-    Attributes:
-        recipe: The recipe's name.
-        dataset: Name of the data set.
-        fingerprint: Of the store it was trained on.
-        cases: Names of the training cases: a score on one of them is no test.
-        validation: Names of the cases that chose the epoch and the threshold.
-        sources: Content hashes of the images of both splits by case name, so that a renamed case is still known.
-        seed: The run's seed.
-        step: Optimiser steps behind these weights.
-        commit: The code's commit, if known.
-        versions: Of Python and the libraries.
-    """
-
-    recipe: str
-    dataset: str
-    fingerprint: str
-    cases: tuple[str, ...] = ()
-    validation: tuple[str, ...] = ()
-    sources: dict[str, str] = {}
-    seed: int = 0
-    step: int = 0
-    commit: str | None = None
-    versions: dict[str, str] = {}
 
 
 class ModelFolder(Config):
@@ -64,15 +37,22 @@ class ModelFolder(Config):
         classes: Names of the detector's classes; the lesion is the last, the organ, if any, the first.
         threshold: Lesion detections below this score are dropped (chosen on the validation cases).
         single_organ: Whether only the organ's largest connected part is kept, and lesions in it (chosen there too).
-        training: Where the weights come from.
+        phantoms_only: Whether it was trained on phantoms, and so is not for patients.
+        provenance: Where the weights come from; None if the folder does not say. It has a file of its own.
     """
 
-    model: ModelConfig
+    model: AnyModel
     plan: Plan
     classes: tuple[str, ...] = Field(min_length=1, max_length=2)
     threshold: float = Field(ge=0, le=1)
     single_organ: bool = False
-    training: Training
+    phantoms_only: bool = False
+    provenance: Provenance | None = Field(default=None, exclude=True)
+
+    @property
+    def warning(self) -> str | None:
+        """What whoever uses the model must know."""
+        return "this model was trained on phantoms only: it is not for patients" if self.phantoms_only else None
 
     def refined(self, refinement: Refinement) -> Self:
         """The same model, but for how its probabilities are refined in prediction.
@@ -83,16 +63,13 @@ class ModelFolder(Config):
         Raises:
             ValueError: It cannot be: the network has no place for it.
         """
-        segmentation = self.model.segmentation
-        if "crf" not in self.model.model_dump().get("segmentation", {}):
-            raise ValueError(f"{self.model.name} knows no refinement; leave out --refine, which is for cascade")
-        crf = None if refinement == "none" else segmentation.crf or CrfConfig()
-        model = self.model.model_copy(update={"segmentation": segmentation.model_copy(update={"crf": crf})})
-        return self.model_copy(update={"model": model})
+        if not isinstance(self.model, CascadeConfig):
+            raise ValueError(f"{self.model.name} has no refinement; leave out --refine, which is for cascade")
+        return self.model_copy(update={"model": self.model.refined(refinement)})
 
 
 def save_folder(path: Path | str, model: BagBackbone, folder: ModelFolder) -> None:
-    """Writes the weights, then the configuration, each atomically.
+    """Writes the weights, their provenance and then the configuration, each atomically.
 
     Args:
         path: The folder; made if it is not there.
@@ -102,6 +79,8 @@ def save_folder(path: Path | str, model: BagBackbone, folder: ModelFolder) -> No
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     save_weights(path / WEIGHTS, model)
+    if folder.provenance is not None:
+        write_text(path / PROVENANCE, folder.provenance.text("json"))
     write_text(path / CONFIG, folder.text("json"))
 
 
@@ -162,12 +141,19 @@ def resolve(source: Path | str) -> Path:
 
 
 def read_folder(source: Path | str) -> ModelFolder:
-    """The configuration alone.
+    """The configuration and the provenance, if it is there, without the weights.
 
     Raises:
         ValueError: It is not a model folder or its configuration does not fit.
     """
-    return ModelFolder.read(resolve(source) / CONFIG)
+    path = resolve(source)
+    values = read_json(path / CONFIG)
+    if isinstance(values, dict) and "training" in values:
+        raise ValueError(f"{path}: was made by volattn 0.1; train it again")
+    folder = ModelFolder.parse(values, str(path / CONFIG))
+    if not (path / PROVENANCE).is_file():
+        return folder
+    return folder.model_copy(update={"provenance": Provenance.read(path / PROVENANCE)})
 
 
 def load_folder(source: Path | str, refinement: Refinement | None = None) -> tuple[BagBackbone, ModelFolder]:
@@ -181,7 +167,7 @@ def load_folder(source: Path | str, refinement: Refinement | None = None) -> tup
         ValueError: It is not a model folder, a file in it cannot be read, or it cannot be refined.
     """
     path = resolve(source)
-    folder = ModelFolder.read(path / CONFIG)
+    folder = read_folder(path)
     if refinement is not None:
         folder = folder.refined(refinement)
     weights = read_tensors(path / WEIGHTS)
@@ -194,7 +180,7 @@ def load_folder(source: Path | str, refinement: Refinement | None = None) -> tup
 
 
 def fingerprint(source: Path | str) -> str:
-    """SHA-256 over both files of a model folder."""
+    """SHA-256 over the configuration and the weights of a model folder."""
     path = resolve(source)
     digest = hashlib.sha256()
     for name in (CONFIG, WEIGHTS):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from volattn.io.files import read_json, read_text
 from volattn.io.names import SHOWN, count_of, cut, shown
@@ -66,6 +66,16 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, values: Any) -> Any:
+        strict = isinstance(values, Mapping) and cls.model_config.get("extra") == "forbid"
+        keys = sorted(cls.model_fields)
+        for key in values if strict else ():
+            if key not in keys:
+                raise ValueError(f"unknown key {shown(key)}{_nearest(str(key), keys)}")
+        return values
+
     @classmethod
     def parse(cls, values: Any, source: str) -> Self:
         """Builds the configuration from plain values.
@@ -83,9 +93,9 @@ class Config(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             faults = error.errors(include_url=False)
-            said = [cut(_describe(fault, cls), _FAULT) for fault in faults[:_FAULTS]]
+            sentences = [cut(_describe(fault), _FAULT) for fault in faults[:_FAULTS]]
             more = [f"and {count_of(len(faults) - _FAULTS, 'more fault')}"] if len(faults) > _FAULTS else []
-            raise ValueError(f"{source}: {'; '.join(said + more)}") from None
+            raise ValueError(f"{source}: {'; '.join(sentences + more)}") from None
 
     @classmethod
     def read(cls, path: Path | str) -> Self:
@@ -130,7 +140,7 @@ class Config(BaseModel):
 
 
 def read_values(path: Path | str) -> Any:
-    """What a `.yaml` or `.json` file says, as plain values.
+    """The plain values of a `.yaml` or `.json` file.
 
     Raises:
         ValueError: The file is missing, or is not YAML or JSON.
@@ -149,7 +159,7 @@ _DEPTH = 50
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML that says no more than JSON could: no aliases, which can multiply, no tags, dates or repeated keys."""
+    """YAML with the means of JSON: no aliases, which can multiply, no tags, dates or repeated keys."""
 
     yaml_implicit_resolvers = {
         first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
@@ -185,7 +195,7 @@ def _fault(problem: str, mark: Any) -> yaml.MarkedYAMLError:
 
 
 def parse_yaml(text: str) -> Any:
-    """What a YAML text says, as plain values.
+    """The plain values of a YAML text.
 
     Raises:
         yaml.YAMLError: It is not YAML, or has aliases, tags or repeated keys; in one line.
@@ -203,12 +213,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A nested mapping with some of its values replaced: mappings are merged, anything else takes the place.
-
-    Args:
-        base: What holds where `changes` says nothing.
-        changes: What goes before it.
-    """
+    """A nested mapping with some of its values replaced: mappings are merged, anything else takes the place."""
     result = dict(base)
     for key, value in changes.items():
         below = result.get(key)
@@ -218,11 +223,21 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     return result
 
 
+def pruned(values: Mapping[str, Any], cls: type[Config]) -> dict[str, Any]:
+    """Of nested values those that a class of configuration has keys for."""
+    kept = {}
+    for key, value in values.items():
+        if key in cls.model_fields:
+            part: Any = cls.model_fields[key].annotation
+            nested = isinstance(value, Mapping) and isinstance(part, type) and issubclass(part, Config)
+            kept[key] = pruned(value, part) if nested else value
+    return kept
+
+
 def parse_setting(setting: str, form: str = "key=value") -> tuple[str, Any]:
     """Key and value of `--set KEY=VALUE`, the value as YAML.
 
     Args:
-        setting: What the user typed.
         form: How it should look.
 
     Raises:
@@ -244,31 +259,19 @@ def _child(place: Any, name: str, setting: str) -> Any:
     return place[name]
 
 
-def _describe(fault: Any, cls: type[BaseModel]) -> str:
+def _describe(fault: Any) -> str:
     where = cut(".".join(str(part) for part in fault["loc"]), SHOWN)
     kind = fault["type"]
-    if kind == "extra_forbidden":
-        return f"unknown key {where!r}{_nearest(str(fault['loc'][-1]), _keys(cls, fault['loc'][:-1]))}"
-    if kind == "value_error":  # It says itself what was found.
-        said = str(fault["ctx"]["error"])
-        return f"{where}: {said}" if where else said
+    if kind == "value_error":  # Its own sentence names what was found.
+        sentence = str(fault["ctx"]["error"])
+        return f"{where}: {sentence}" if where else sentence
     words = _WORDS.get(kind) or _WORDS.get(kind.split("_")[0]) or fault["msg"]
-    said = words.format(**fault.get("ctx", {}))
+    sentence = words.format(**fault.get("ctx", {}))
     found = "" if kind == "missing" else f", found {shown(fault['input'])}"
-    return f"{where}: {said}{found}" if where else f"{said}{found}"
-
-
-def _keys(cls: type[BaseModel], parents: tuple[Any, ...]) -> list[str]:
-    for part in parents:
-        field = cls.model_fields.get(part)
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
-            return []
-        cls = field.annotation
-    return sorted(cls.model_fields)
+    return f"{where}: {sentence}{found}" if where else f"{sentence}{found}"
 
 
 def _nearest(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name[:SHOWN], known, n=3)
-    if near:
-        return f"; did you mean {' or '.join(near)}?"
-    return f"; known keys: {', '.join(known)}" if known else ""
+    meant = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"{meant}{';' if not near else ''} known keys: {', '.join(known)}" if known else meant

@@ -1,4 +1,4 @@
-"""What went wrong, in one line: the one place that turns an exception into what a user reads. Standard library only."""
+"""Exceptions as one line for the user. Standard library only."""
 
 from __future__ import annotations
 
@@ -19,16 +19,11 @@ _WAYS_OUT = {
     errno.EMFILE: "allow more open files (ulimit -n), or give fewer workers",
 }
 _OF_THE_INPUT = (ValueError, ArithmeticError, RuntimeError, EOFError, zlib.error, struct.error)
-"""What libraries raise on damaged or extreme input. Anything else, but for OSError, is a fault of this program."""
+"""Exceptions of libraries on damaged or extreme input. Others, except OSError, are faults of this program."""
 
 
 def explain(error: BaseException, path: Path | str | None = None) -> str:
-    """An exception as one line that says where, what, and what to do.
-
-    Args:
-        error: A ValueError of this project says all that itself.
-        path: The file that was being worked on; named where the error does not name one.
-    """
+    """An exception as one line with place, fault and way out; `path` is named where the error names no file."""
     text = " ".join(str(error).split())
     where = "" if path is None or str(path) in text else f"{path}: "
     if isinstance(error, MemoryError):
@@ -39,9 +34,9 @@ def explain(error: BaseException, path: Path | str | None = None) -> str:
         return f"{where}{error.strerror}" + (f"; {way_out}" if way_out else "")
     if type(error) is ValueError and text:
         return text if ": " in text else f"{where}{text}"  # Most errors of this project name their file.
-    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    described = f"{type(error).__name__}: {text}" if text else type(error).__name__
     if isinstance(error, (*_OF_THE_INPUT, OSError)):
         if path is None:
-            return said
-        return f"{where}cannot be processed ({said}); check the file, or leave it out"
-    return f"{where}internal error ({said}); please report it with the traceback that --debug shows"
+            return described
+        return f"{where}cannot be processed ({described}); check the file, or leave it out"
+    return f"{where}internal error ({described}); please report it with the traceback that --debug shows"

@@ -1,113 +1,198 @@
-"""Work spread over processes, of which any may be killed."""
+"""Work spread over processes that end with their parent, whatever ends it. Standard library only."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
 
-@dataclass(frozen=True)
-class WorkerDied:
-    """In place of a result: a process ended without an answer, and a second one with the same work too."""
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS")
+_POLL = 0.2
+"""Seconds between two looks at what the processes report."""
+
+_send: Callable[[tuple[str, int, int]], None] | None = None
 
 
-def each(
-    function: Callable[[Item], Result], items: Sequence[Item], workers: int
-) -> Iterator[tuple[Item, Result | WorkerDied]]:
-    """Calls a function with every item and gives each result as soon as it is there.
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    A killed process takes its pool with it. What was being worked on is tried once more, each item alone, so
-    that one that needs more memory than there is is found and costs only itself; the rest goes on in parallel.
+
+def choose_workers(workers: int | None, items: int) -> int:
+    """The number of processes: as given, or for None one for each core, but no more than items."""
+    return min(available_cores(), items) if workers is None else workers
+
+
+def map_items(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int | None = 0,
+    *,
+    name: Callable[[Item], object] = str,
+    fresh: bool = False,
+    environments: Sequence[Mapping[str, str]] = (),
+    progress: Progress | None = None,
+) -> Iterator[tuple[Item, Result | Exception]]:
+    """Calls a function with every item and yields each result as soon as it is there, in place of it what it raised.
+
+    The item of a process that is killed is tried once more at the end, alone, so that only the one that needs more
+    memory than there is fails; the rest goes on in parallel.
 
     Args:
         function: Importable by name, as are the items' types: the processes are spawned.
         items: What it is called with.
-        workers: Processes; 0 or 1 works in this one.
+        workers: Processes; 0 works in this one, as does 1 unless `fresh`; None takes `choose_workers`. They share the
+            cores' threads.
+        name: What the error calls an item whose process was killed twice.
+        fresh: A new process for each item.
+        environments: Environment variables of each worker, set before it imports anything else.
+        progress: Takes what the function passes to `report_progress`.
 
     Yields:
-        (item, result) in the order of completion; the result is `WorkerDied` where both attempts were killed. When this
-        ends early, by an exception or because nobody asks for more, the processes end at once.
-
-    Raises:
-        Exception: What the function raised.
+        (item, result or exception) in the order of completion. If the caller stops early, the processes end at once.
     """
-    if workers <= 1:
-        for item in items:
-            yield item, function(item)
+    workers = choose_workers(workers, len(items))
+    if workers <= (0 if fresh else 1):
+        yield from _map_in_this_process(function, items, progress)
         return
-    waiting = deque(items)
-    while waiting:
-        suspects: list[Item] = []
-        with _processes(min(workers, len(waiting))) as pool:
-            held: dict[Future[Result], Item] = {}
-            while held or (waiting and not suspects):
-                # No more than one item a process: on a break, only these are under suspicion.
-                while waiting and not suspects and len(held) < workers:
-                    try:
-                        held[pool.submit(function, waiting[0])] = waiting[0]
-                    except BrokenProcessPool:
-                        break
-                    waiting.popleft()
-                if not held:
-                    break
-                for future in wait(held, return_when=FIRST_COMPLETED).done:
-                    item = held.pop(future)
-                    try:
-                        result = future.result()
-                    except BrokenProcessPool:
-                        suspects.append(item)
-                    else:
-                        yield item, result
-        for item in suspects:
-            yield item, _alone(function, item)
-
-
-def _alone(function: Callable[[Item], Result], item: Item) -> Result | WorkerDied:
-    with _processes(1) as pool:
-        try:
-            return pool.submit(function, item).result()
-        except BrokenProcessPool:
-            return WorkerDied()
-
-
-@contextmanager
-def _processes(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool whose processes end when the block ends early, and when this process does, however that happens."""
-    context = multiprocessing.get_context("spawn")
-    theirs, ours = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(theirs,))
+    shared = {name: str(max(1, available_cores() // workers)) for name in _THREADS if name not in os.environ}
+    unused = [{**shared, **(environments[slot] if environments else {})} for slot in range(workers)]
+    waiting, died = deque(items), []
+    idle: list[_Worker] = []
+    busy: dict[Future[Result | Exception], tuple[Item, _Worker]] = {}
     try:
-        yield pool
-        pool.shutdown()
+        while waiting or busy:
+            # No more than one item a process.
+            while waiting and (idle or unused):
+                worker = idle.pop() if idle else _Worker(unused.pop())
+                try:
+                    busy[worker.pool.submit(_attempt_in_worker, function, waiting[0])] = waiting[0], worker
+                    waiting.popleft()
+                except BrokenProcessPool:  # It was killed while it had nothing to do.
+                    unused.append(worker.close())
+            done = wait(busy, timeout=None if progress is None else _POLL, return_when=FIRST_COMPLETED).done
+            for _, worker in busy.values():
+                worker.pass_reports(progress)
+            for future in done:
+                item, worker = busy.pop(future)
+                broken = isinstance(future.exception(), BrokenProcessPool)
+                if broken or fresh:
+                    unused.append(worker.close())
+                else:
+                    idle.append(worker)
+                if broken:
+                    died.append(item)
+                else:
+                    yield item, future.result()
+        for item in died:
+            worker = _Worker(unused[-1] if unused else idle[-1].environment)
+            future = worker.pool.submit(_attempt_in_worker, function, item)
+            busy[future] = item, worker
+            while not wait([future], timeout=_POLL).done:
+                worker.pass_reports(progress)
+            del busy[future]
+            worker.close()
+            if isinstance(future.exception(), BrokenProcessPool):
+                reason = "its process was killed, likely for want of memory; give fewer --workers"
+                yield item, ValueError(f"{name(item)}: {reason}")
+            else:
+                yield item, future.result()
     finally:
-        ours.close()
-        theirs.close()
-        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in (*idle, *(worker for _, worker in busy.values())):
+            worker.close()
 
 
-def _start(lifeline: Connection) -> None:
-    """Ties a worker to its parent."""
-    # Ctrl-C reaches every process of the terminal: workers just end, without a traceback each.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def report_progress(what: str, done: int, total: int) -> None:
+    """Passes progress to the `map_items` that called this function, in whichever process."""
+    if _send is not None:
+        _send((what, done, total))
+
+
+def _map_in_this_process(
+    function: Callable[[Item], Result], items: Sequence[Item], progress: Progress | None
+) -> Iterator[tuple[Item, Result | Exception]]:
+    global _send
+    before = _send
+
+    def send(message: tuple[str, int, int]) -> None:
+        if progress is not None:
+            progress(*message)
+
+    for item in items:
+        _send = send
+        try:
+            result = _attempt(function, item)
+        finally:
+            _send = before
+        yield item, result
+
+
+def _attempt(function: Callable[[Item], Result], item: Item) -> Result | Exception:
+    try:
+        return function(item)
+    except Exception as error:
+        return error
+
+
+def _attempt_in_worker(function: Callable[[Item], Result], item: Item) -> Result | Exception:
+    result = _attempt(function, item)
+    if isinstance(result, Exception):
+        try:
+            pickle.loads(pickle.dumps(result))
+        except Exception:  # Some libraries' exceptions cannot travel between processes.
+            return RuntimeError(f"{type(result).__name__}: {result}")
+    return result
+
+
+class _Worker:
+    """A process that ends with this one, however that happens."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.environment = environment
+        self._ours, self._theirs = context.Pipe()
+        self.pool = ProcessPoolExecutor(1, context, initializer=_start, initargs=(self._theirs, environment))
+
+    def pass_reports(self, progress: Progress | None) -> None:
+        with suppress(EOFError, OSError):
+            while progress is not None and self._ours.poll():
+                progress(*self._ours.recv())
+
+    def close(self) -> dict[str, str]:
+        """Ends the process at once, and gives its environment."""
+        self._ours.close()
+        self._theirs.close()
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        return self.environment
+
+
+def _start(lifeline: Connection, environment: Mapping[str, str]) -> None:
+    global _send
+    # Ctrl-C reaches every process of the terminal; the parent ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.update(environment)
+    _send = lifeline.send
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
 
 
 def _end_with_parent(lifeline: Connection) -> None:
-    # Nobody tells a worker that its parent was killed: it would finish what it has and then wait for ever, and
-    # meanwhile write beside the run that goes on. The other end closes with the parent.
+    # Without this a worker whose parent was killed would finish its item, beside the run that goes on, and then wait
+    # for ever. The pipe's other end closes with the parent.
     with suppress(EOFError, OSError):
         lifeline.recv_bytes()
     os._exit(1)

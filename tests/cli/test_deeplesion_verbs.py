@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -51,11 +52,11 @@ def test_check_and_prepare(root: Path, recipe: Path, tmp_path: Path, capsys: pyt
     assert volattn("prepare", root, "-o", tmp_path / "all", "--recipe", recipe) == 0
     assert "leaves out 1 marked Possibly_noisy" in capsys.readouterr().out
     assert len(Store.open(tmp_path / "all").names) == 3
-    arguments = ("--recipe", recipe, "--splits", "train, val", "--keep-noisy")
+    arguments = ("--recipe", recipe, "--subset", "train, val", "--keep-noisy")
     assert volattn("prepare", root, "-o", tmp_path / "some", *arguments) == 0
     assert "takes 4 rows, " in capsys.readouterr().out
     some = Store.open(tmp_path / "some")
-    assert set(some.parts.values()) == {"train", "val"}
+    assert set(some.subsets.values()) == {"train", "val"}
     boxes = some.case("000001_01_01_005").description.boxes
     assert boxes is not None
     assert len(boxes.boxes) == 2
@@ -78,10 +79,22 @@ def test_what_fails_is_listed_and_the_rest_goes_on(
     assert Store.open(tmp_path / "store").names == ("000001_01_01_005",)
 
 
+def test_a_missing_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """However many key slices lie in it; in the order of the names."""
+    scans = ("000003_01_01", "000001_01_01", "000002_01_01")
+    write_folder(tmp_path / "dl", [row(scan, number) for scan in scans for number in (4, 6)])
+    for scan in scans[:2]:
+        shutil.rmtree(tmp_path / "dl" / "Images_png" / scan)
+    assert volattn("check", tmp_path / "dl") == 1
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("error")]
+    assert [line.split(": ")[1].split("/")[-1] for line in said] == ["000001_01_01", "000003_01_01"]
+    assert all(line.endswith("there is no such folder; unpack the archive that holds it") for line in said)
+
+
 def test_nothing_can_be_done(root: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = tmp_path / "store"
-    assert volattn("prepare", root, "-o", store, "--recipe", recipe, "--splits", "exam") == 2
-    assert "has no part exam" in capsys.readouterr().err
+    assert volattn("prepare", root, "-o", store, "--recipe", recipe, "--subset", "exam") == 2
+    assert "has no subset exam" in capsys.readouterr().err
     assert not store.exists()
     (root / "DL_info.csv").write_text("File_name\n")
     assert volattn("check", root) == 2

@@ -57,7 +57,7 @@ def test_a_bad_row_is_exit_1_and_listed_at_the_end(
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "volattn: 1 of 8 cases failed:"
     row = 2 + sum(len(found) for _, found in slices.values())
-    assert f"detections.csv: row {row}: the box 30, 2, 10, 40 is turned inside out; give" in said[1]
+    assert f"detections.csv: row {row}: the box 30, 2, 10, 40 has its corners reversed; give" in said[1]
     (tmp_path / "scores.json").unlink()
     assert volattn(*arguments, "--fail-fast") == 2
     said = capsys.readouterr().err.splitlines()
@@ -91,8 +91,8 @@ def test_a_comparison(tmp_path: Path, slices: Slices, capsys: pytest.CaptureFixt
     out = tmp_path / "difference.json"
     assert volattn("compare", tmp_path / "a.json", tmp_path / "b.json", "-o", out) == 0
     said = capsys.readouterr().out
-    assert "Stands" in said
-    assert "ap50" in said
+    assert "Significant" in said
+    assert "AP50" in said
     rows = json.loads(out.read_text())["rows"]
     assert {row["metric"] for row in rows} >= {"ap50", "mean_sensitivity", "sensitivity_at_fp_per_image.0.5"}
     fewer = dict(list(slices.items())[:-1])

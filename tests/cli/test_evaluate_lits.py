@@ -113,14 +113,14 @@ def test_lesion_only_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     for kind in ("r", "p"):
         write(tmp_path / kind / "a-1.nii.gz", (label_map((5, 5)) == 2).astype(np.uint8))
     words = ("--reference", tmp_path / "r", "--prediction", tmp_path / "p", "-o", tmp_path / "s.json")
-    for options in (("--lesion", "1"), ("--lesion", "1", "--liver", "none"), ("--lesion", "1", "--liver", "0")):
+    for options in (("--lesion", "1"), ("--lesion", "1", "--organ", "none"), ("--lesion", "1", "--organ", "0")):
         assert evaluate(*words, *options) == 0
         scores = json.loads((tmp_path / "s.json").read_text())
         assert (scores["liver"], scores["settings"]["liver"]) == (None, None)
         assert scores["lesion_detection"]["recall"] == 1
-    assert evaluate(*words, "--lesion", "1", "--liver", "1") == 2
+    assert evaluate(*words, "--lesion", "1", "--organ", "1") == 2
     assert "different whole numbers" in capsys.readouterr().err
-    assert evaluate(*words, "--liver", "one") == 2
+    assert evaluate(*words, "--organ", "one") == 2
 
 
 def test_no_liver_label_is_said(folders: tuple[Path, Path], run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from volattn.cli.main import main
-from volattn.io.readers.nifti import read_labels, read_volume, write_labels, write_volume
+from volattn.io.readers import read_labels, read_volume, write_labels, write_volume
 from volattn.structures.volume import Volume
 
 WriteCase = Callable[..., tuple[Path, Path]]
@@ -97,6 +97,7 @@ def test_other_label_numbers_are_those_of_the_description(reference: Path) -> No
     assert (code, scores["settings"]["liver"], scores["settings"]["lesion"]) == (0, 5, 3)
 
 
+@pytest.mark.slow
 def test_channels_are_one_case(tmp_path: Path, write_lits_case: WriteCase, capsys: pytest.CaptureFixture[str]) -> None:
     for number in (1, 2):
         image, _ = write_lits_case(number)

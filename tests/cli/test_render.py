@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from volattn.cli.main import main
-from volattn.io.readers.nifti import read_labels, write_labels, write_volume
+from volattn.io.readers import read_labels, write_labels, write_volume
 from volattn.report.surfaces import check_rendering
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
@@ -76,7 +76,7 @@ def test_a_picture_of_all(tmp_path: Path, case: Write, capsys: pytest.CaptureFix
     """Its counts are those of `evaluate lits`; it is whole, and nothing else is left behind."""
     a, b = case("a.nii.gz", label_map(A, C)), case("b.nii.gz", label_map(A, B))
     reference, out = case("r.nii.gz", label_map(A, B)), tmp_path / "out" / "picture.png"
-    words = ("-i", tmp_path / "ct.nii.gz", "-l", a, b, "-r", reference, "-o", out, "--name", "plain", "VA")
+    words = ("-i", tmp_path / "ct.nii.gz", "-l", a, b, "-r", reference, "-o", out, "--name", "plain", "--name", "VA")
     assert volattn("render", *words) == 0
     printed = capsys.readouterr().out
     row = re.search(r"^plain +2 +\S+ +(\d) +(\d) +(\d)", printed, re.MULTILINE)
@@ -188,12 +188,12 @@ def test_what_is_refused(
         (("-i", ct, "-l", labels, "-o", tmp_path), "neither .png nor .html"),
         (("-i", ct, "-l", labels, shifted, "-o", out, *slices), "it is shifted by 2 mm; if its voxels"),
         (("-i", ct, "-l", labels, "-r", shifted, "-o", out, *slices), "it is shifted by 2 mm; if its voxels"),
-        (("-i", ct, ct, "-l", labels, "-o", out, *slices), "second CT"),
+        (("-i", ct, "-i", ct, "-l", labels, "-o", out, *slices), "second CT"),
         (("-i", ct, "-l", tmp_path / "none.nii.gz", "-o", out, *slices), "none.nii.gz"),
         (("-i", ct, "-l", labels, "-o", out, *slices, "--lesion", "300"), "1 to 255"),
         (("-i", ct, "-l", labels, "-o", out, *slices, "--organ", "liver"), "--organ liver"),
-        (("-i", ct, "-l", labels, "-o", out, *slices, "--name", "x", "y"), "1 label map and 2 names"),
-        (("-i", ct, "-l", labels, labels, "-o", out, *slices, "--name", "x", "x"), "not all different"),
+        (("-i", ct, "-l", labels, "-o", out, *slices, "--name", "x", "--name", "y"), "1 label map and 2 names"),
+        (("-i", ct, "-l", labels, labels, "-o", out, *slices, "--name", "x", "--name", "x"), "not all different"),
     ):
         assert volattn("render", *words) == 2, said
         error = capsys.readouterr().err.splitlines()[-1]

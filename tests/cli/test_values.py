@@ -1,51 +1,71 @@
-"""`-i a b c`."""
+"""Values of options: several CTs, numbers of workers, labels of organs, lists with commas."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Any
 
 import pytest
-import typer
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from volattn.cli.options import spread
-
-NAMES = {"-i", "--input"}
+from volattn import api
+from volattn.cli.main import main
+from volattn.cli.options import organ_label, parse_organ, parse_workers, split_commas
 
 
 @pytest.mark.parametrize(
-    ("given_words", "expected"),
+    "words",
+    ["a b c", "-i a b c", "-i a -i b c", "-i a -i b -i c", "--input=a b --resume c", "-i a b --threshold 0.5 c"],
+)
+def test_cts_are_positional_or_follow_i(words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given: list[Path] = []
+
+    def find(paths: list[Path]) -> None:
+        given.extend(paths)
+        raise ValueError("seen")
+
+    monkeypatch.setattr("volattn.inference.inputs.find_inputs", find)
+    with pytest.raises(SystemExit):
+        main(["predict", "-m", "demo", *words.split(), "-o", str(tmp_path / "out")])
+    assert sorted(map(str, given)) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "value"),
     [
-        ("-i a b c", "-i a -i b -i c"),
-        ("predict -m run -i a b -o out", "predict -m run -i a -i b -o out"),
-        ("--input a b --resume", "--input a --input b --resume"),
-        ("--input=a b", "--input=a --input b"),
-        ("-i a -i b c", "-i a -i b -i c"),
-        ("train lits --data store", "train lits --data store"),
-        ("-i a --threshold 0.5", "-i a --threshold 0.5"),
-        ("-i", "-i"),
-        ("", ""),
+        (parse_workers, "auto", "auto"),
+        (parse_workers, "0", 0),
+        (parse_workers, "12", 12),
+        (parse_workers, "-1", ValueError),
+        (parse_workers, "two", ValueError),
+        (parse_organ, None, None),
+        (parse_organ, "none", "none"),
+        (parse_organ, "5", 5),
+        (parse_organ, "liver", ValueError),
+        (split_commas, None, ()),
+        (split_commas, "train, val,", ("train", "val")),
     ],
 )
-def test_examples(given_words: str, expected: str) -> None:
-    assert spread(given_words.split(), NAMES) == expected.split()
+def test_values(read: Any, text: str | None, value: Any) -> None:
+    if value is ValueError:
+        with pytest.raises(ValueError, match="give a whole number"):
+            read(text)
+    else:
+        assert read(text) == value
 
 
-@settings(max_examples=30)
-@given(st.lists(st.lists(st.from_regex(r"[a-z./]+", fullmatch=True), min_size=1), min_size=1), st.booleans())
-def test_every_value_arrives_once_and_in_order(groups: list[list[str]], flag: bool) -> None:
-    app = typer.Typer(add_completion=False)
-    arrived: list[str] = []
+@pytest.mark.parametrize(
+    ("organ", "lesion", "label"), [(None, 2, 1), (None, 1, None), ("none", 2, None), ("0", 2, None), ("5", 6, 5)]
+)
+def test_the_organ_is_1_unless_lesions_are(organ: str | None, lesion: int, label: int | None) -> None:
+    assert organ_label(organ, lesion) == label
 
-    @app.command()
-    def verb(
-        inputs: Annotated[list[str], typer.Option("-i", "--input")],
-        resume: Annotated[bool, typer.Option("--resume")] = False,
-    ) -> None:
-        arrived.extend(inputs)
-        assert resume == flag
 
-    words = [word for group in groups for word in ("-i", *group)] + ["--resume"] * flag
-    app(args=spread(words, NAMES), standalone_mode=False)
-    assert arrived == [value for group in groups for value in group]
+def test_workers_are_no_more_than_cores_and_memory_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Memory:
+        available = 7 * 2**30
+
+    monkeypatch.setattr("psutil.virtual_memory", lambda: Memory)
+    for cores, expected in ((1, 0), (2, 2), (8, 3)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda process, cores=cores: set(range(cores)))
+        assert api.choose_workers("auto") == expected
+    assert api.choose_workers(5) == 5

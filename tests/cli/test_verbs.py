@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import numpy as np
 import pytest
 from small_detectors import CLASSES, small_config
 
-from volattn.checkpoints import ModelFolder, Training, save_folder
+from volattn.checkpoints import ModelFolder, save_folder
 from volattn.cli.main import main
-from volattn.io.readers.nifti import read_labels
-from volattn.models.catalogue import build_model
+from volattn.io.readers import read_labels
+from volattn.models.registry import build_model
 from volattn.phantoms.write import write_phantom
 from volattn.preprocessing.plan import Plan
+from volattn.provenance import Provenance
 from volattn.training.recipe import Recipe, ScheduleConfig
 
 WriteCase = Callable[..., tuple[Path, Path]]
@@ -58,7 +60,9 @@ def test_four_commands(tmp_path: Path, data: Path, recipe: Path, capsys: pytest.
     assert "3 cases, 0 errors" in capsys.readouterr().out
     assert volattn("prepare", data, "-o", store, "--recipe", recipe) == 0
     assert "3 cases, about" in capsys.readouterr().out
-    training = ("train", recipe, "--data", store, "-o", run, "--cpu", "--set", "seed=3", "--fold", "1/3")
+    assert volattn("train", recipe, "--data", store, "--dry-run", "--device", "cpu", "--set", "weights=imagenet") == 0
+    assert re.fullmatch(r"2 steps, about \S+ min, about .* of memory on each process\n", capsys.readouterr().out)
+    training = ("train", recipe, "--data", store, "-o", run, "--device", "cpu", "--set", "seed=3", "--fold", "1/3")
     assert volattn(*training, "--set", "step.targets=2") == 0
     said = capsys.readouterr()
     assert "2 steps, about" in said.out
@@ -77,7 +81,7 @@ def test_four_commands(tmp_path: Path, data: Path, recipe: Path, capsys: pytest.
     trained = json.loads((run / "split.json").read_text())["train"]
     for name in ("volume-0", "volume-1"):
         result = json.loads((out / f"{name}.json").read_text())
-        assert (result["seen_in_training"]["split"] == "training") == (name in trained)
+        assert (result["seen_in_training"]["subset"] == "training") == (name in trained)
         assert rows[f"{name} (trained on)" if name in trained else name] == (name in trained)
         assert (result["threshold"], result["file"]) == (0, f"{name}.nii.gz")
         assert read_labels(out / f"{name}.nii.gz").array.shape == (8, 64, 64)
@@ -90,12 +94,34 @@ def test_four_commands(tmp_path: Path, data: Path, recipe: Path, capsys: pytest.
 
 def test_a_run_is_not_written_over(tmp_path: Path, data: Path, recipe: Path) -> None:
     volattn("prepare", data, "-o", tmp_path / "store", "--recipe", recipe)
-    training = ("train", recipe, "--data", tmp_path / "store", "-o", tmp_path / "run", "--cpu")
+    training = ("train", recipe, "--data", tmp_path / "store", "-o", tmp_path / "run", "--device", "cpu")
     assert volattn(*training, "--set", "schedule.length=1") == 0
     before = (tmp_path / "run" / "model.safetensors").read_bytes()
     assert volattn(*training, "--set", "schedule.length=1") == 2
     assert volattn(*training, "--set", "schedule.length=2", "--resume") == 2
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+
+def test_prepare_goes_on_with_resume_only(
+    tmp_path: Path, data: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Done cases are kept, damaged and missing ones rebuilt."""
+    store = tmp_path / "store"
+    words = ("prepare", data, "-o", store, "--recipe", recipe, "--workers", "0")
+    assert volattn(*words, "--resume") == 0
+    first = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    damaged, missing = sorted(store.glob("cases/volume-[01]/image.*"))
+    damaged.write_bytes(b"x")
+    missing.unlink()
+    capsys.readouterr()
+    assert volattn(*words) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "--resume" in said
+    assert damaged.read_bytes() == b"x"
+    assert volattn(*words, "--resume") == 0
+    assert "2 cases prepared, 1 kept" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == first
 
 
 def test_check_ends_with_1_where_there_are_errors(
@@ -143,8 +169,8 @@ def test_a_bad_volume_is_one_line_and_nothing_written(
     kind: str, tmp_path: Path, write_lits_case: WriteCase, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = small_config(bag=3)
-    training = Training(recipe="none", dataset="none", fingerprint="0")
-    folder = ModelFolder(model=config, plan=Plan(size=64), classes=CLASSES, threshold=0.5, training=training)
+    training = Provenance(recipe="none", dataset="none", fingerprint="0")
+    folder = ModelFolder(model=config, plan=Plan(size=64), classes=CLASSES, threshold=0.5, provenance=training)
     save_folder(tmp_path / "model", build_model(config, CLASSES), folder)
     image, _ = write_lits_case(0)
     bad_volume(kind, image)
@@ -164,11 +190,14 @@ def test_a_bad_volume_is_one_line_and_nothing_written(
         ("prepare nowhere -o store", "nowhere: is not a folder"),
         ("prepare {data} -o store --recipe nothing", "no such recipe"),
         ("prepare {data} -o {data}", "not empty and holds no store"),
+        ("prepare {data} -o store --workers many", "--workers many: give a whole number, or auto"),
         ("train tiny --data {data} -o run", "not a finished store"),
+        ("train tiny --data {data}", "give -o FOLDER, or --dry-run"),
         ("train tiny --data {data} -o run --set modle.bag=3", "did you mean model?"),
         ("train tiny --data {data} -o run --set model.bag=4", "bag must be odd"),
         ("train {data}/none.yaml --data {data} -o run", "none.yaml"),
         ("predict -m {data} -i {data} -o out", "is not a model folder"),
+        ("predict -m demo -o out", "nothing to predict"),
     ],
 )
 def test_bad_words_are_one_line_and_nothing_written(

@@ -13,8 +13,9 @@ import pytest
 
 from volattn.datasets.case import Case, Dataset
 from volattn.datasets.check import Issue, check_case, check_dataset
-from volattn.datasets.open import SCHEME, open_dataset
-from volattn.io.readers.nifti import read_volume, write_volume
+from volattn.datasets.lits import SCHEME
+from volattn.datasets.open import open_dataset
+from volattn.io.readers import read_volume, write_volume
 from volattn.structures.geometry import Geometry, Turn
 from volattn.structures.volume import Volume
 
@@ -32,15 +33,15 @@ def check(case: Case, force: bool = False) -> list[Issue]:
 
 
 def only(case: Case, severity: str, reason: str, file: Path | None = None, force: bool = False) -> None:
-    """Exactly one finding, of this kind, in this file, on one line."""
-    findings = check(case, force)
-    assert [finding.severity for finding in findings] == [severity], findings
-    (finding,) = findings
-    assert reason in finding.message
-    assert finding.file == (file or case.image)
-    assert ";" in finding.message, "what is wrong, and then what to do"
-    assert str(finding) == f"{severity}: {finding.file}: {finding.message}"
-    assert "\n" not in str(finding)
+    """Exactly one issue, of this kind, in this file, on one line."""
+    issues = check(case, force)
+    assert [issue.severity for issue in issues] == [severity], issues
+    (issue,) = issues
+    assert reason in issue.message
+    assert issue.file == (file or case.image)
+    assert ";" in issue.message, "what is wrong, and then what to do"
+    assert str(issue) == f"{severity}: {issue.file}: {issue.message}"
+    assert "\n" not in str(issue)
 
 
 def change(path: Path, edit: Callable[[np.ndarray], np.ndarray], geometry: Geometry | None = None) -> None:
@@ -57,22 +58,22 @@ def patch(path: Path, offset: int, value: float, kind: str = "<f4") -> None:
     path.write_bytes(raw)
 
 
-def test_a_good_case_has_no_findings(pair: Case) -> None:
+def test_a_good_case_has_no_issues(pair: Case) -> None:
     assert check(pair) == []
 
 
 def test_real_case(shared_data: Path) -> None:
     """LiTS case 44 is sound but for its header, which swaps left and right."""
-    (finding,) = check_dataset(open_dataset(shared_data / "lits"))
-    assert finding.severity == "note"
-    assert "to the patient's left" in finding.message
+    (issue,) = check_dataset(open_dataset(shared_data / "lits"))
+    assert issue.severity == "note"
+    assert "to the patient's left" in issue.message
 
 
 def test_missing_files(pair: Case) -> None:
     assert pair.labels is not None
-    only(replace(pair, labels=None), "error", "no label map")
+    only(replace(pair, annotation=None), "error", "no label map")
     missing = pair.labels.with_name("segmentation-9.nii")
-    only(replace(pair, labels=missing), "error", "does not exist", missing)
+    only(replace(pair, annotation=missing), "error", "does not exist", missing)
     gone = pair.image.with_name("volume-9.nii")
     only(replace(pair, image=gone), "error", "does not exist", gone)
 
@@ -193,7 +194,7 @@ def test_odd_spacing_is_a_note(spacing: tuple, reason: str, write_lits_case: Wri
 def test_pixdim_that_contradicts_the_affine_is_a_note(pair: Case) -> None:
     patch(pair.image, 88, 5.0)
     patch(pair.image, 252, 0, "<i2")  # no qform, which takes its spacing from pixdim
-    only(pair, "note", "pixdim says 0.8 x 0.8 x 5 mm")
+    only(pair, "note", "stated spacing is 0.8 x 0.8 x 5 mm")
 
 
 @pytest.mark.parametrize("turn", [Turn(), Turn((2, 0, 1), (True, False, True))])
@@ -219,9 +220,9 @@ def test_a_header_without_orientation_is_a_note(pair: Case) -> None:
     assert pair.labels is not None
     for path in (pair.image, pair.labels):
         patch(path, 252, 0, "<i4")  # qform_code and sform_code
-    findings = check(pair)
-    assert [(finding.severity, finding.file) for finding in findings] == [("note", pair.image), ("note", pair.labels)]
-    assert all("nothing of its orientation" in finding.message for finding in findings)
+    issues = check(pair)
+    assert [(issue.severity, issue.file) for issue in issues] == [("note", pair.image), ("note", pair.labels)]
+    assert all("nothing of its orientation" in issue.message for issue in issues)
 
 
 def test_a_tilted_gantry_and_few_slices_are_notes(tmp_path: Path, make_volume: Callable[..., Volume]) -> None:
@@ -232,10 +233,10 @@ def test_a_tilted_gantry_and_few_slices_are_notes(tmp_path: Path, make_volume: C
     labels[1, 12, 14] = 2
     write_volume(tmp_path / "a.nii", volume)
     write_volume(tmp_path / "b.nii", Volume(labels, volume.geometry))
-    findings = check(Case("a", tmp_path / "a.nii", tmp_path / "b.nii"))
-    assert [finding.severity for finding in findings] == ["note", "note"]
-    assert "perpendicular" in findings[0].message
-    assert "3 axial slices" in findings[1].message
+    issues = check(Case("a", tmp_path / "a.nii", tmp_path / "b.nii"))
+    assert [issue.severity for issue in issues] == ["note", "note"]
+    assert "perpendicular" in issues[0].message
+    assert "3 axial slices" in issues[1].message
 
 
 def test_all_faults_of_all_cases_in_one_pass(write_lits_case: WriteCase) -> None:
@@ -246,9 +247,9 @@ def test_all_faults_of_all_cases_in_one_pass(write_lits_case: WriteCase) -> None
     _, lone = write_lits_case(2)
     (lone.parent / "volume-2.nii.gz").write_bytes(b"")
     seen: list[tuple[str, int, int]] = []
-    findings = check_dataset(open_dataset(good.parent), progress=lambda *step: seen.append(step))
+    issues = check_dataset(open_dataset(good.parent), progress=lambda *step: seen.append(step))
     assert seen == [("check", 1, 3), ("check", 2, 3), ("check", 3, 3)]
-    faults = [(finding.case, finding.file.name, finding.severity) for finding in findings]
+    faults = [(issue.case, issue.file.name, issue.severity) for issue in issues]
     assert faults == [
         ("volume-1", "volume-1.nii", "error"),  # spacing
         ("volume-1", "segmentation-1.nii", "error"),  # label 5
@@ -256,7 +257,7 @@ def test_all_faults_of_all_cases_in_one_pass(write_lits_case: WriteCase) -> None
         ("volume-1", "segmentation-1.nii", "error"),  # another shape
         ("volume-2", "volume-2.nii.gz", "error"),  # empty
     ]
-    assert len({str(finding) for finding in findings}) == len(findings)
+    assert len({str(issue) for issue in issues}) == len(issues)
 
 
 def test_nothing_is_written(write_lits_case: WriteCase) -> None:
@@ -268,9 +269,9 @@ def test_nothing_is_written(write_lits_case: WriteCase) -> None:
 
 def test_cases_that_the_description_promises(pair: Case) -> None:
     dataset = Dataset("set", pair.image.parent, (pair,), SCHEME, expected=4)
-    (finding,) = check_dataset(dataset)
-    assert (finding.severity, finding.case, finding.file.name) == ("error", "", "dataset.json")
-    assert "4 training cases (numTraining), found 1" in finding.message
+    (issue,) = check_dataset(dataset)
+    assert (issue.severity, issue.case, issue.file.name) == ("error", "", "dataset.json")
+    assert "4 training cases (numTraining), found 1" in issue.message
     assert check_dataset(replace(dataset, expected=1)) == []
 
 

@@ -40,9 +40,9 @@ def root(tmp_path: Path) -> Path:
 def test_a_case_is_a_key_slice_in_natural_order(root: Path) -> None:
     dataset = open_dataset(root)
     assert [case.name for case in dataset.cases] == [f"{SCAN}_005", f"{SCAN}_010", f"{OTHER}_030"]
-    assert [case.part for case in dataset.cases] == ["val", "train", "test"]
+    assert [case.subset for case in dataset.cases] == ["val", "train", "test"]
     assert [case.patient for case in dataset.cases] == ["1", "1", "12"]
-    assert all(case.labels is None and case.has_reference for case in dataset.cases)
+    assert all(case.labels is None and case.annotation is not None for case in dataset.cases)
     assert dataset.scheme.classes == ("lesion",)
     assert dataset.name == "dl"
     assert open_dataset(root / "DL_info.csv") == dataset
@@ -64,7 +64,7 @@ def test_the_array_runs_to_the_head_from_the_highest_number(root: Path) -> None:
     assert volume.array.dtype == np.int16
     for z, number in enumerate(range(8, 2, -1)):
         np.testing.assert_array_equal(volume.array[z], written[case.image / f"{number:03d}.png"])
-    np.testing.assert_array_equal(volume.array[case.key_slice.z], written[case.key_slice.file(case.key_slice.number)])
+    np.testing.assert_array_equal(volume.array[case.key_slice.z], written[case.key_slice.files[case.key_slice.z]])
     assert volume.geometry.turn().is_identity
     assert volume.geometry.spacing == pytest.approx((5.0, 0.8, 0.8))
 
@@ -112,11 +112,11 @@ def test_doubtful_rows_are_left_out_and_counted(tmp_path: Path) -> None:
     assert "takes 3 rows, 2 of them marked Possibly_noisy" in note.message
 
 
-def test_parts_can_be_chosen(root: Path) -> None:
+def test_subsets_can_be_chosen(root: Path) -> None:
     dataset = open_dataset(root)
-    assert [case.part for case in dataset.only(("train", "val")).cases] == ["val", "train"]
+    assert [case.subset for case in dataset.only(("train", "val")).cases] == ["val", "train"]
     assert dataset.only(()) == dataset
-    with pytest.raises(ValueError, match="has no part exam; give --splits with any of test,train,val"):
+    with pytest.raises(ValueError, match="has no subset exam; give --subset with any of test,train,val"):
         dataset.only(("exam",))
 
 
@@ -145,12 +145,12 @@ def _png_of_another_size(path: Path) -> None:
 def test_bad_images(spoil: Callable[[Path], None], reason: str, number: int, root: Path) -> None:
     path = root / "Images_png" / SCAN / f"{number:03d}.png"
     spoil(path)
-    (finding,) = check_dataset(open_dataset(root))
-    assert (finding.case, finding.file, finding.severity) == (f"{SCAN}_005", path, "error")
-    assert "row 3: " in finding.message
-    assert reason in finding.message
-    assert ";" in finding.message, "what is wrong, and then what to do"
-    assert "\n" not in str(finding)
+    (issue,) = check_dataset(open_dataset(root))
+    assert (issue.case, issue.file, issue.severity) == (f"{SCAN}_005", path, "error")
+    assert "row 3: " in issue.message
+    assert reason in issue.message
+    assert ";" in issue.message, "what is wrong, and then what to do"
+    assert "\n" not in str(issue)
     outcome = prepare_dataset(open_dataset(root), Plan(size=64), root / "store")
     assert outcome.store.names == (f"{SCAN}_010", f"{OTHER}_030")
     assert reason in outcome.failed[f"{SCAN}_005"]
@@ -167,7 +167,7 @@ def test_missing_slices_and_folders(root: Path) -> None:
     first, second = check_dataset(open_dataset(root))
     assert str(first) == (f"error: {folder}: row 3: slices 3-4, 7 of 3 to 8 are not there; unpack the archive again")
     assert str(second) == (
-        f"error: {root / 'Images_png' / OTHER}: row 2: there is no such folder; unpack the archive that holds it"
+        f"error: {root / 'Images_png' / OTHER}: there is no such folder; unpack the archive that holds it"
     )
     outcome = prepare_dataset(open_dataset(root), Plan(size=64), root / "store")
     assert outcome.store.names == (f"{SCAN}_010",)
@@ -178,7 +178,7 @@ def test_missing_slices_and_folders(root: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"box": (20, 9, 11, 18)}, "turned inside out"),
+        ({"box": (20, 9, 11, 18)}, "corners reversed"),
         ({"Bounding_boxes": "1, 2, 3"}, "Bounding_boxes is '1, 2, 3'"),
         ({"Bounding_boxes": "1, 2, x, 9"}, "'x'"),
         ({"box": (49, 9, 60, 18)}, "is outside the image of 48 x 40"),
@@ -207,9 +207,9 @@ def test_bad_rows(changed: dict, reason: str, tmp_path: Path) -> None:
     (tmp_path / "more" / "Images_png" / "000007_01_01").rename(tmp_path / "Images_png" / "000007_01_01")
     write_dl_info(tmp_path / "DL_info.csv", [good[0], bad, good[1]])
     dataset = open_dataset(tmp_path)
-    findings = [finding for finding in check_dataset(dataset) if finding.severity == "error"]
-    about = [finding for finding in findings if finding.file == tmp_path / "DL_info.csv"]
-    assert len(about) == 1, findings
+    issues = [issue for issue in check_dataset(dataset) if issue.severity == "error"]
+    about = [issue for issue in issues if issue.file == tmp_path / "DL_info.csv"]
+    assert len(about) == 1, issues
     assert "row 3" in about[0].message
     assert reason in about[0].message
     assert ";" in about[0].message
@@ -224,7 +224,7 @@ def test_a_bad_row_takes_its_key_slice_with_it(root: Path) -> None:
     (root / "DL_info.csv").write_text(table.replace("20.5, 21, 30, 30", "20.5, 21, 30"))
     dataset = open_dataset(root)
     assert [case.name for case in dataset.cases] == [f"{SCAN}_005", f"{OTHER}_030"]
-    assert [(finding.case, finding.severity) for finding in dataset.found] == [(f"{SCAN}_010", "error")]
+    assert [(issue.case, issue.severity) for issue in dataset.found] == [(f"{SCAN}_010", "error")]
 
 
 def test_rows_of_one_slice_that_disagree(root: Path) -> None:
@@ -232,17 +232,17 @@ def test_rows_of_one_slice_that_disagree(root: Path) -> None:
     write_folder(root, [*rows, row(OTHER, 30, slices=(28, 33))])
     dataset = open_dataset(root)
     assert [case.name for case in dataset.cases] == [f"{OTHER}_030"]
-    (finding,) = dataset.found
-    assert "row 3: says (2, 8) for the slice_range" in finding.message
-    assert "row 2 says (3, 8); make them agree" in finding.message
+    (issue,) = dataset.found
+    assert "row 3: has (2, 8) as slice_range" in issue.message
+    assert "row 2 has (3, 8); make them agree" in issue.message
 
 
 def test_a_box_over_the_edge_is_a_note_and_cut(tmp_path: Path) -> None:
     write_folder(tmp_path, [row(SCAN, 5, (-3, 30, 9, 44))])
     dataset = open_dataset(tmp_path)
-    (finding,) = check_dataset(dataset)
-    assert (finding.severity, finding.file.name) == ("note", "DL_info.csv")
-    assert "row 2: box x -4 to 9, y 29 to 44 goes over the edge" in finding.message
+    (issue,) = check_dataset(dataset)
+    assert (issue.severity, issue.file.name) == ("note", "DL_info.csv")
+    assert "row 2: box x -4 to 9, y 29 to 44 goes over the edge" in issue.message
     assert dataset.cases[0].key_slice is not None
     assert dataset.cases[0].key_slice.inside() == ((0, 29, 9, 40),)
 
@@ -251,9 +251,9 @@ def test_a_box_over_the_edge_is_a_note_and_cut(tmp_path: Path) -> None:
 def test_values_that_are_no_cts(force: bool, severity: str, tmp_path: Path) -> None:
     for path in write_folder(tmp_path, [row(SCAN, 5)]):
         Image.fromarray(np.full(SHAPE, 128, np.uint16)).save(path)
-    (finding,) = check_dataset(open_dataset(tmp_path), force)
-    assert finding.severity == severity
-    assert "cannot be a CT's HU" in finding.message
+    (issue,) = check_dataset(open_dataset(tmp_path), force)
+    assert issue.severity == severity
+    assert "cannot be a CT's HU" in issue.message
 
 
 @pytest.mark.parametrize("column", ["File_name", "Slice_range", "Spacing_mm_px_", "Image_size", "Possibly_noisy"])

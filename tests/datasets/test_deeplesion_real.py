@@ -62,9 +62,9 @@ def test_all_rows_parse_and_survive_a_round_trip(root: Path, tmp_path: Path) -> 
     back = read_dl_info(tmp_path / "again.csv").lesions
     for lesion, other in zip(info.lesions, back, strict=True):
         assert lesion.diameters_mm == pytest.approx(other.diameters_mm)
-        assert (lesion.box, lesion.part, lesion.lesion_type, lesion.slice_range, lesion.image_size) == (
+        assert (lesion.box, lesion.subset, lesion.lesion_type, lesion.slice_range, lesion.image_size) == (
             other.box,
-            other.part,
+            other.subset,
             other.lesion_type,
             other.slice_range,
             other.image_size,
@@ -81,7 +81,7 @@ def test_every_row_is_in_a_case_or_counted_as_doubtful(root: Path) -> None:
     (note,) = plain.found
     counted, doubtful = (int(number) for number in re.findall(r"\d+(?= (?:rows|marked))", note.message))
     assert (boxes(plain), boxes(kept), boxes(plain) + doubtful) == (counted, rows, rows)
-    assert [finding.severity for finding in kept.found] == ["note"]
+    assert [issue.severity for issue in kept.found] == ["note"]
 
 
 def test_no_row_is_at_odds_with_itself(root: Path) -> None:

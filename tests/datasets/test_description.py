@@ -210,7 +210,7 @@ def test_any_json_is_read_or_refused_in_a_line(
 def test_extreme_values_are_one_short_line(tmp_path: Path, labels: dict, extra: dict, said: str) -> None:
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels, "file_ending": ".nii.gz", **extra}))
     try:
-        told = "; ".join(str(finding) for finding in open_dataset(tmp_path).found)
+        told = "; ".join(str(issue) for issue in open_dataset(tmp_path).found)
     except ValueError as error:
         told = str(error)
     assert said in told

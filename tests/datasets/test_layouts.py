@@ -12,7 +12,7 @@ import pytest
 
 from volattn.datasets.case import Dataset
 from volattn.datasets.open import open_dataset
-from volattn.io.readers.nifti import read_labels, read_volume
+from volattn.io.readers import read_labels, read_volume
 
 NUMBERS = (2, 10, 1)
 WriteCase = Callable[..., tuple[Path, Path]]
@@ -211,3 +211,25 @@ def test_what_is_no_data_set(tmp_path: Path) -> None:
 def test_real_folder(shared_data: Path) -> None:
     dataset = open_dataset(shared_data / "lits")
     assert [case.name for case in dataset.cases] == ["volume-44"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "described"),
+    [
+        ({"background": 0, "liver": 1, "HCC": 2, "metastasis": 3}, "organ: liver; lesion: HCC + metastasis, merged"),
+        ({"background": 0, "liver": [1, 2], "tumour": 2}, "organ: liver; lesion: tumour"),
+        ({"background": 0, "lesion": 1}, "lesion: lesion"),
+    ],
+)
+def test_how_labels_are_read_is_described(
+    tmp_path: Path, write_lits_case: WriteCase, labels: dict[str, object], described: str
+) -> None:
+    msd(tmp_path, write_lits_case)
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "labels": labels}))
+    assert open_dataset(tmp_path).described_labels == described
+
+
+def test_lits_is_described_by_its_scheme(write_lits_case: WriteCase) -> None:
+    image, _ = write_lits_case(1)
+    assert open_dataset(image.parent).described_labels == "organ: liver; lesion: lesion"

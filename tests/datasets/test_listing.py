@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from volattn.datasets.check import check_dataset
 from volattn.datasets.issues import count_left_out, faults_among
-from volattn.datasets.listing import as_file, list_niftis
+from volattn.datasets.listing import as_file, list_volumes
 from volattn.datasets.open import open_dataset
 
 WriteCase = Callable[..., tuple[Path, Path]]
@@ -32,7 +32,7 @@ def test_links_are_followed_and_loops_visited_once(tmp_path: Path) -> None:
     (root / "again").symlink_to(disk / "batch")
     (root / "own" / "up").symlink_to(root)
     (disk / "batch" / "self").symlink_to(".")
-    listing = list_niftis(root, below=True)
+    listing = list_volumes(root, below=True)
     assert sorted(path.name for path in listing.files) == ["a.nii", "b.NII.GZ"]
     assert listing.left_out == ()
 
@@ -40,11 +40,11 @@ def test_links_are_followed_and_loops_visited_once(tmp_path: Path) -> None:
 def test_a_folder_of_a_files_name_is_that_file(tmp_path: Path) -> None:
     inner = touch(tmp_path / "volume-0.nii" / "volume-0.nii")
     (tmp_path / "volume-1.nii").mkdir()
-    assert list_niftis(tmp_path).files == list_niftis(tmp_path, below=True).files == (inner,)
+    assert list_volumes(tmp_path).files == list_volumes(tmp_path, below=True).files == (inner,)
     assert as_file(tmp_path / "volume-0.nii") == inner
     assert as_file(tmp_path / "volume-1.nii") == tmp_path / "volume-1.nii"
     for below in (False, True):
-        assert list(faults_among(list_niftis(tmp_path, below=below).left_out)) == ["volume-1.nii"]
+        assert list(faults_among(list_volumes(tmp_path, below=below).left_out)) == ["volume-1.nii"]
 
 
 def test_what_is_left_out_is_counted_and_named(tmp_path: Path) -> None:
@@ -52,11 +52,11 @@ def test_what_is_left_out_is_counted_and_named(tmp_path: Path) -> None:
         touch(tmp_path / name)
     touch(tmp_path / "IM0001", bytes(128) + b"DICM")
     touch(tmp_path / "below" / "f.nii")
-    listing = list_niftis(tmp_path)
+    listing = list_volumes(tmp_path)
     assert [path.name for path in listing.files] == ["a.nii.gz"]
     assert count_left_out(listing.left_out) == (
-        "left out: 5 files in another format than NIfTI (IM0001, b.mha, c.NRRD, ...); "
-        "1 folder with NIfTI files of its own (below)"
+        "left out: 1 file in DICOM format (IM0001); 4 files in a format that is not read (b.mha, c.NRRD, d.hdr, ...); "
+        "1 folder with volumes of its own (below)"
     )
     assert count_left_out(()) is None
 
@@ -67,7 +67,7 @@ def test_what_cannot_be_taken_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "me").symlink_to(tmp_path / "me")
     touch(tmp_path / "two\nlines.nii")
     touch(tmp_path / f"{'x' * 210}.nii")
-    listing = list_niftis(tmp_path)
+    listing = list_volumes(tmp_path)
     assert [path.name for path in listing.files] == ["good.nii"]
     faults = faults_among(listing.left_out)
     assert len(faults) == 4
@@ -80,7 +80,7 @@ def test_any_file_name_is_a_case_or_a_line(raw: bytes, tmp_path_factory: pytest.
     folder = tmp_path_factory.mktemp("any")
     path = Path(os.fsdecode(os.fsencode(folder) + b"/" + raw + b".nii"))
     path.write_bytes(b"")
-    listing = list_niftis(folder)
+    listing = list_volumes(folder)
     faults = faults_among(listing.left_out)
     hidden = raw.startswith(b".")
     assert len(listing.files) + len(faults) == (0 if hidden else 1)
@@ -95,9 +95,9 @@ def test_a_batch_on_another_disk(tmp_path: Path, write_lits_case: WriteCase) -> 
     (tmp_path / "lits" / "unplugged").symlink_to(tmp_path / "no")
     dataset = open_dataset(tmp_path / "lits")
     assert [case.name for case in dataset.cases] == ["volume-1", "volume-2"]
-    (finding,) = check_dataset(dataset)
-    assert finding.severity == "error"
-    assert "unplugged: is a link to" in str(finding)
+    (issue,) = check_dataset(dataset)
+    assert issue.severity == "error"
+    assert "unplugged: is a link to" in str(issue)
 
 
 def test_kaggles_archive(tmp_path: Path, write_lits_case: WriteCase) -> None:

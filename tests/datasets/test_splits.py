@@ -78,27 +78,27 @@ def test_impossible_splits(names: list[str], fraction: float) -> None:
         make_split(names, 0, fraction)
 
 
-def test_a_case_cannot_be_in_both_parts() -> None:
-    with pytest.raises(ValueError, match="both parts"):
+def test_a_case_cannot_both_train_and_validate() -> None:
+    with pytest.raises(ValueError, match="cannot both train and validate"):
         Split.parse({"train": ["a"], "validation": ["a"], "seed": 0}, "split.json")
 
 
-PARTS = {"a_2": "test", "a_10": "train", "a_1": "val", "a_3": "train"}
+SUBSETS = {"a_2": "test", "a_10": "train", "a_1": "val", "a_3": "train"}
 
 
 def test_the_official_split_is_taken_as_it_is() -> None:
-    split = official_split(PARTS, ("train",), 3, "store")
+    split = official_split(SUBSETS, ("train",), 3, "store")
     assert (split.train, split.validation) == (("a_3", "a_10"), ("a_1",))
     assert (split.seed, split.fold) == (3, None)
 
 
 def test_what_trains_does_not_validate() -> None:
-    split = official_split(PARTS, ("train", "val"), 3, "store")
+    split = official_split(SUBSETS, ("train", "val"), 3, "store")
     assert (split.train, split.validation) == (("a_1", "a_3", "a_10"), ())
 
 
-def test_a_split_or_part_that_is_not_there() -> None:
-    with pytest.raises(ValueError, match="store: has no split of its own; leave out --splits"):
+def test_a_split_or_subset_that_is_not_there() -> None:
+    with pytest.raises(ValueError, match="store: has no split of its own; leave out --subset"):
         official_split({}, ("train",), 0, "store")
-    with pytest.raises(ValueError, match="store: its split has no part exam"):
-        official_split(PARTS, ("exam",), 0, "store")
+    with pytest.raises(ValueError, match="store: has no subset exam"):
+        official_split(SUBSETS, ("exam",), 0, "store")

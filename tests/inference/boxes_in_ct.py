@@ -11,12 +11,12 @@ import torch
 from small_detectors import CLASSES, small_config
 from torch import Tensor, nn
 
-from volattn.checkpoints import ModelFolder, Training
+from volattn.checkpoints import ModelFolder
 from volattn.inference.predict import Predictor
-from volattn.models.architectures import Name, Window
 from volattn.models.bag_backbone import Attended
-from volattn.models.config import ModelConfig
+from volattn.models.config import ModelConfig, Window
 from volattn.preprocessing.plan import Plan
+from volattn.provenance import Provenance
 from volattn.structures.geometry import Geometry, Turn
 from volattn.structures.lesions import label_components
 from volattn.structures.volume import Volume
@@ -69,7 +69,6 @@ class BoxDetector(nn.Module):
     Its scores follow the slice's mean brightness, and it leans on the first image of its bag.
     """
 
-    mask_offset = 0.5
     window = Window()
 
     def __init__(self, config: ModelConfig, bag: int = 3) -> None:
@@ -95,6 +94,10 @@ class BoxDetector(nn.Module):
     def detect(self, attended: Attended, size: tuple[int, int]) -> list[dict[str, Tensor]]:
         return [self._detect(image[0]) for image in attended.pyramid["0"]]
 
+    def predict_window(self, attended: Attended, size: tuple[int, int]) -> Tensor:
+        hu = attended.pyramid["0"][:, 0] * 500 - 200
+        return torch.stack([hu > -50, hu > 150], dim=1)[:, :, None] * 0.9
+
     def _detect(self, image: Tensor) -> dict[str, Tensor]:
         hu = image * 500 - 200
         boxes, labels = [], []
@@ -104,7 +107,7 @@ class BoxDetector(nn.Module):
                 boxes.append([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
                 labels.append(label)
         scores = [0.9 if label == 1 else 0.6 + float(image.mean()) for label in labels]
-        masks = {"masks": torch.ones(len(boxes), 1, 28, 28)} if self.config.architecture.masks else {}
+        masks = {"masks": torch.ones(len(boxes), 1, 28, 28)} if self.config.output != "boxes" else {}
         return {
             "boxes": torch.tensor(np.array(boxes, np.float32).reshape(-1, 4)),
             "labels": torch.tensor(labels, dtype=torch.int64),
@@ -118,7 +121,7 @@ def _components(mask: np.ndarray) -> list[np.ndarray]:
     return [numbers == number for number in range(1, count + 1)]
 
 
-def box_predictor(bag: int = 3, batch: int = 1, name: Name = "mask_rcnn", **training: Any) -> Predictor:
+def box_predictor(bag: int = 3, batch: int = 1, name: str = "mask_rcnn", **training: Any) -> Predictor:
     """A predictor around the detector, with the CT's own spacing and pixels."""
     config = small_config(bag, name)
     folder = ModelFolder(
@@ -126,7 +129,7 @@ def box_predictor(bag: int = 3, batch: int = 1, name: Name = "mask_rcnn", **trai
         plan=Plan(z_spacing=1.5, size=max(32, *SHAPE[1:])),
         classes=CLASSES,
         threshold=0.5,
-        training=Training(recipe="boxes", dataset="boxes", fingerprint="0", **training),
+        provenance=Provenance(recipe="boxes", dataset="boxes", fingerprint="0", **training),
     )
     model: Any = BoxDetector(config, bag)
     return Predictor(model, folder, fingerprint="f" * 64, device="cpu", batch=batch)

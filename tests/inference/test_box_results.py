@@ -11,7 +11,7 @@ from boxes_in_ct import LESION_BOXES, SHAPE, box_predictor, ct, truth, turns
 
 from volattn.inference.results import predict_files
 from volattn.io.output import LOCK
-from volattn.io.readers.nifti import write_labels, write_volume
+from volattn.io.readers import write_labels, write_volume
 from volattn.scoring.detection import PRESETS, score_detections
 
 
@@ -21,18 +21,18 @@ def test_boxes_are_on_the_voxels_of_the_file(index: int) -> None:
     prediction = box_predictor(name="faster_rcnn").predict(ct(turn))
     assert not prediction.masks
     assert prediction.organ is None
-    assert len(prediction.records) == 2
+    assert len(prediction.lesions) == 2
     lesions = turn.undo(truth()) == 2
-    for record in prediction.records:
+    for record in prediction.lesions:
         inside = np.zeros(lesions.shape, bool)
         inside[tuple(slice(*ends) for ends in zip(record.box[:3], record.box[3:], strict=True))] = True
         assert inside.sum() in [np.prod(np.subtract(box[3:], box[:3])) for box in LESION_BOXES]
         assert lesions[inside].all()
         assert (record.volume_ml, record.long_axis_mm) == (None, None)
         assert record.bag is not None
-    np.testing.assert_array_equal(prediction.lesions > 0, lesions)
+    np.testing.assert_array_equal(prediction.lesion_map > 0, lesions)
     np.testing.assert_array_equal(prediction.labels == 2, lesions)
-    scores = [record.score for record in prediction.records]
+    scores = [record.score for record in prediction.lesions]
     assert scores == sorted(scores, reverse=True)
 
 
@@ -40,7 +40,7 @@ def test_boxes_are_on_the_voxels_of_the_file(index: int) -> None:
 def test_other_slices_than_the_models_hold_the_lesion(spacing: tuple[float, float, float]) -> None:
     """Boxes reach half a step to either side; finer slices are all there, coarser ones are not doubled."""
     prediction = box_predictor(name="retinanet").predict(ct(spacing=spacing))
-    for record in prediction.records:
+    for record in prediction.lesions:
         box = min(LESION_BOXES, key=lambda one: abs(np.subtract(one, record.box)).sum())
         slack = np.ceil(1.5 / spacing[0])
         assert abs(np.subtract(box, record.box))[[1, 2, 4, 5]].max() == 0

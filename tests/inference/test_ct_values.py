@@ -17,7 +17,7 @@ from volattn.datasets.ct_values import check_values
 from volattn.datasets.open import open_dataset
 from volattn.inference.key_slices import predict_key_slices
 from volattn.inference.results import predict_files
-from volattn.io.readers.nifti import read_volume, write_volume
+from volattn.io.readers import read_volume, write_volume
 from volattn.io.readers.png import read_slice, write_slice
 from volattn.phantoms.make import make_phantom
 from volattn.preprocessing.plan import Plan
@@ -176,6 +176,7 @@ def test_phantoms_are_cts(seed: int, size: int) -> None:
     assert check_values(np.where(np.arange(size) < size // 8, -3024, hu), "padded") is None
 
 
+@pytest.mark.slow
 def test_real_cts_and_their_parts_are_cts(shared_data: Path) -> None:
     for name, hu in _real(shared_data):
         depth, height, width = hu.shape

@@ -12,7 +12,7 @@ from boxes_in_ct import box_predictor
 from small_deeplesion import row, write_folder
 from small_detectors import made, small_config
 
-from volattn.checkpoints import ModelFolder, Training
+from volattn.checkpoints import ModelFolder
 from volattn.datasets.case import Dataset
 from volattn.datasets.deeplesion import read_detections, read_dl_info
 from volattn.datasets.open import open_dataset
@@ -20,13 +20,14 @@ from volattn.inference.key_slices import detect_on, predict_key_slices
 from volattn.inference.predict import Predictor
 from volattn.inference.stream import stream
 from volattn.io.readers.png import write_slice
-from volattn.models.architectures import ARCHITECTURES, Name
+from volattn.models.registry import MODELS
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepare import prepare_dataset
+from volattn.provenance import Provenance
 from volattn.scoring.deeplesion import score_deeplesion
 from volattn.slabs.images import image_slices, to_input
 
-BOXES = [name for name, facts in ARCHITECTURES.items() if not facts.masks]
+BOXES = [name for name, model in MODELS.items() if model.config.output == "boxes"]
 
 
 def folder_of_bright_boxes(root: Path) -> Dataset:
@@ -57,7 +58,7 @@ def bright(size: int = 48) -> Predictor:
     return predictor
 
 
-def small_predictor(name: Name, classes: tuple[str, ...] = ("lesion",), size: int = 64) -> Predictor:
+def small_predictor(name: str, classes: tuple[str, ...] = ("lesion",), size: int = 64) -> Predictor:
     """New weights that find something everywhere."""
     config = small_config(3, name)
     folder = ModelFolder(
@@ -65,7 +66,7 @@ def small_predictor(name: Name, classes: tuple[str, ...] = ("lesion",), size: in
         plan=Plan(window=(-200, 300), z_spacing=2.0, size=size),
         classes=classes,
         threshold=0.5,
-        training=Training(recipe="small", dataset="small", fingerprint="0"),
+        provenance=Provenance(recipe="small", dataset="small", fingerprint="0"),
     )
     torch.manual_seed(0)
     model = made(config, classes=classes, dtype=torch.float32)
@@ -79,7 +80,7 @@ def test_boxes_come_back_in_the_tables_own_pixels(tmp_path: Path, size: int) -> 
     assert found.predicted == tuple(case.name for case in dataset.cases)
     assert not found.failed
     table = tmp_path / "dl" / "DL_info.csv"
-    scores = score_deeplesion(table, found.csv, split="all").content
+    scores = score_deeplesion(table, found.csv, subset="all").content
     assert scores["mean_sensitivity"] == 1
     assert scores["ap50"] == 1
     if size == 48:  # one pixel of the input is one of the image
@@ -89,7 +90,7 @@ def test_boxes_come_back_in_the_tables_own_pixels(tmp_path: Path, size: int) -> 
 
 
 @pytest.mark.parametrize("name", ["faster_rcnn", "data_level_fusion"])
-def test_bags_are_those_of_the_store_that_training_reads(tmp_path: Path, name: Name) -> None:
+def test_bags_are_those_of_the_store_that_training_reads(tmp_path: Path, name: str) -> None:
     dataset = folder_of_bright_boxes(tmp_path / "dl")
     predictor = small_predictor(name)
     store = prepare_dataset(dataset, predictor.folder.plan, tmp_path / "store").store
@@ -100,7 +101,7 @@ def test_bags_are_those_of_the_store_that_training_reads(tmp_path: Path, name: N
             needed = image_slices(centres, stored.shape[0], predictor.model.config.slices)
             return to_input(torch.from_numpy(np.asarray(stored.image[:])[needed]), store.plan.window, 64)
 
-        ((_, wanted),) = stream(predictor.model, read, stored.shape[0], targets=stored.known)
+        ((_, wanted),) = stream(predictor.model, read, stored.shape[0], targets=stored.annotated_slices)
         assert case.key_slice is not None
         boxes, scores = detect_on(predictor, case.key_slice.read(), case.key_slice.z)
         assert len(scores) > 0
@@ -153,14 +154,14 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(tmp_path: Path) -> No
     assert "004.png" in found.failed["000003_01_01_004"]
     content = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert content["failed"] == found.failed
-    assert (content["key_slices"], content["parts"]) == (1, ["test", "val"])
+    assert (content["key_slices"], content["subsets"]) == (1, ["test", "val"])
 
 
 def test_a_score_on_what_was_trained_on_says_so(tmp_path: Path) -> None:
     dataset = folder_of_bright_boxes(tmp_path / "dl")
     predictor = bright()
-    training = predictor.folder.training.model_copy(update={"cases": ("000001_01_01_005",)})
-    predictor.folder = predictor.folder.model_copy(update={"training": training})
+    provenance = predictor.folder.provenance.model_copy(update={"cases": ("000001_01_01_005",)})
+    predictor.folder = predictor.folder.model_copy(update={"provenance": provenance})
     found = predict_key_slices(predictor, dataset, tmp_path / "out")
     assert found.notes == ("the model was trained on 1 of 3 cases: their scores are no test",)
 
@@ -173,7 +174,8 @@ def test_pictures_on_request(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", BOXES)
-def test_every_detector_predicts_the_real_scans(shared_data: Path, tmp_path: Path, name: Name) -> None:
+@pytest.mark.slow
+def test_every_detector_predicts_the_real_scans(shared_data: Path, tmp_path: Path, name: str) -> None:
     dataset = open_dataset(shared_data / "deeplesion")
     there = [case for case in dataset.cases if case.key_slice is not None and case.key_slice.missing() is None]
     assert len({case.image for case in there}) == 3
@@ -181,6 +183,6 @@ def test_every_detector_predicts_the_real_scans(shared_data: Path, tmp_path: Pat
     found = predict_key_slices(small_predictor(name), some, tmp_path / "out")
     assert not found.failed
     assert len(found.predicted) == len(there)
-    scores = score_deeplesion(dataset.root / "DL_info.csv", found.csv, split="all").content
+    scores = score_deeplesion(dataset.root / "DL_info.csv", found.csv, subset="all").content
     assert scores["detections"] == found.detections
     assert not scores["failed"]

@@ -13,13 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_detectors import CLASSES, made, small_config
 
-from volattn.checkpoints import ModelFolder, Training, save_folder
+from volattn.checkpoints import ModelFolder, save_folder
 from volattn.inference.predict import Predictor, find_device, load
 from volattn.inference.reader import SliceReader
-from volattn.io.readers.nifti import write_volume
+from volattn.io.readers import write_volume
+from volattn.models.precision import Precision
 from volattn.phantoms import make_phantom
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepared import prepare_volume
+from volattn.provenance import Provenance
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
 
@@ -31,16 +33,16 @@ def test_every_orientation_gives_the_same_labels_in_its_own_axes(tilt: float) ->
         volume = ct(turn, tilt)
         found = predictor.predict(volume)
         np.testing.assert_array_equal(turn.apply(found.labels), truth())
-        assert found.labels.shape == found.lesions.shape == volume.array.shape
+        assert found.labels.shape == found.lesion_map.shape == volume.array.shape
         assert found.labels.dtype == np.uint8
-        assert len(found.records) == 2
-        for record in found.records:
+        assert len(found.lesions) == 2
+        for record in found.lesions:
             start, stop = record.box[:3], record.box[3:]
             inside = tuple(slice(*ends) for ends in zip(start, stop, strict=True))
-            assert (found.lesions[inside] == record.id).all()
-            assert np.count_nonzero(found.lesions == record.id) == np.prod(np.subtract(stop, start))
+            assert (found.lesion_map[inside] == record.id).all()
+            assert np.count_nonzero(found.lesion_map == record.id) == np.prod(np.subtract(stop, start))
             axis = "kji".index(record.file_axis)
-            assert (found.lesions.take(record.file_slice, axis=axis) == record.id).any()
+            assert (found.lesion_map.take(record.file_slice, axis=axis) == record.id).any()
 
 
 def test_records_say_where_and_how_large() -> None:
@@ -49,7 +51,7 @@ def test_records_say_where_and_how_large() -> None:
     assert found.organ is not None
     assert found.organ.name == CLASSES[0]
     assert found.organ.volume_ml == pytest.approx(np.count_nonzero(truth()) * 1.5 * 0.8 * 0.8 / 1000)
-    for record, box in zip(found.records, LESION_BOXES, strict=True):
+    for record, box in zip(found.lesions, LESION_BOXES, strict=True):
         assert record.box == box
         sides = np.subtract(box[3:], box[:3]) * volume.geometry.spacing
         assert record.volume_ml == pytest.approx(np.prod(sides) / 1000)
@@ -71,7 +73,7 @@ def test_bag_slices_are_those_of_the_file() -> None:
     turn = next(turn for turn in turns() if turn.axes == (0, 1, 2) and turn.flips == (True, False, False))
     found = box_predictor().predict(ct(turn, spacing=(3.0, 0.8, 0.8)))
     np.testing.assert_array_equal(turn.apply(found.labels), truth())
-    for record in found.records:
+    for record in found.lesions:
         assert record.bag is not None
         canonical = np.array(record.bag.model_slices) * 1.5 / 3.0
         nearest = SHAPE[0] - 1 - np.array(record.bag.file_slices)
@@ -81,11 +83,11 @@ def test_bag_slices_are_those_of_the_file() -> None:
 
 def test_threshold_can_be_given_and_batch_changes_nothing() -> None:
     volume = ct()
-    assert box_predictor().predict(volume, threshold=0.99).records == ()
+    assert box_predictor().predict(volume, threshold=0.99).lesions == ()
     assert box_predictor().predict(volume, threshold=0.0).threshold == 0.0
     one, many = box_predictor(5).predict(volume), box_predictor(5, batch=4).predict(volume)
     np.testing.assert_array_equal(one.labels, many.labels)
-    assert one.records == many.records
+    assert one.lesions == many.lesions
     for wrong in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match="threshold"):
             box_predictor().predict(volume, threshold=wrong)
@@ -122,7 +124,7 @@ def test_reader_gives_the_prepared_slices_bit_for_bit(
     plan = Plan(z_spacing=step, size=size)
     prepared, reader = prepare_volume(volume, plan), SliceReader(volume, plan)
     assert reader.depth == len(prepared)
-    np.testing.assert_array_equal(np.stack([reader.slice(z) for z in range(reader.depth)]), prepared)
+    np.testing.assert_array_equal(np.stack([reader.prepared[z] for z in range(reader.depth)]), prepared)
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
@@ -142,7 +144,7 @@ def test_memory_grows_by_four_bytes_a_voxel_beside_the_volume(dtype: type, singl
         found = predictor.predict(volume)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-        assert len(found.records) == depth // 6
+        assert len(found.lesions) == depth // 6
     assert peaks[1] - peaks[0] <= 4.5 * 60 * 96 * 96
 
 
@@ -154,7 +156,7 @@ def test_a_run_folder_predicts_from_a_file(tmp_path: Path) -> None:
         plan=Plan(z_spacing=2.0, size=64),
         classes=CLASSES,
         threshold=0.1,
-        training=Training(recipe="small", dataset="made", fingerprint="0"),
+        provenance=Provenance(recipe="small", dataset="made", fingerprint="0"),
     )
     save_folder(tmp_path / "run", model, folder)
     volume = ct()
@@ -183,6 +185,7 @@ def test_devices() -> None:
         box_predictor(batch=0)
 
 
+@pytest.mark.slow
 def test_batch_and_threads_change_scores_by_rounding_only(tmp_path: Path) -> None:
     """What docs/explanation/robustness.md promises, held by the weights of the package on a phantom."""
     phantom = make_phantom(3, 1, 128)
@@ -196,9 +199,34 @@ def test_batch_and_threads_change_scores_by_rounding_only(tmp_path: Path) -> Non
     finally:
         torch.set_num_threads(threads)
     first, *others = found
-    assert first.records, "without a lesion nothing is compared"
+    assert first.lesions, "without a lesion nothing is compared"
     for other in others:
         np.testing.assert_array_equal(other.labels, first.labels)
-        np.testing.assert_array_equal(other.lesions, first.lesions)
-        scores = [[record.score for record in one.records] for one in (first, other)]
+        np.testing.assert_array_equal(other.lesion_map, first.lesion_map)
+        scores = [[record.score for record in one.lesions] for one in (first, other)]
         np.testing.assert_allclose(scores[1], scores[0], rtol=0, atol=1e-5)
+
+
+def test_a_repr_is_one_short_line() -> None:
+    predictor = box_predictor()
+    assert repr(predictor) == "Predictor(mask_rcnn, bag of 3, finds liver and lesion as masks, on cpu)"
+    prediction = predictor.predict(ct())
+    assert repr(prediction).startswith("Prediction(boxes: 2 lesions, liver ")
+    assert repr(prediction.volume) == "Volume(boxes: int16 12 x 20 x 24 voxels (z, y, x), 1.5 x 0.8 x 0.8 mm)"
+    assert "array" not in repr(prediction)
+
+
+def test_an_array_alone_is_refused_with_a_way_out() -> None:
+    with pytest.raises(ValueError, match=r"Volume\(array, Geometry.aligned"):
+        box_predictor().predict(ct().array)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_reduced_precision_finds_the_same_on_a_cpu(precision: Precision) -> None:
+    phantom = make_phantom(3, 1, 128)
+    volume = Volume(phantom.image[34:38], Geometry.aligned((4, 128, 128), phantom.spacing), "phantom")
+    full, ours = (load("demo", device="cpu", precision=one).predict(volume, 0.02) for one in ("fp32", precision))
+    assert full.organ is not None
+    assert ours.organ is not None
+    assert ours.organ.volume_ml == pytest.approx(full.organ.volume_ml, rel=0.05)
+    assert [lesion.score for lesion in ours.lesions] != [lesion.score for lesion in full.lesions]

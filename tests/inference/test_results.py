@@ -12,18 +12,21 @@ import pytest
 import SimpleITK
 from boxes_in_ct import LESION_BOXES, SHAPE, box_predictor, ct, truth, turns
 
-from volattn.checkpoints import Training
 from volattn.datasets.case import Case
 from volattn.inference.inputs import References, find_inputs
-from volattn.inference.known import known_case
 from volattn.inference.predict import Predictor
-from volattn.inference.results import Files, predict_files
-from volattn.io.names import volume_name
+from volattn.inference.prediction import Files
+from volattn.inference.results import predict_files
 from volattn.io.output import LOCK
-from volattn.io.readers.nifti import read_labels, read_volume, write_labels, write_volume
-from volattn.models.segmenters.config import CrfConfig
+from volattn.io.readers import read_labels, read_volume, volume_name, write_labels, write_volume
+from volattn.models.segmenters.crf import CrfConfig
+from volattn.provenance import Provenance
 
 ORGAN_AND_LESION = ("liver", "lesion")
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.fixture
@@ -187,7 +190,7 @@ class TestResume:
         """The old JSON must not vouch for the new label map."""
         self.run(one)
         with monkeypatch.context() as patch:
-            patch.setattr("volattn.inference.results.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            patch.setattr("volattn.inference.prediction.write_json", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 self.run(one, threshold=0.99)
         assert self.run(one) == "predicted"
@@ -315,8 +318,8 @@ class TestReferences:
         assert pictures[0] != pictures[1]
 
 
-class TestKnownCases:
-    TRAINING = Training(
+class TestSeenCases:
+    PROVENANCE = Provenance(
         recipe="r",
         dataset="d",
         fingerprint="0",
@@ -330,23 +333,73 @@ class TestKnownCases:
         [
             ("renamed", "a", ("training", "volume-1", "content")),
             ("volume-2", "b", ("training", "volume-2", "name")),
-            ("volume-1", "b", ("training", "volume-1", "name, not content")),
+            ("volume-1", "b", None),  # another file of that name
             ("volume-3", "b", ("validation", "volume-3", "name")),
             ("volume-4", "b", None),
+            (None, "b", None),
         ],
     )
-    def test_by_content_then_by_name(self, name: str, content: str, wanted: tuple[str, str, str] | None) -> None:
-        found = known_case(self.TRAINING, name, content * 64)
-        assert (found and (found.split, found.case, found.known_by)) == wanted
+    def test_by_content_then_by_name(self, name: str | None, content: str, wanted: tuple[str, str, str] | None) -> None:
+        found = self.PROVENANCE.seen(content * 64, name)
+        assert (found and (found.subset, found.case, found.known_by)) == wanted
 
-    def test_it_is_said_in_the_outcome_and_the_json(self, one: Path, tmp_path: Path) -> None:
+    def test_the_outcome_and_the_json_say_so(self, one: Path, tmp_path: Path) -> None:
         (outcome,) = predict_files(box_predictor(cases=("case-7",)), [one], tmp_path / "out")
         assert "was trained on this case" in outcome.message
         content = read_json(tmp_path / "out" / "case-7.json")
-        assert content["seen_in_training"] == {"split": "training", "case": "case-7", "known_by": "name"}
+        assert content["seen_in_training"] == {"subset": "training", "case": "case-7", "known_by": "name"}
         (again,) = predict_files(box_predictor(cases=("case-7",)), [one], tmp_path / "out", resume=True)
         assert again.status == "skipped"
         assert again.notes == outcome.notes
+
+    def test_without_provenance_nothing_is_known(self, one: Path, tmp_path: Path) -> None:
+        predictor = box_predictor(cases=("case-7",))
+        predictor.folder = predictor.folder.model_copy(update={"provenance": None})
+        (outcome,) = predict_files(predictor, [one], tmp_path / "out")
+        assert outcome.notes == ()
+        content = read_json(tmp_path / "out" / "case-7.json")
+        assert (content["seen_in_training"], content["model"]["recipe"]) == (None, None)
+
+
+def test_a_model_of_phantoms_warns_in_the_json_and_on_the_picture(one: Path, tmp_path: Path) -> None:
+    pictures = []
+    for phantoms_only in (False, True):
+        predictor = box_predictor()
+        predictor.folder = predictor.folder.model_copy(update={"phantoms_only": phantoms_only})
+        out = tmp_path / str(phantoms_only)
+        (outcome,) = predict_files(predictor, [one], out)
+        assert outcome.notes == ()
+        content = read_json(out / "case-7.json")
+        assert content["model"]["phantoms_only"] == phantoms_only
+        assert any("not for patients" in note for note in content["notes"]) == phantoms_only
+        pictures.append((out / "case-7.png").read_bytes())
+        (again,) = predict_files(predictor, [one], out, resume=True)
+        assert (again.status, again.notes) == ("skipped", ())
+    assert pictures[0] != pictures[1]
+
+
+@pytest.mark.parametrize("picture", [False, True])
+def test_a_prediction_saves_what_the_command_writes(one: Path, tmp_path: Path, picture: bool) -> None:
+    predict_files(box_predictor(), [one], tmp_path / "command")
+    expected = Files.of(tmp_path / "command", "case-7", masks=True)
+    prediction = box_predictor().predict(one)
+    files = prediction.save(tmp_path / "saved", picture=picture)
+    assert files == Files.of(tmp_path / "saved", "case-7", masks=True)
+    for ours, theirs in zip(files[1 if picture else 2 :], expected[1 if picture else 2 :], strict=True):
+        assert ours is not None
+        assert theirs is not None
+        assert ours.read_bytes() == theirs.read_bytes()
+    assert files.picture.exists() == picture
+    of_the_command = ("fingerprint", "file", "settings")
+    first, second = (read_json(path) for path in (files.json, expected.json))
+    assert {key: value for key, value in first.items() if key not in of_the_command} == {
+        key: value for key, value in second.items() if key not in of_the_command
+    }
+    prediction.save(tmp_path / "saved")
+    assert not files.picture.exists()
+    (tmp_path / "saved" / "mine.json").write_text("{}")
+    with pytest.raises(ValueError, match="was not written by volattn"):
+        prediction.save(tmp_path / "saved", name="mine")
 
 
 def test_progress_counts_cases_and_slices(one: Path, tmp_path: Path) -> None:

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import roi_align
 
-from volattn.inference.stitch import ORGAN_SCORE, Stitcher, number_lesions, paste, score_maps
-from volattn.inference.stream import SliceDetections
-from volattn.models.segmenters.segmenter import BagSegmenter, find_objects
+from volattn.inference.stitch import ORGAN_SCORE, Stitcher, class_boxes, find_objects, number_lesions, paste, score_maps
+from volattn.inference.stream import SliceDetections, SliceProbabilities
 from volattn.preprocessing.prepared import ZWeights, z_weights
 from volattn.slabs.images import input_shape, resize
 from volattn.structures.lesions import label_components
@@ -63,9 +62,9 @@ def test_a_perfect_mask_head_gives_back_the_mask(size: int, radius: float, least
     for centre in itertools.product((24.3, 33.0, 40.6), (22.0, 30.5)):
         mask = disc(shape, centre, radius)
         box, cells = drawn_as_in_training(mask, size)
-        patch = paste(cells, box, shape, input_shape(*shape, size))
+        rows, columns, values = paste(cells, box, shape, input_shape(*shape, size))
         back = np.zeros(shape, bool)
-        back[patch.rows, patch.columns] = patch.values >= 0.5
+        back[rows, columns] = values >= 0.5
         assert dice(mask, back) >= least
         np.testing.assert_allclose(
             np.argwhere(back).mean(axis=0), np.argwhere(mask).mean(axis=0), atol=0.5 * 80 / size * 0.6
@@ -80,9 +79,9 @@ def test_a_full_mask_covers_the_pixels_with_centres_in_its_box(
     shape = (40, 60)
     filled = (round(40 * scale), round(60 * scale))
     box = np.array([start, start / 2, start + side, start / 2 + side], np.float32)
-    patch = paste(FULL, box, shape, filled)
+    rows, columns, values = paste(FULL, box, shape, filled)
     covered = np.zeros(shape, np.float32)
-    covered[patch.rows, patch.columns] = patch.values
+    covered[rows, columns] = values
     centres = [(np.arange(length) + 0.5) * scale for length in shape]
     x0, y0, x1, y1 = (float(bound) for bound in box)
     wanted = ((centres[0] >= y0) & (centres[0] < y1))[:, None] & ((centres[1] >= x0) & (centres[1] < x1))
@@ -91,8 +90,8 @@ def test_a_full_mask_covers_the_pixels_with_centres_in_its_box(
 
 def test_a_box_outside_the_slice_is_nothing() -> None:
     """The input is square: below and beside the slice there is padding that a detector may box."""
-    patch = paste(FULL, np.array([10, 90, 20, 100], np.float32), (40, 60), (68, 100))
-    assert patch.values.size == 0
+    _, _, values = paste(FULL, np.array([10, 90, 20, 100], np.float32), (40, 60), (68, 100))
+    assert values.size == 0
     stitcher = whole_stitcher((1, 40, 60), classes=2, filled=(68, 100))
     inside = (1, 0.9, (0.0, 0.0, 30.0, 30.0), FULL)
     stitcher.add(0, detections(inside, (1, 0.9, (10.0, 90.0, 20.0, 100.0), FULL)))
@@ -183,7 +182,7 @@ def test_between_two_slices_probabilities_are_interpolated_then_cut() -> None:
 
 @given(seed=st.integers(0, 10**6), depth=st.integers(1, 9), spacing=st.sampled_from([0.8, 1.5, 2.5, 5.0]))
 @settings(max_examples=25)
-def test_no_bit_depends_on_the_order_and_every_lesion_has_a_speaker(seed: int, depth: int, spacing: float) -> None:
+def test_order_changes_no_bit_and_every_lesion_has_a_best_detection(seed: int, depth: int, spacing: float) -> None:
     rng = np.random.default_rng(seed)
     shape = (depth, 20, 40)
     back = z_weights(depth, spacing, 1.5)
@@ -274,28 +273,63 @@ def test_score_maps_hold_the_highest_covering_score() -> None:
     assert maps[1, :, 20:].max() == 0
 
 
+def probabilities(organ: np.ndarray, lesion: np.ndarray) -> SliceProbabilities:
+    return SliceProbabilities(np.stack([np.maximum(organ, lesion), lesion]).astype(np.float32), {})
+
+
 @pytest.mark.parametrize(("size", "least"), [(40, 0.9), (80, 1.0), (160, 0.999), (200, 0.99)])
 def test_a_segmenters_pixels_come_back_where_they_were(size: int, least: float) -> None:
-    """Each mask has a cell for every pixel of its box, and they differ in shape."""
     shape = (80, 64)
     organ, lesion = disc(shape, (40.6, 30.5), 20), disc(shape, (36.0, 24.0), 4)
     moved = resize(torch.from_numpy(np.stack([organ, lesion]).astype(np.float32))[None], size)[0]
-    found = find_objects(moved, most=5)
-    slices = SliceDetections(
-        boxes=found["boxes"].numpy(),
-        labels=found["labels"].numpy(),
-        scores=found["scores"].numpy(),
-        masks=[mask.numpy().astype(np.float16) for mask in found["masks"]],
-        weights={},
-        mask_offset=BagSegmenter.mask_offset,
-    )
-    maps = score_maps(slices, shape, size, classes=2)
+    padded = torch.nn.functional.pad(moved, (0, size - moved.shape[2], 0, size - moved.shape[1]))
+    found = SliceProbabilities(padded.numpy(), {})
+    maps = score_maps(found, shape, size, classes=2)
     for mask, back in zip((organ, lesion), maps >= 0.5, strict=True):
         assert dice(mask, back) >= least
         if size >= 80:
             np.testing.assert_allclose(np.argwhere(back).mean(axis=0), np.argwhere(mask).mean(axis=0), atol=0.03)
     stitcher = whole_stitcher((1, *shape), filled=input_shape(*shape, size))
-    stitcher.add(0, slices)
+    stitcher.add(0, found)
     stitched = stitcher.finish()
     np.testing.assert_array_equal(stitched.labels[0], np.where(maps[0] >= 0.5, 1 + (maps[1] >= 0.5), 0))
-    assert [one.score for one in stitched.best] == [found["scores"][found["labels"] == 2].item()]
+    assert [one.score for one in stitched.best] == class_boxes(found, 2)[1].tolist()
+
+
+def test_a_segmenters_weak_lesions_are_cut_out() -> None:
+    """By the highest probability of what hangs together on a slice; weak parts of a strong lesion stay."""
+    lesion = np.zeros((20, 40))
+    lesion[5:9, 5:9], lesion[5:9, 20:24], lesion[6, 6] = 0.6, 0.7, 0.95
+    stitcher = whole_stitcher((2, 20, 40), threshold=0.9)
+    stitcher.add(0, probabilities(np.ones((20, 40)), lesion))
+    stitched = stitcher.finish()
+    wanted = np.zeros((2, 20, 40), np.uint8)
+    wanted[0] = 1
+    wanted[0, 5:9, 5:9] = 2
+    np.testing.assert_array_equal(stitched.labels, wanted)
+    assert [(best.score, best.z) for best in stitched.best] == [(pytest.approx(0.95), 0)]
+
+
+@given(seed=st.integers(0, 10**6), depth=st.integers(1, 6), size=st.sampled_from([20, 40, 80]))
+@settings(max_examples=25)
+def test_every_segmented_lesion_has_a_score_of_the_threshold_or_more(seed: int, depth: int, size: int) -> None:
+    rng = np.random.default_rng(seed)
+    filled = input_shape(20, 40, size)
+    stitcher = whole_stitcher((depth, 20, 40), threshold=0.8, back=z_weights(depth, 2.5, 1.5), filled=filled)
+    for z in rng.permutation(int(z_weights(depth, 2.5, 1.5).upper.max()) + 1):
+        coarse = resize(torch.from_numpy(rng.random((1, 1, 5, 5)).astype(np.float32)), size)[0, 0].numpy()
+        stitcher.add(int(z), probabilities(np.ones((size, size)), coarse))
+    found = stitcher.finish()
+    assert len(found.best) == found.lesions.max(initial=0)
+    assert all(best.score >= np.float32(0.8) for best in found.best)
+
+
+def test_objects_of_a_slice_hang_together_by_edges() -> None:
+    plane = np.array([[0.6, 0.4, 0.7], [0.9, 0.3, 0.4], [0.8, 0.8, 0.2]], np.float32)
+    numbers, scores = find_objects(plane)
+    assert numbers.tolist() == [[1, 0, 2], [1, 0, 0], [1, 1, 0]]
+    assert scores.tolist() == [np.float32(0.9), np.float32(0.7)]
+    boxes, again = class_boxes(SliceProbabilities(plane[None], {}), 1)
+    assert boxes.tolist() == [[0, 0, 2, 3], [2, 0, 3, 1]]
+    assert again.tolist() == scores.tolist()
+    assert find_objects(np.zeros((3, 3), np.float32))[1].shape == (0,)

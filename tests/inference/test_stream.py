@@ -13,10 +13,16 @@ from hypothesis import strategies as st
 from small_detectors import made, small_config
 from torch import Tensor
 
-from volattn.inference.stream import SliceDetections, mean_weights, plan_stream, stream, stream_order
-from volattn.models.architectures import ARCHITECTURES, Name
+from volattn.inference.stream import (
+    SliceDetections,
+    SliceProbabilities,
+    mean_weights,
+    plan_stream,
+    stream,
+    stream_order,
+)
 from volattn.models.bag_backbone import BagBackbone
-from volattn.models.catalogue import CATALOGUE
+from volattn.models.registry import MODELS
 from volattn.slabs.images import bag_centres, image_slices
 
 SIDE = 64
@@ -96,8 +102,8 @@ def test_order_is_three_passes_the_second_from_the_end() -> None:
         (3, 10, 2, {"kind": "stacked", "maps": 4}),
         (9, 11, 2, {"kind": "spatial"}),
         (3, 2, 1, {"kind": "channel", "shared": True}),
-        (5, 9, 1, {"location": "rcnn"}),
-        (3, 8, 3, {"location": "rcnn"}),
+        (5, 9, 1, {"location": "roi"}),
+        (3, 8, 3, {"location": "roi"}),
         (1, 5, 2, {}),
         (9, 5, 2, {"kind": "none"}),
     ],
@@ -120,9 +126,8 @@ def test_stream_equals_bags_from_scratch(bag: int, depth: int, batch: int, atten
         assert bool(found[z].weights) == (attention.get("kind") not in ("none", "stacked"))
 
 
-@pytest.mark.parametrize("name", sorted(CATALOGUE))
-def test_stream_of_some_targets_equals_the_whole(name: Name) -> None:
-    """For every detector; what finds boxes says that it has no masks."""
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_stream_of_some_targets_equals_the_whole(name: str) -> None:
     model = made(small_config(5, name)).eval()
     volume, targets = volume_of(11), [7, 2]
     read = reader(volume, model.config.slices)
@@ -130,11 +135,15 @@ def test_stream_of_some_targets_equals_the_whole(name: Name) -> None:
     some = dict(stream(model, read, len(volume), targets=targets, batch=2))
     assert sorted(some) == sorted(targets)
     for z, found in some.items():
+        assert isinstance(found, SliceProbabilities) == (model.config.output == "label_map")
+        if isinstance(found, SliceProbabilities):
+            np.testing.assert_allclose(found.probabilities, whole[z].probabilities, atol=1e-6)
+            continue
         assert len(found.scores) > 0
         np.testing.assert_array_equal(found.labels, whole[z].labels)
         np.testing.assert_allclose(found.scores, whole[z].scores, atol=1e-6)
         np.testing.assert_allclose(found.boxes, whole[z].boxes, atol=1e-4)
-        assert (found.masks is None) != ARCHITECTURES[name].masks
+        assert (found.masks is not None) == (model.config.output == "masks")
 
 
 def test_context_matters_to_the_comparison() -> None:
@@ -147,7 +156,7 @@ def test_context_matters_to_the_comparison() -> None:
     assert not np.allclose(alone["scores"], from_scratch(model, volume, 4)["scores"], atol=1e-4)
 
 
-@pytest.mark.parametrize(("location", "most"), [("rpn", 5), ("rcnn", 1)])
+@pytest.mark.parametrize(("location", "most"), [("pyramid", 5), ("roi", 1)])
 def test_few_pyramids_are_held(location: str, most: int) -> None:
     """(N + 1) / 2 before the RPN, at any depth; after RoIAlign they go to their N + 2 places at once."""
     model = made(small_config(9, location=location), dtype=torch.float32).eval()

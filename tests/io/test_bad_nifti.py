@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from nifti_files import SHAPE, oriented, patch, save
 
-from volattn.io.readers.nifti import read_header, read_labels, read_volume
+from volattn.io.readers import read_header, read_labels, read_volume
 
 MIB = 2**20
 

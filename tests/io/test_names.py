@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from volattn.io.names import NAME_BYTES, check_name, named_nifti, one_line, printable, volume_name
+from volattn.io.names import NAME_BYTES, check_name, one_line, printable
+from volattn.io.readers import is_volume_name, volume_name
 
 
 @pytest.mark.parametrize(
@@ -74,10 +75,10 @@ def test_a_name_in_latin_1() -> None:
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".NII", ".NII.GZ", ".Nii.gz", ".nii.GZ"])
 def test_endings_in_any_case(ending: str) -> None:
-    assert named_nifti(Path(f"a/b{ending}"))
+    assert is_volume_name(Path(f"a/b{ending}"))
     assert volume_name(f"a/b{ending}") == "b"
 
 
 @pytest.mark.parametrize("name", [".b.nii", "b.nii.bz2", "b.gz", "nii", ".nii", "b.img"])
 def test_what_is_not_named_as_nifti(name: str) -> None:
-    assert not named_nifti(Path(name))
+    assert not is_volume_name(Path(name))

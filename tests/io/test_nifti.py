@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from nifti_files import SHAPE, load, patch, save
 
-from volattn.io.readers.nifti import read_labels, read_volume, volume_name
+from volattn.io.readers import read_labels, read_volume, volume_name
 
 
 def test_names_and_compression_are_told_by_content(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from nifti_files import (
     world_by_simpleitk,
 )
 
-from volattn.io.readers.nifti import header_spacing, read_header, read_labels, read_volume, write_labels
+from volattn.io.readers import read_header, read_labels, read_volume, stated_spacing, write_labels
 
 
 @pytest.mark.parametrize("tilted", [False, True], ids=["straight", "oblique"])
@@ -87,7 +87,7 @@ def test_units_are_those_that_simpleitk_reads_and_survive_writing(
     volume = read_volume(path)
     points = all_points(volume.array.shape)
     np.testing.assert_allclose(volume.geometry.to_world(points), world_by_simpleitk(path, points), atol=2e-4)
-    assert header_spacing(volume) == pytest.approx((2.5, 0.9, 0.7))
+    assert stated_spacing(volume) == pytest.approx((2.5, 0.9, 0.7))
     assert volume.geometry.spacing == pytest.approx((2.5, 0.9, 0.7))
     write_labels(tmp_path / "b.nii", np.ones(volume.array.shape, bool), volume)
     assert_same_geometry(path, tmp_path / "b.nii")

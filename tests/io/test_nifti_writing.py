@@ -11,7 +11,7 @@ from nibabel.loadsave import save as save_image
 from nibabel.nifti1 import Nifti1Extension, Nifti1Image
 from nifti_files import SHAPE, all_points, load, world_by_simpleitk
 
-from volattn.io.readers.nifti import read_volume, write_labels, write_volume
+from volattn.io.readers import read_volume, write_labels, write_volume
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
 

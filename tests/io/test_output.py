@@ -17,7 +17,7 @@ from PIL import Image
 
 from volattn.io.files import write_json, write_text
 from volattn.io.output import LOCK, check_replaceable, claim_file, claim_folder, made_here, sweep
-from volattn.io.readers.nifti import write_labels
+from volattn.io.readers import write_labels
 from volattn.provenance import versions
 from volattn.report.pages import Page
 from volattn.report.style import png_of
@@ -62,9 +62,23 @@ class TestFolders:
         other = hold(tmp_path / "store")
         ending = threading.Timer(0.3, other.kill)
         ending.start()
-        with claim_folder(tmp_path / "store", patience=60):
+        with claim_folder(tmp_path / "store", wait=60):
             assert other.wait(60) != 0
         other.communicate()
+
+    def test_work_is_continued_with_the_same_settings_only(self, tmp_path: Path) -> None:
+        def claim(resume: bool = True, **changes: object) -> None:
+            settings = {"seed": 3, "plan": {"size": 512, "step": 1.5}} | changes
+            with claim_folder(tmp_path, marker="job.json", what="store", settings=settings, resume=resume):
+                pass
+
+        claim(resume=False)
+        claim()
+        with pytest.raises(ValueError, match="already holds a store; continue it with --resume, or give another"):
+            claim(resume=False)
+        with pytest.raises(ValueError, match=r"another seed \(3, now 4\), plan.size \(512, now 1024\); give"):
+            claim(seed=4, plan={"size": 1024, "step": 1.5})
+        assert json.loads((tmp_path / "job.json").read_text())["seed"] == 3
 
     def test_nothing_is_left_of_a_folder_that_was_not_filled(self, tmp_path: Path) -> None:
         with pytest.raises(RuntimeError), claim_folder(tmp_path / "store"):

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from volattn.models.config import ModelConfig
 from volattn.models.detectors.rcnn import total
-from volattn.models.segmenters.segmenter import dense_labels
 
 GOLDEN = Path(__file__).with_suffix(".json")
 BAGS = torch.tensor([[0, 0, 1, 2, 3], [1, 2, 3, 4, 5], [3, 4, 5, 6, 7]])
@@ -31,13 +30,18 @@ def bags_for(config: ModelConfig) -> Tensor:
 
 
 def targets_for(config: ModelConfig, count: int = 3) -> list[dict[str, Tensor]]:
-    """With masks only where the model has masks; a block shows the same objects on all its slices."""
-    wanted = {"boxes", "labels"} | ({"masks"} if config.architecture.masks else set())
-    targets = [{key: one[key] for key in one.keys() & wanted} for one in targets_of(count)]
-    if config.window.slices > 1:
-        for target in targets:
-            target["window"] = dense_labels([target], (64, 64)).to(torch.uint8).expand(config.window.slices, -1, -1)
-    return targets
+    """As the model learns from them; all slices of a window show the same objects."""
+    targets = targets_of(count)
+    if config.output == "label_map":
+        return [{"label_map": label_map(one).expand(config.window.slices, -1, -1)} for one in targets]
+    wanted = {"boxes", "labels"} | ({"masks"} if config.output == "masks" else set())
+    return [{key: one[key] for key in one.keys() & wanted} for one in targets]
+
+
+def label_map(target: dict[str, Tensor]) -> Tensor:
+    """(H, W) uint8: the highest label of the masks at each pixel."""
+    marked = target["masks"] * target["labels"][:, None, None]
+    return torch.cat([torch.zeros(1, 64, 64), marked]).amax(dim=0).to(torch.uint8)
 
 
 def losses_and_gradients(

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from small_detectors import CLASSES, made, small_config
+from small_detectors import CLASSES, images_of, made, small_config, targets_of
 from torch import nn
 from torchvision.models import resnet18, resnet50, vgg16, vgg16_bn
 from torchvision.ops import DeformConv2d
 
 from volattn.models.backbones import build_backbone
-from volattn.models.catalogue import build_model
 from volattn.models.config import BackboneConfig, ModelConfig
+from volattn.models.registry import build_model, parse_model
 from volattn.models.weights import load_weights
 
 
 def backbone(**values: Any) -> nn.Module:
-    common = {"norm": "group", "frozen_stages": 0, "width": 16, "pyramid_channels": 16}
+    common = {"norm": "group", "trainable_layers": 5, "width": 16, "pyramid_channels": 16}
     config = BackboneConfig.model_validate(common | values)
     torch.manual_seed(0)
     return build_backbone(config, 3).double().eval()
@@ -65,7 +66,7 @@ def test_an_offset_moves_what_a_convolution_reads() -> None:
 
 
 def published(**backbone: Any) -> ModelConfig:
-    return ModelConfig.model_validate(
+    return parse_model(
         {"name": "deformable_faster_rcnn" if "deformable" in backbone else "faster_rcnn", "backbone": backbone}
     )
 
@@ -154,9 +155,9 @@ def test_eleven_slices_take_imagenets_weights_in_the_middle(tmp_path: Path) -> N
     assert not first[:, 7:].any()
 
 
-def test_frozen_stages_of_vgg_are_blocks() -> None:
+def test_frozen_layers_of_vgg_are_blocks() -> None:
     for count, first in ((0, 0), (2, 10), (5, 30)):
-        changes = {"backbone": {"norm": "none", "frozen_stages": count}}
+        changes = {"backbone": {"norm": "none", "trainable_layers": 5 - count}}
         model = build_model(small_config(name="rfcn", changes=changes), CLASSES)
         learning = [n for n, p in model.backbone.named_parameters() if p.requires_grad]
         assert all(int(name.split(".")[2]) >= first for name in learning)
@@ -186,3 +187,53 @@ def test_made_models_keep_offsets_at_zero() -> None:
     offsets = [p for name, p in model.named_parameters() if ".offset." in name]
     assert offsets
     assert not any(p.any() for p in offsets)
+
+
+@pytest.mark.parametrize("name", ["convnext_atto", "resnet18", "regnetx_002", "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize("norm", ["group", "frozen"])
+def test_a_network_of_timm_is_a_pyramid(name: str, norm: str) -> None:
+    pytest.importorskip("timm")
+    config = BackboneConfig(name=f"timm:{name}", norm=norm, pyramid_channels=16)
+    with torch.device("meta"):
+        network = build_backbone(config, 5)
+        found = network(torch.empty(2, 5, 224, 224))
+    assert list(found) == list(config.levels)
+    assert [maps.shape for maps in found.values()] == [(2, 16, -(-224 // s), -(-224 // s)) for s in (4, 8, 16, 32, 64)]
+    assert not [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    learning = [p.requires_grad for p in network.body.parameters()]
+    assert not learning[0]
+    assert learning[-1]
+
+
+def test_a_detector_on_a_network_of_timm_learns() -> None:
+    pytest.importorskip("timm")
+    backbone = {"name": "timm:convnext_atto", "trainable_layers": 5, "stages": 3, "pyramid_channels": 16}
+    config = parse_model(
+        {"name": "faster_rcnn", "backbone": {**backbone, "norm": "group"}, "rpn": {"anchor_sizes": [[8]] * 4}}, "timm"
+    )
+    model = made(config, dtype=torch.float32).train()
+    targets = [{key: one[key] for key in ("boxes", "labels")} for one in targets_of(1, dtype=torch.float32)]
+    losses = model(images_of(9).float(), torch.arange(9)[None], torch.tensor([4]), targets)
+    sum(losses.values()).backward()
+    gradient = next(model.backbone.body.parameters()).grad
+    assert gradient is not None
+    assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("vit_tiny_patch16_224", "vit_tiny_patch16_224: its maps have strides .*16.*, asked for .4, 8, 16, 32.; take"),
+        ("nothing", "timm:nothing: .* take a pyramid network of timm.list_models"),
+    ],
+)
+def test_other_networks_of_timm_are_refused(name: str, message: str) -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(ValueError, match=message):
+        build_backbone(BackboneConfig(name=f"timm:{name}", norm="group"), 3)
+
+
+def test_without_timm_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ValueError, match=r"^timm:resnet18: timm is not installed; pip install .volattn\[timm\].$"):
+        build_backbone(BackboneConfig(name="timm:resnet18"), 3)

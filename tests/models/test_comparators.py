@@ -10,11 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from volattn.models.catalogue import build_model
-from volattn.models.config import ModelConfig
+from volattn.models.registry import build_model, parse_model
 from volattn.models.segmenters.cascade import refine
-from volattn.models.segmenters.config import CrfConfig, HybridConfig
-from volattn.models.segmenters.dense_unet import DenseUNet, DenseUNet3D
+from volattn.models.segmenters.crf import CrfConfig
+from volattn.models.segmenters.dense_unet import DenseUNet, DenseUNet3D, HybridConfig
 from volattn.models.segmenters.networks import PlainUNet, ResidualUNet
 
 CLASSES = ("liver", "lesion")
@@ -72,7 +71,7 @@ def test_the_3d_dense_unet_is_as_published() -> None:
 
 def test_the_released_hybrid_has_its_number_of_parameters() -> None:
     with torch.device("meta"):
-        model = build_model(ModelConfig.parse({"name": "h_dense_unet"}, "h_dense_unet"), CLASSES)
+        model = build_model(parse_model({"name": "h_dense_unet"}, "h_dense_unet"), CLASSES)
     assert millions(model) == pytest.approx(61.0, abs=0.05)
 
 

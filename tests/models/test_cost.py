@@ -13,15 +13,15 @@ from small_detectors import CLASSES, detectors, images_of, small_config
 from torch.utils.flop_counter import FlopCounterMode
 
 from volattn.inference.stream import stream
-from volattn.models.catalogue import CATALOGUE, build_model
-from volattn.models.config import ModelConfig
+from volattn.models.config import FusingConfig, ModelConfig
 from volattn.models.cost import _kept, measure
 from volattn.models.detectors.rcnn import total
+from volattn.models.registry import MODELS, build_model
 
 DETECTORS = {
     name: config
     for name, config in detectors().items()
-    if name in (*CATALOGUE, "mask_rcnn-regions", "retinanet-none", "faster_rcnn-vgg16-rounded")
+    if name in (*MODELS, "mask_rcnn-regions", "retinanet-none", "faster_rcnn-vgg16-rounded")
 }
 every_detector = pytest.mark.parametrize("config", DETECTORS.values(), ids=DETECTORS)
 
@@ -61,17 +61,18 @@ def test_what_is_measured_is_freed_at_once() -> None:
 
 
 @every_detector
+@pytest.mark.slow
 def test_it_is_near_what_a_step_really_takes(config: ModelConfig) -> None:
     cost = measure(config, CLASSES, 64)
     # Losses and the number of positive regions are not in it: the more, the smaller the network.
     assert cost.memory["full"] == pytest.approx(really_kept(config), rel=0.2)
     assert cost.parameters == sum(p.numel() for p in build_model(config, CLASSES).parameters())
-    assert ("none" in cost.memory) == (not config.architecture.fuses)
+    assert ("none" in cost.memory) == (not isinstance(config, FusingConfig))
     if config.images == 1:
         assert len(set(cost.memory.values())) == 1
     else:
         # A 3D network's work is in the block, not in its images.
-        assert cost.memory["checkpoint"] < (1.01 if config.architecture.block else 0.8) * cost.memory["full"]
+        assert cost.memory["checkpoint"] < (1.01 if config.window.slices > 1 else 0.8) * cost.memory["full"]
         if "none" in cost.memory:
             assert cost.memory["none"] < cost.memory["checkpoint"]
 

@@ -1,4 +1,4 @@
-"""A detector's name decides its defaults and what it reads; what makes no sense is refused in a line."""
+"""A model's name decides its keys and their defaults; what makes no sense is refused in a line."""
 
 from __future__ import annotations
 
@@ -7,37 +7,24 @@ from typing import Any
 import pytest
 
 from volattn.checkpoints import DEMO, ModelFolder
-from volattn.models.architectures import ARCHITECTURES
-from volattn.models.catalogue import CATALOGUE
+from volattn.config import read_values
 from volattn.models.config import ModelConfig
+from volattn.models.registry import MODELS, parse_model
+from volattn.training.recipe import Recipe
 
 
 def config(**values: Any) -> ModelConfig:
-    return ModelConfig.parse(values, "config")
+    return parse_model(values, "config")
 
 
-def test_the_catalogue_and_the_facts_have_the_same_names() -> None:
-    assert CATALOGUE.keys() == ARCHITECTURES.keys()
-
-
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("kind", ["yaml", "json"])
 def test_a_name_is_enough_and_survives_a_file(name: str, kind: str, tmp_path: Any) -> None:
     made = config(name=name)
     (tmp_path / f"config.{kind}").write_text(made.text(kind))
-    assert ModelConfig.read(tmp_path / f"config.{kind}") == made
-
-
-@pytest.mark.parametrize("name", CATALOGUE)
-def test_what_has_no_part_is_neither_written_nor_taken(name: str) -> None:
-    written = config(name=name).model_dump(mode="json")
-    for key in ARCHITECTURES[name].unread:  # type: ignore[index]
-        part, _, value = key.partition(".")
-        assert (value not in written[part]) if value else (part not in written)
-    segments = ARCHITECTURES[name].segments  # type: ignore[index]
-    assert ("segmentation" in written) == segments
-    assert ("dense" in written) == (name in ("retinanet", "fcos"))
-    assert ("regions" in written) == ("proposals" in written) == (not segments and "dense" not in written)
+    assert parse_model(read_values(tmp_path / f"config.{kind}"), name) == made
+    assert Recipe.parse({"model": {"name": name}}, "recipe").model == made
+    assert Recipe.parse(Recipe(model=made).model_dump(mode="json"), "recipe").model == made
 
 
 def test_a_value_goes_before_the_names_own() -> None:
@@ -67,54 +54,49 @@ def test_the_demo_model_reads_as_before() -> None:
     assert (read.name, read.bag, read.backbone.name, read.backbone.width) == ("mask_rcnn", 5, "resnet18", 32)
     assert read.backbone.levels == ("0", "1", "2", "3", "pool")
     assert read.backbone.deformable is None
-    assert (read.regions.box_weights, read.proposals.channels) == ((10, 10, 5, 5), None)
+    assert (read.roi_heads.bbox_reg_weights, read.rpn.channels) == ((10, 10, 5, 5), None)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"name": "yolo"}, "name: "),
-        ({"name": ["fcos"]}, "name: "),
+        ({"name": "yolo"}, "name must be one of mask_rcnn, faster_rcnn, .* found 'yolo'"),
+        ({"name": ["fcos"]}, "name must be one of"),
         (
-            {"name": "retinanet", "attention": {"location": "rcnn"}},
-            "retinanet has no place for attention.location=rcnn; set attention.location=rpn",
+            {"name": "retinanet", "attention": {"location": "roi"}},
+            "retinanet has no place for attention.location=roi; set attention.location=pyramid",
         ),
+        ({"name": "fcos", "attention": {"location": "roi"}}, "fcos has no place for attention.location=roi"),
+        ({"name": "rfcn", "attention": {"location": "roi"}}, "rfcn has no place for attention.location=roi"),
+        ({"name": "three_dce", "attention": {}}, "unknown key 'attention'; known keys: backbone, bag, context_grad, "),
+        ({"name": "improved_rfcn", "bag": 3}, "bag: must be 1, found 3"),
+        ({"name": "three_dce", "context_grad": "none"}, "context_grad: must be 'full' or 'checkpoint'"),
         (
-            {"name": "fcos", "attention": {"location": "rcnn"}},
-            "fcos has no place for attention.location=rcnn; set attention.location=rpn",
+            {"name": "retinanet", "roi_heads": {}},
+            "unknown key 'roi_heads'; did you mean head. known keys: attention, .* head, ",
         ),
-        (
-            {"name": "rfcn", "attention": {"location": "rcnn"}},
-            "rfcn has no place for attention.location=rcnn; set attention.location=rpn",
-        ),
-        (
-            {"name": "three_dce", "attention": {"kind": "both"}},
-            "three_dce has no place for attention.location=rpn; set attention.kind=none",
-        ),
-        ({"name": "data_level_fusion", "attention": {"kind": "channel"}}, "set attention.kind=none"),
-        ({"name": "improved_rfcn", "bag": 3}, "improved_rfcn looks at one image: set bag=1, or name=three_dce"),
-        ({"name": "three_dce", "attention": {"context_grad": "none"}}, "three_dce learns through its bag"),
-        ({"name": "retinanet", "regions": {"samples": 64}}, "regions has no part in retinanet; leave it out"),
-        ({"name": "faster_rcnn", "dense": {"score": 0.1}}, "dense has no part in faster_rcnn; leave it out"),
-        ({"name": "faster_rcnn", "regions": {"mask_pool": 28}}, "regions.mask_pool has no part in faster_rcnn"),
-        ({"name": "fcos", "dense": {"anchor_ratios": [1]}}, "dense.anchor_ratios has no part in fcos"),
+        ({"name": "faster_rcnn", "head": {}}, "unknown key 'head'.* known keys: attention, .* rpn, slices, std"),
+        ({"name": "faster_rcnn", "roi_heads": {"mask_output_size": 28}}, "roi_heads: unknown key 'mask_output_size'"),
+        ({"name": "fcos", "head": {"aspect_ratios": [1]}}, "head: unknown key 'aspect_ratios'; known keys: center"),
         ({"name": "rfcn", "backbone": {"name": "resnet50", "norm": "frozen"}}, "rfcn takes one map"),
-        ({"regions": {"pooling": "pool"}}, "regions.pooling pool takes one map"),
+        ({"roi_heads": {"pooling": "pool"}}, "roi_heads.pooling pool takes one map"),
         ({"name": "faster_rcnn", "backbone": {"deformable": {}}}, "deformable_faster_rcnn is faster_rcnn with"),
         ({"name": "deformable_faster_rcnn", "backbone": {"deformable": None}}, "give both or neither"),
         ({"name": "fcos", "backbone": {"pyramid_channels": 48}}, "a multiple of 32"),
+        ({"attention": {"kernel_size": 4}}, "attention: kernel_size must be odd, found 4"),
         ({"backbone": {"norm": "none"}}, "norm none is for vgg16"),
-        ({"name": "rfcn", "backbone": {"stages": 3}}, "stages has no part in vgg16"),
+        ({"backbone": {"name": "timm:convnext_tiny", "width": 32}}, "timm:convnext_tiny has no width; leave it out"),
+        ({"backbone": {"name": "timm"}}, "backbone.name: must be of the form"),
+        ({"name": "rfcn", "backbone": {"stages": 3}}, "vgg16 has no stages; leave it out"),
         ({"backbone": {"pyramid_from": 3, "stages": 2}}, "pyramid_from must be one of the 2 stages, found 3"),
         ({"backbone": {"deformable": {"stages": [5]}, "stages": 3}}, "names stage 5, but the last that is kept is 4"),
         ({"backbone": {"deformable": {"stages": [1]}}}, "backbone.deformable.stages.0"),
         ({"name": "faster_rcnn", "backbone": {"name": "vgg16", "norm": "none"}}, "each of the 1 pyramid levels"),
         ({"name": "retinanet", "backbone": {"stages": 2}}, "each of the 3 pyramid levels, found 5"),
-        ({"name": "va_unet", "backbone": {"name": "vgg16", "norm": "none"}}, "va_unet takes a ResNet"),
-        ({"name": "va_unet", "attention": {"shared": True}}, "attention.shared has no part in va_unet"),
-        ({"name": "unet_2d", "attention": {"kind": "both"}}, "set attention.kind=none"),
-        ({"name": "unet_3d", "slices": 5}, "unet_3d takes slices=3, found 5"),
-        ({"name": "cascade", "bag": 3}, "cascade looks at one image: set bag=1"),
+        ({"name": "va_unet", "backbone": {"name": "vgg16"}}, "backbone.name: must be 'resnet18'"),
+        ({"name": "va_unet", "attention": {"shared": True}}, "set attention.shared=false"),
+        ({"name": "unet_3d", "slices": 5}, "slices: must be 3, found 5"),
+        ({"name": "cascade", "bag": 3}, "bag: must be 1, found 3"),
     ],
 )
 def test_what_makes_no_sense_is_refused(values: dict[str, Any], message: str) -> None:

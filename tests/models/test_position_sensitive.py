@@ -127,7 +127,7 @@ def test_a_target_without_proposals_takes_no_part_in_the_fusion() -> None:
 @pytest.mark.parametrize("bag", [1, 3])
 def test_3dce_from_its_parts(bag: int) -> None:
     """Every image alone through the shared convolutions, fused by hand, one fully connected layer."""
-    config = small_config(bag=bag, name="three_dce", changes={"regions": {"pooling": "pool"}})
+    config = small_config(bag=bag, name="three_dce", changes={"roi_heads": {"pooling": "pool"}})
     model = made(config).eval()
     assert isinstance(model, ThreeDCE)
     images = images_for(config)
@@ -166,7 +166,7 @@ def test_proposals_of_3dce_are_those_of_the_central_image() -> None:
 
 
 def test_r_fcn_averages_its_cells() -> None:
-    model = made(small_config(name="rfcn", kind="none", changes={"regions": {"pooling": "pool"}})).eval()
+    model = made(small_config(name="rfcn", kind="none", changes={"roi_heads": {"pooling": "pool"}})).eval()
     images = images_for(model.config)[:1]
     heads = model.roi_heads
     with torch.no_grad():

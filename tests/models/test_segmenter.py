@@ -1,4 +1,4 @@
-"""Segmenters: dense labels out of objects, objects out of probabilities, and what is learnt between."""
+"""Segmenters: nested classes, and what is learnt from label maps."""
 
 from __future__ import annotations
 
@@ -7,55 +7,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
+from detector_losses import label_map
 from small_detectors import CLASSES, small_config, targets_of
 
-from volattn.models.catalogue import build_model
-from volattn.models.segmenters.config import SegmentationConfig
-from volattn.models.segmenters.segmenter import dense_labels, find_objects, nested_probabilities, segmentation_losses
+from volattn.models.registry import build_model
+from volattn.models.segmenters.segmenter import SegmentationConfig, nested_probabilities, segmentation_losses
 from volattn.models.weights import load_weights
-from volattn.slabs.slab import component_maps, objects
-
-label_slices = arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 2))
-
-
-@given(label_slices)
-def test_dense_labels_are_those_that_the_objects_were_made_of(labels: np.ndarray) -> None:
-    again = dense_labels([objects(component_maps(labels, 2))], labels.shape)
-    np.testing.assert_array_equal(again[0], labels)
-
-
-@given(label_slices)
-def test_certain_probabilities_give_the_objects_of_the_labels(labels: np.ndarray) -> None:
-    """As slabs number them: 4 neighbours, tight boxes."""
-    wanted = objects(component_maps(labels, 2))
-    certain = torch.from_numpy(np.stack([labels >= 1, labels == 2])).float()
-    found = find_objects(certain, most=1000)
-    rows = {
-        (int(label), *map(int, box)): mask
-        for label, box, mask in zip(found["labels"], found["boxes"], found["masks"], strict=True)
-    }
-    assert len(rows) == len(found["scores"]) == len(wanted["labels"])
-    for label, box, mask in zip(wanted["labels"], wanted["boxes"], wanted["masks"], strict=True):
-        x0, y0, x1, y1 = map(int, box)
-        np.testing.assert_array_equal(rows[int(label), x0, y0, x1, y1], mask[y0:y1, x0:x1])
-    assert (found["scores"] == 1).all()
-
-
-def test_an_object_keeps_its_edge_and_not_its_neighbour() -> None:
-    probabilities = torch.tensor([[[0.6, 0.4, 0.7], [0.9, 0.3, 0.4], [0.8, 0.8, 0.2]]], dtype=torch.float64)
-    found = find_objects(probabilities, most=5)
-    assert found["scores"].tolist() == [0.9, 0.7]
-    assert found["boxes"].tolist() == [[0, 0, 2, 3], [2, 0, 3, 1]]
-    assert found["masks"][0].tolist() == [[0.6, 0.4], [0.9, 0.3], [0.8, 0.8]]
-    touching = torch.tensor([[[0.9, 0.4, 0.7], [0.9, 0.9, 0.9], [0.9, 0.1, 0.1], [0.2, 0.2, 0.6]]], dtype=torch.float64)
-    found = find_objects(touching, most=1)
-    assert found["masks"][0].tolist() == [[0.9, 0.4, 0.7], [0.9, 0.9, 0.9], [0.9, 0.1, 0.1]]
-    ring = torch.tensor([[[0.9, 0.9, 0.9], [0.9, 0.1, 0.1], [0.9, 0.1, 0.6]]], dtype=torch.float64)
-    found = find_objects(ring, most=5)
-    assert found["masks"][0].tolist() == [[0.9, 0.9, 0.9], [0.9, 0.1, 0.1], [0.9, 0.1, 0.0]]
 
 
 def test_classes_are_nested_in_any_logits() -> None:
@@ -68,7 +25,7 @@ def test_classes_are_nested_in_any_logits() -> None:
 
 
 def test_losses_are_by_name_and_near_zero_for_what_is_right() -> None:
-    labels = dense_labels(targets_of(3), (64, 64))
+    labels = torch.stack([label_map(one) for one in targets_of(3)]).long()
     right = 40 * torch.nn.functional.one_hot(labels, 3).movedim(-1, 1).double()
     both = segmentation_losses(SegmentationConfig(), right, labels)
     assert list(both) == ["loss_cross_entropy", "loss_dice"]

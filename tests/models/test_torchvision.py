@@ -16,8 +16,8 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from volattn.models.catalogue import build_model
 from volattn.models.config import ModelConfig
+from volattn.models.registry import build_model, parse_model
 
 INPUT: dict[str, Any] = {"min_size": 64, "max_size": 64, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
 ANCHORS = AnchorGenerator(((8,), (16,), (32,), (64,)), ((0.5, 1.0, 2.0),) * 4)
@@ -106,8 +106,8 @@ def test_it_is_torchvisions(name: str) -> None:
 
 def test_the_box_loss_has_a_form_and_a_weight() -> None:
     losses = {}
-    for key, changes in (("theirs", {}), ("doubled", {"box_loss": 2.0}), ("late", {"box_beta": 1e3})):
-        model = made(small_config(name="faster_rcnn", kind="none", changes={"regions": changes})).train()
+    for key, changes in (("theirs", {}), ("doubled", {"box_loss_weight": 2.0}), ("late", {"smooth_l1_beta": 1e3})):
+        model = made(small_config(name="faster_rcnn", kind="none", changes={"roi_heads": changes})).train()
         torch.manual_seed(5)
         at = torch.tensor([0, 1])
         with torch.no_grad():
@@ -118,9 +118,7 @@ def test_the_box_loss_has_a_form_and_a_weight() -> None:
 
 
 def test_retinanets_norm_is_that_of_torchvisions_second() -> None:
-    config = ModelConfig.model_validate(
-        {"name": "retinanet", "attention": {"kind": "none"}, "dense": {"norm": "group"}}
-    )
+    config = parse_model({"name": "retinanet", "attention": {"kind": "none"}, "head": {"norm": "group"}})
     with torch.device("meta"):
         theirs = retinanet_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=2).head
         ours = build_model(config, ("organ", "lesion")).detector.head
@@ -132,8 +130,8 @@ def test_narrow_towers_with_a_norm_tell_places_apart() -> None:
     spread = {}
     for norm in ("none", "group"):
         torch.manual_seed(0)
-        settings = {"bag": 1, "attention": {"kind": "none"}, "dense": {"norm": norm}}
-        config = ModelConfig.model_validate(
+        settings = {"bag": 1, "attention": {"kind": "none"}, "head": {"norm": norm}}
+        config = parse_model(
             {"name": "retinanet", "backbone": {"name": "resnet18", "pyramid_channels": 64}, **settings}
         )
         scores = build_model(config, ("lesion",)).detector.head([torch.randn(1, 64, 16, 16)])["cls_logits"]

@@ -212,3 +212,12 @@ def test_entropy_is_one_when_uniform_and_zero_when_one_hot() -> None:
     weights = torch.tensor([[0.25] * 4, [1.0, 0, 0, 0]])
     torch.testing.assert_close(entropy(weights), torch.tensor([1.0, 0.0]))
     assert entropy(torch.ones(2, 1)).tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("target", "context"), [((2, 8, 5, 5), (2, 8, 5, 5)), ((8, 5, 5), (1, 3, 8, 5, 5)), ((2, 8, 5, 5), (3, 4, 8, 5, 5))]
+)
+def test_wrong_shapes_are_named(target: tuple[int, ...], context: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"target of shape \(M, C, H, W\)") as caught:
+        VolumetricAttention(8)(torch.rand(target), torch.rand(context))
+    assert f"found {target} and {context}" in str(caught.value)

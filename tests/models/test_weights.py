@@ -21,14 +21,14 @@ from torchvision.models.detection import fcos_resnet50_fpn, maskrcnn_resnet50_fp
 from torchvision.ops import FrozenBatchNorm2d
 
 from volattn.models.bag_backbone import BagBackbone
-from volattn.models.catalogue import build_model
 from volattn.models.config import BackboneConfig, ModelConfig
-from volattn.models.detectors.config import ProposalConfig
-from volattn.models.weights import fitting, load_weights
+from volattn.models.detectors.rcnn import MaskRCNNConfig, RPNConfig
+from volattn.models.registry import build_model, parse_model
+from volattn.models.weights import load_weights, match_norm_eps
 
 
 def published(name: str = "resnet18", **backbone: object) -> ModelConfig:
-    return ModelConfig(backbone=BackboneConfig(name=name, **backbone))  # type: ignore[arg-type]
+    return MaskRCNNConfig(backbone=BackboneConfig(name=name, **backbone))  # type: ignore[arg-type]
 
 
 def test_imagenet_names_fill_the_body(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_imagenet_names_fill_the_body(tmp_path: Path) -> None:
             torch.nn.init.uniform_(module.running_mean)
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
     torch.save(source.state_dict(), tmp_path / "resnet18.pth")
-    model = build_model(fitting(published(), "imagenet"), CLASSES).eval()
+    model = build_model(match_norm_eps(published(), "imagenet"), CLASSES).eval()
     loaded = load_weights(model, tmp_path / "resnet18.pth")
     assert all(key.startswith("backbone.body.") for key in loaded.copied)
     assert not any(key.startswith("backbone.body.") for key in loaded.new)
@@ -54,7 +54,7 @@ def test_imagenet_names_fill_the_body(tmp_path: Path) -> None:
 
 def test_the_frozen_norm_has_the_epsilon_of_its_weights() -> None:
     for source, eps in (("imagenet", 1e-5), ("coco", 0.0)):
-        model = build_model(fitting(published(), source), CLASSES)
+        model = build_model(match_norm_eps(published(), source), CLASSES)
         assert {m.eps for m in model.modules() if isinstance(m, FrozenBatchNorm2d)} == {eps}
 
 
@@ -63,7 +63,7 @@ def test_a_dropped_stage_needs_no_weights(tmp_path: Path) -> None:
     config = published().model_copy(
         update={
             "backbone": BackboneConfig(name="resnet18", stages=3),
-            "proposals": ProposalConfig(anchor_sizes=((8.0,), (16.0,), (32.0,), (64.0,))),
+            "rpn": RPNConfig(anchor_sizes=((8.0,), (16.0,), (32.0,), (64.0,))),
         }
     )
     loaded = load_weights(build_model(config, CLASSES), tmp_path / "resnet18.pth")
@@ -97,7 +97,7 @@ def test_a_one_stage_detectors_file_fills_all_but_the_class_scores(name: str, tm
     make = {"retinanet": retinanet_resnet50_fpn, "fcos": fcos_resnet50_fpn}[name]
     with torch.device("meta"):
         keys = make(weights=None, weights_backbone=None, num_classes=91).state_dict()
-    config = ModelConfig.model_validate({"name": name, "attention": {"kind": "none"}})
+    config = parse_model({"name": name, "attention": {"kind": "none"}})
     model = build_model(config, CLASSES)
     own = {key: torch.rand_like(t) if t.is_floating_point() else t for key, t in model.state_dict().items()}
     published = {key.removeprefix("detector."): tensor for key, tensor in own.items()}

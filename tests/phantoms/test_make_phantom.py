@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from volattn.phantoms import Phantom, make_phantom
-from volattn.phantoms.findings import Structure
+from volattn.phantoms.lesions import Structure
 from volattn.structures.lesions import label_components
 
 SIZE = 96
@@ -19,12 +19,12 @@ def phantoms() -> list[Phantom]:
 
 
 def _resolved(phantom: Phantom) -> list[tuple[int, Structure]]:
-    """The findings that are at least two pixels wide and a slice deep, with their numbers."""
+    """The structures that are at least two pixels wide and a slice deep, with their numbers."""
     z, pixel, _ = phantom.spacing
     return [
-        (number, finding)
-        for number, finding in enumerate(phantom.findings, start=1)
-        if finding.diameter > 2 * pixel and finding.depth > z
+        (number, structure)
+        for number, structure in enumerate(phantom.structures, start=1)
+        if structure.diameter > 2 * pixel and structure.depth > z
     ]
 
 
@@ -32,7 +32,7 @@ def test_is_a_function_of_its_arguments(phantoms: list[Phantom]) -> None:
     again = make_phantom(3, 0, SIZE)
     np.testing.assert_array_equal(again.image, phantoms[0].image)
     np.testing.assert_array_equal(again.labels, phantoms[0].labels)
-    assert again.findings == phantoms[0].findings
+    assert again.structures == phantoms[0].structures
 
 
 def test_cases_and_seeds_differ(phantoms: list[Phantom]) -> None:
@@ -87,41 +87,41 @@ def test_the_liver_is_one_organ_of_a_liver_s_size(phantoms: list[Phantom]) -> No
 def test_lesions_are_labelled_and_distractors_are_not(phantoms: list[Phantom]) -> None:
     for phantom in phantoms:
         assert set(np.unique(phantom.labels)) <= {0, 1, 2}
-        for number, finding in _resolved(phantom):
+        for number, structure in _resolved(phantom):
             labels = phantom.labels[phantom.numbers == number]
             share = (labels == 2).mean()
-            if finding.kind == "lesion":
-                assert share > 0.5, finding
+            if structure.kind == "lesion":
+                assert share > 0.5, structure
             else:
-                assert share < 0.2, finding  # a course may pass a lesion
-        lesions = [number for number, finding in _resolved(phantom) if finding.kind == "lesion"]
-        others = [number for number, finding in _resolved(phantom) if finding.kind != "lesion"]
+                assert share < 0.2, structure  # a course may pass a lesion
+        lesions = [number for number, structure in _resolved(phantom) if structure.kind == "lesion"]
+        others = [number for number, structure in _resolved(phantom) if structure.kind != "lesion"]
         lesion = phantom.labels == 2
-        assert lesion.any() == any(finding.kind == "lesion" for finding in phantom.findings)
+        assert lesion.any() == any(structure.kind == "lesion" for structure in phantom.structures)
         assert np.isin(phantom.numbers[lesion], lesions).sum() >= 5 * np.isin(phantom.numbers[lesion], others).sum()
 
 
-def test_a_finding_is_where_it_says(phantoms: list[Phantom]) -> None:
+def test_a_structure_is_at_its_stated_place(phantoms: list[Phantom]) -> None:
     for phantom in phantoms:
-        for number, finding in _resolved(phantom):
+        for number, structure in _resolved(phantom):
             where = np.argwhere(phantom.numbers == number)
-            said = np.array([finding.slice, finding.row, finding.column])
+            said = np.array([structure.slice, structure.row, structure.column])
             away = np.abs((where - said) * phantom.spacing).max(axis=1).min()
-            assert away < max(phantom.spacing) + 1, finding
+            assert away < max(phantom.spacing) + 1, structure
 
 
-def test_findings_show_with_their_contrast(phantoms: list[Phantom]) -> None:
+def test_structures_show_with_their_contrast(phantoms: list[Phantom]) -> None:
     seen = 0
     for phantom in phantoms:
         plain = np.median(phantom.image[(phantom.labels == 1) & (phantom.numbers == 0)])
-        for number, finding in _resolved(phantom):
+        for number, structure in _resolved(phantom):
             inside = phantom.image[phantom.numbers == number]
             if len(inside) < 60:
                 continue
             seen += 1
             shown = inside.mean() - plain
-            assert np.sign(shown) == np.sign(finding.contrast), finding
-            assert 0.4 * abs(finding.contrast) < abs(shown) < abs(finding.contrast) + 25, finding
+            assert np.sign(shown) == np.sign(structure.contrast), structure
+            assert 0.4 * abs(structure.contrast) < abs(shown) < abs(structure.contrast) + 25, structure
     assert seen > 20
 
 

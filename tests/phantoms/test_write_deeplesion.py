@@ -115,11 +115,11 @@ def test_a_cohort_can_be_made_in_parts_and_mended(cohort: Path, tmp_path: Path) 
 def test_the_truth_lists_lesions_and_distractors(cohort: Path, phantoms: list[Phantom]) -> None:
     for index, phantom in enumerate(phantoms):
         truth = json.loads((cohort / f"truth-{index}.json").read_text())
-        assert len(truth["lesions"]) + len(truth["distractors"]) == len(phantom.findings)
+        assert len(truth["lesions"]) + len(truth["distractors"]) == len(phantom.structures)
         assert truth["rows"]
 
 
-def test_even_small_cohorts_have_all_three_parts(cohort: Path, tmp_path: Path) -> None:
+def test_even_small_cohorts_have_all_three_subsets(cohort: Path, tmp_path: Path) -> None:
     write_phantoms(tmp_path, 1, SEED, size=SIZE, first=4, kind="deeplesion")
-    parts = {case.part for folder in (cohort, tmp_path) for case in open_dataset(folder).cases}
+    parts = {case.subset for folder in (cohort, tmp_path) for case in open_dataset(folder).cases}
     assert parts == {"train", "val", "test"}

@@ -66,7 +66,7 @@ def test_the_truth_lists_lesions_and_distractors(cohort: Path) -> None:
     truth = json.loads((cohort / "truth-0.json").read_text())
     assert (truth["seed"], truth["index"], truth["size"]) == (5, 0, SIZE)
     assert truth["spacing_mm_zyx"] == list(phantom.spacing)
-    kinds = [finding.kind for finding in phantom.findings]
+    kinds = [structure.kind for structure in phantom.structures]
     assert [entry["kind"] for entry in truth["lesions"]] == ["lesion"] * kinds.count("lesion")
     assert len(truth["distractors"]) == len(kinds) - kinds.count("lesion")
     assert all(entry["kind"] != "lesion" for entry in truth["distractors"])
@@ -75,7 +75,7 @@ def test_the_truth_lists_lesions_and_distractors(cohort: Path) -> None:
 def test_opens_as_a_data_set_without_a_fault(cohort: Path) -> None:
     dataset = open_dataset(cohort)
     assert [case.name for case in dataset.cases] == ["volume-0", "volume-1"]
-    faults = [finding for finding in check_dataset(dataset) if finding.severity == "error"]
+    faults = [issue for issue in check_dataset(dataset) if issue.severity == "error"]
     assert faults == []
 
 

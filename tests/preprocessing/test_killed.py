@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from volattn.datasets.open import open_dataset
-from volattn.io.readers.nifti import write_labels, write_volume
+from volattn.io.readers import write_labels, write_volume
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepare import prepare_dataset
 from volattn.preprocessing.store import STORE
@@ -29,7 +29,7 @@ from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepare import prepare_dataset
 if __name__ == "__main__":
     plan = Plan(size=112, z_spacing=1.5)
-    prepare_dataset(open_dataset(sys.argv[1]), plan, sys.argv[2], workers=int(sys.argv[3]))
+    prepare_dataset(open_dataset(sys.argv[1]), plan, sys.argv[2], workers=int(sys.argv[3]), resume=True)
 """
 
 
@@ -52,7 +52,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     store = tmp_path_factory.mktemp("whole")
-    prepare_dataset(open_dataset(dataset), PLAN, store)
+    prepare_dataset(open_dataset(dataset), PLAN, store, resume=True)
     return contents(store)
 
 
@@ -69,6 +69,7 @@ def contents(folder: Path) -> dict[str, bytes]:
         ("cases/*/case.json", 2),
     ],
 )
+@pytest.mark.slow
 def test_a_kill_changes_no_byte(
     dataset: Path, whole: dict[str, bytes], tmp_path: Path, state: str, workers: int
 ) -> None:
@@ -84,7 +85,7 @@ def test_a_kill_changes_no_byte(
         os.kill(run.pid, signal.SIGKILL)
         run.wait()
     assert not (store / STORE).exists()
-    prepare_dataset(open_dataset(dataset), PLAN, store)
+    prepare_dataset(open_dataset(dataset), PLAN, store, resume=True)
     assert contents(store) == whole
 
 
@@ -130,7 +131,7 @@ def test_a_worker_that_outlives_its_run_is_waited_for(dataset: Path, whole: dict
             ending.start()
 
     (tmp_path / "job.json").write_bytes(whole["job.json"])
-    prepare_dataset(open_dataset(dataset), PLAN, tmp_path, progress=progress)
+    prepare_dataset(open_dataset(dataset), PLAN, tmp_path, progress=progress, resume=True)
     ending.join()
     orphan.communicate()
     assert contents(tmp_path) == whole
@@ -140,7 +141,7 @@ def test_a_half_written_file_in_a_case_that_stands_is_swept(
     dataset: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     """A kill while a damaged case was mended leaves one beside files that are whole."""
-    prepare_dataset(open_dataset(dataset), PLAN, tmp_path)
+    prepare_dataset(open_dataset(dataset), PLAN, tmp_path, resume=True)
     (tmp_path / "cases" / "volume-1" / ".part-0123456789ab-labels.b2nd").write_bytes(b"half")
-    prepare_dataset(open_dataset(dataset), PLAN, tmp_path)
+    prepare_dataset(open_dataset(dataset), PLAN, tmp_path, resume=True)
     assert contents(tmp_path) == whole

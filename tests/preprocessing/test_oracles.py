@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from volattn.datasets.case import Case, Dataset, LabelScheme
-from volattn.io.readers.nifti import write_labels, write_volume
+from volattn.io.readers import write_labels, write_volume
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepare import prepare_dataset
 from volattn.preprocessing.prepared import prepare_labels, prepare_volume, shrink

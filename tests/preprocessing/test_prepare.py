@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from volattn.datasets.open import open_dataset
-from volattn.io.readers.nifti import read_labels, read_volume
+from volattn.io.readers import read_labels, read_volume
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepare import estimate, prepare_dataset
 from volattn.preprocessing.prepared import prepare_labels, prepare_volume
@@ -39,7 +39,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_store_holds_what_was_prepared(dataset: Path, tmp_path: Path) -> None:
     opened = open_dataset(dataset)
     told: list[tuple[str, int, int]] = []
-    outcome = prepare_dataset(opened, PLAN, tmp_path / "store", progress=lambda *step: told.append(step))
+    outcome = prepare_dataset(opened, PLAN, tmp_path / "store", progress=lambda *step: told.append(step), resume=True)
     assert told[-1] == ("prepare", 3, 3)
     assert outcome.prepared == ("volume-0", "volume-1", "volume-2")
     store = Store.open(tmp_path / "store")
@@ -59,7 +59,7 @@ def test_a_store_holds_what_was_prepared(dataset: Path, tmp_path: Path) -> None:
 
 
 def test_values_stay_in_the_window(dataset: Path, tmp_path: Path) -> None:
-    store = prepare_dataset(open_dataset(dataset), PLAN, tmp_path / "store").store
+    store = prepare_dataset(open_dataset(dataset), PLAN, tmp_path / "store", resume=True).store
     for name in store.names:
         image = store.case(name).image[:]
         assert -200 <= image.min() < image.max() <= 300
@@ -77,11 +77,11 @@ def test_labels_are_cut_at_a_half(dataset: Path) -> None:
 
 def test_workers_and_repetition_change_no_byte(dataset: Path, tmp_path: Path) -> None:
     opened = open_dataset(dataset)
-    prepare_dataset(opened, PLAN, tmp_path / "one")
+    prepare_dataset(opened, PLAN, tmp_path / "one", resume=True)
     first = contents(tmp_path / "one")
-    again = prepare_dataset(opened, PLAN, tmp_path / "one")
+    again = prepare_dataset(opened, PLAN, tmp_path / "one", resume=True)
     assert again.kept == ("volume-0", "volume-1", "volume-2")
-    prepare_dataset(opened, PLAN, tmp_path / "two", workers=2)
+    prepare_dataset(opened, PLAN, tmp_path / "two", workers=2, resume=True)
     assert contents(tmp_path / "one") == contents(tmp_path / "two") == first
 
 
@@ -91,13 +91,13 @@ from volattn.datasets.open import open_dataset
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepare import prepare_dataset
 prepare_dataset(open_dataset(sys.argv[1]), Plan(size=32, z_spacing=1.5), sys.argv[2],
-                progress=lambda *step: print(*step, flush=True))
+                progress=lambda *step: print(*step, flush=True), resume=True)
 """
 
 
 @pytest.mark.parametrize("after", [1, 2])
 def test_a_killed_preparation_goes_on(dataset: Path, tmp_path: Path, after: int) -> None:
-    prepare_dataset(open_dataset(dataset), PLAN, tmp_path / "whole")
+    prepare_dataset(open_dataset(dataset), PLAN, tmp_path / "whole", resume=True)
     run = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(dataset), str(tmp_path / "killed")], stdout=subprocess.PIPE, text=True
     )
@@ -111,26 +111,26 @@ def test_a_killed_preparation_goes_on(dataset: Path, tmp_path: Path, after: int)
     run.stdout.close()
     (tmp_path / "killed" / "cases" / "volume-2").mkdir(parents=True, exist_ok=True)
     (tmp_path / "killed" / "cases" / "volume-2" / ".part-0123456789ab-image.b2nd").write_bytes(b"half")
-    prepare_dataset(open_dataset(dataset), PLAN, tmp_path / "killed")
+    prepare_dataset(open_dataset(dataset), PLAN, tmp_path / "killed", resume=True)
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
 def test_a_damaged_case_is_made_again(dataset: Path, tmp_path: Path) -> None:
-    prepare_dataset(open_dataset(dataset), PLAN, tmp_path / "store")
+    prepare_dataset(open_dataset(dataset), PLAN, tmp_path / "store", resume=True)
     before = contents(tmp_path / "store")
     image = tmp_path / "store" / "cases" / "volume-1" / "image.b2nd"
     image.write_bytes(image.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"image\.b2nd: cannot be read .* run `volattn prepare` again"):
         Store.open(tmp_path / "store").case("volume-1").image  # noqa: B018
-    outcome = prepare_dataset(open_dataset(dataset), PLAN, tmp_path / "store")
+    outcome = prepare_dataset(open_dataset(dataset), PLAN, tmp_path / "store", resume=True)
     assert outcome.prepared == ("volume-1",)
     assert contents(tmp_path / "store") == before
 
 
 def test_a_changed_source_is_prepared_again(dataset: Path, tmp_path: Path, write_lits_case: WriteCase) -> None:
-    before = prepare_dataset(open_dataset(dataset), PLAN, tmp_path / "store").store.fingerprint
+    before = prepare_dataset(open_dataset(dataset), PLAN, tmp_path / "store", resume=True).store.fingerprint
     write_lits_case(1, shape=(11, 40, 48), seed=77)
-    outcome = prepare_dataset(open_dataset(dataset), PLAN, tmp_path / "store")
+    outcome = prepare_dataset(open_dataset(dataset), PLAN, tmp_path / "store", resume=True)
     assert outcome.prepared == ("volume-1",)
     assert outcome.store.fingerprint != before
 
@@ -138,7 +138,9 @@ def test_a_changed_source_is_prepared_again(dataset: Path, tmp_path: Path, write
 def test_one_bad_case_does_not_stop_the_others(dataset: Path, tmp_path: Path) -> None:
     (dataset / "volume-1.nii.gz").write_bytes((dataset / "volume-1.nii.gz").read_bytes()[:200])
     for workers in (0, 2):
-        outcome = prepare_dataset(open_dataset(dataset), PLAN, tmp_path / f"store{workers}", workers=workers)
+        outcome = prepare_dataset(
+            open_dataset(dataset), PLAN, tmp_path / f"store{workers}", workers=workers, resume=True
+        )
         assert outcome.store.names == ("volume-0", "volume-2")
         assert list(outcome.failed) == ["volume-1"]
         assert "volume-1.nii.gz" in outcome.failed["volume-1"]
@@ -147,27 +149,27 @@ def test_one_bad_case_does_not_stop_the_others(dataset: Path, tmp_path: Path) ->
 def test_labels_of_another_grid_are_refused(dataset: Path, tmp_path: Path, write_lits_case: WriteCase) -> None:
     write_lits_case(9, folder=tmp_path / "other", shape=(12, 40, 48), spacing=(2.0, 0.9, 0.9))
     (tmp_path / "other" / "segmentation-9.nii.gz").rename(dataset / "segmentation-2.nii.gz")
-    outcome = prepare_dataset(open_dataset(dataset), PLAN, tmp_path / "store")
+    outcome = prepare_dataset(open_dataset(dataset), PLAN, tmp_path / "store", resume=True)
     assert "it has voxels of 0.9 x 0.9 x 2 mm, not 0.8 x 0.8 x 2 mm" in outcome.failed["volume-2"]
 
 
 def test_the_folder_must_be_ours(dataset: Path, tmp_path: Path) -> None:
     opened = open_dataset(dataset)
-    prepare_dataset(opened, PLAN, tmp_path / "store")
+    prepare_dataset(opened, PLAN, tmp_path / "store", resume=True)
     with pytest.raises(ValueError, match=r"store of another plan"):
-        prepare_dataset(opened, Plan(size=64), tmp_path / "store")
+        prepare_dataset(opened, Plan(size=64), tmp_path / "store", resume=True)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("do not touch")
     with pytest.raises(ValueError, match=r"not empty and holds no store"):
-        prepare_dataset(opened, PLAN, tmp_path / "mine")
+        prepare_dataset(opened, PLAN, tmp_path / "mine", resume=True)
     with pytest.raises(ValueError, match=r"is a file"):
-        prepare_dataset(opened, PLAN, tmp_path / "mine" / "thesis.txt")
+        prepare_dataset(opened, PLAN, tmp_path / "mine" / "thesis.txt", resume=True)
     with pytest.raises(ValueError, match=r"not a finished store"):
         Store.open(tmp_path / "mine")
 
 
 def test_the_fingerprint_describes_the_data(dataset: Path, tmp_path: Path) -> None:
-    prepare_dataset(open_dataset(dataset), PLAN, tmp_path / "store")
+    prepare_dataset(open_dataset(dataset), PLAN, tmp_path / "store", resume=True)
     measured = json.loads((tmp_path / "store" / "fingerprint.json").read_text())
     assert measured["cases"] == 3
     assert measured["lesions"] == sum(measured["lesions_per_case"].values()) == 3
@@ -177,7 +179,7 @@ def test_the_fingerprint_describes_the_data(dataset: Path, tmp_path: Path) -> No
 def test_the_estimate_is_near(dataset: Path, tmp_path: Path) -> None:
     opened = open_dataset(dataset)
     expected = estimate(opened, PLAN)
-    prepare_dataset(opened, PLAN, tmp_path / "store")
+    prepare_dataset(opened, PLAN, tmp_path / "store", resume=True)
     used = sum(path.stat().st_size for path in (tmp_path / "store").rglob("*.b2nd"))
     assert expected.cases == 3
     assert used / 3 < expected.disk_bytes < used * 3

@@ -16,7 +16,7 @@ from volattn.io.readers.png import write_slice
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepare import estimate, prepare_dataset
 from volattn.preprocessing.prepared import resampled_extent, resampling_weights, z_weights
-from volattn.preprocessing.store import BoxedCase, PreparedBoxes, Store
+from volattn.preprocessing.store import PreparedBoxes, Store
 
 PLAN = Plan(z_spacing=2.0, size=64)
 SCAN = "000001_01_01"
@@ -64,11 +64,11 @@ def test_an_anchored_grid_goes_through_its_anchor_and_no_further_than_the_ends(
 
 def test_the_key_slice_is_kept_and_its_neighbours_are_interpolated(root: Path, tmp_path: Path) -> None:
     opened = open_dataset(root)
-    store = prepare_dataset(opened, PLAN, tmp_path / "store").store
+    store = prepare_dataset(opened, PLAN, tmp_path / "store", resume=True).store
     for case in opened.cases:
         key_slice, stored = case.key_slice, store.case(case.name)
         assert key_slice is not None
-        assert isinstance(stored, BoxedCase)
+        assert stored.boxes is not None
         source = np.clip(key_slice.read().array, -200, 300).astype(float)
         at = stored.boxes.slice
         np.testing.assert_array_equal(stored.image[at], source[key_slice.z])
@@ -83,7 +83,7 @@ def test_the_key_slice_is_kept_and_its_neighbours_are_interpolated(root: Path, t
 
 def test_without_a_step_the_slices_are_the_files(root: Path, tmp_path: Path) -> None:
     opened = open_dataset(root)
-    store = prepare_dataset(opened, Plan(z_spacing=None, size=64), tmp_path / "store").store
+    store = prepare_dataset(opened, Plan(z_spacing=None, size=64), tmp_path / "store", resume=True).store
     for case in opened.cases:
         stored = store.case(case.name)
         assert case.key_slice is not None
@@ -97,10 +97,10 @@ def test_boxes_shrink_with_their_image(tmp_path: Path) -> None:
     hu = np.zeros((80, 96), np.int16)
     hu[8:24, 16:32] = 250
     write_slice(path, hu)
-    stored = prepare_dataset(open_dataset(root), Plan(size=48), tmp_path / "store", force=True).store.case(
+    stored = prepare_dataset(open_dataset(root), Plan(size=48), tmp_path / "store", force=True, resume=True).store.case(
         f"{SCAN}_005"
     )
-    assert isinstance(stored, BoxedCase)
+    assert stored.boxes is not None
     assert stored.shape == (1, 40, 48)
     assert stored.boxes.boxes == ((8, 4, 16, 12),)
     np.testing.assert_array_equal(np.argwhere(stored.image[0] > 125).min(axis=0), [4, 8])
@@ -108,19 +108,19 @@ def test_boxes_shrink_with_their_image(tmp_path: Path) -> None:
 
 
 def test_slices_outside_the_boxes_hold_nothing(root: Path, tmp_path: Path) -> None:
-    store = prepare_dataset(open_dataset(root), PLAN, tmp_path / "store").store
+    store = prepare_dataset(open_dataset(root), PLAN, tmp_path / "store", resume=True).store
     stored = store.case(f"{SCAN}_010")
-    assert isinstance(stored, BoxedCase)
+    assert stored.boxes is not None
     assert np.flatnonzero(stored.slices.has_lesion).tolist() == [stored.boxes.slice]
     # Pixel centres in half-open (4, 5, 9.5, 12) and (19.5, 20, 30, 30).
     assert stored.description.lesion_pixels[stored.boxes.slice] == 5 * 7 + 11 * 10
-    with pytest.raises(ValueError, match="there is no label map"):
+    with pytest.raises(ValueError, match="has no label map"):
         stored.labels  # noqa: B018
 
 
-def test_the_store_knows_patients_and_parts(root: Path, tmp_path: Path) -> None:
-    store = prepare_dataset(open_dataset(root), PLAN, tmp_path / "store").store
-    assert store.parts == {f"{SCAN}_005": "val", f"{SCAN}_010": "train", f"{OTHER}_030": "test"}
+def test_the_store_has_patients_and_subsets(root: Path, tmp_path: Path) -> None:
+    store = prepare_dataset(open_dataset(root), PLAN, tmp_path / "store", resume=True).store
+    assert store.subsets == {f"{SCAN}_005": "val", f"{SCAN}_010": "train", f"{OTHER}_030": "test"}
     assert store.patients == {f"{SCAN}_005": "1", f"{SCAN}_010": "1", f"{OTHER}_030": "12"}
     assert store.classes == ("lesion",)
     assert Store.open(tmp_path / "store").description == store.description
@@ -128,37 +128,37 @@ def test_the_store_knows_patients_and_parts(root: Path, tmp_path: Path) -> None:
 
 def test_stores_of_label_maps_know_nothing_of_boxes(tmp_path: Path, write_lits_case) -> None:
     write_lits_case(0)
-    prepare_dataset(open_dataset(tmp_path / "lits"), Plan(size=32), tmp_path / "store")
-    assert not {"patients", "parts"} & set(json.loads((tmp_path / "store" / "store.json").read_text()))
+    prepare_dataset(open_dataset(tmp_path / "lits"), Plan(size=32), tmp_path / "store", resume=True)
+    assert not {"patients", "subsets"} & set(json.loads((tmp_path / "store" / "store.json").read_text()))
     assert "boxes" not in json.loads((tmp_path / "store" / "cases" / "volume-0" / "case.json").read_text())
 
 
 def test_workers_and_repetition_change_no_byte(root: Path, tmp_path: Path) -> None:
-    prepare_dataset(open_dataset(root), PLAN, tmp_path / "one")
+    prepare_dataset(open_dataset(root), PLAN, tmp_path / "one", resume=True)
     first = contents(tmp_path / "one")
-    again = prepare_dataset(open_dataset(root), PLAN, tmp_path / "one")
+    again = prepare_dataset(open_dataset(root), PLAN, tmp_path / "one", resume=True)
     assert again.prepared == ()
-    prepare_dataset(open_dataset(root), PLAN, tmp_path / "two", workers=2)
+    prepare_dataset(open_dataset(root), PLAN, tmp_path / "two", workers=2, resume=True)
     assert contents(tmp_path / "one") == contents(tmp_path / "two") == first
 
 
 def test_a_changed_slice_and_a_changed_row_are_prepared_again(root: Path, tmp_path: Path) -> None:
-    before = prepare_dataset(open_dataset(root), PLAN, tmp_path / "store").store.fingerprint
+    before = prepare_dataset(open_dataset(root), PLAN, tmp_path / "store", resume=True).store.fingerprint
     write_slice(root / "Images_png" / OTHER / "033.png", np.full((40, 48), 20, np.int16))
-    outcome = prepare_dataset(open_dataset(root), PLAN, tmp_path / "store")
+    outcome = prepare_dataset(open_dataset(root), PLAN, tmp_path / "store", resume=True)
     assert outcome.prepared == (f"{OTHER}_030",)
     assert outcome.store.fingerprint != before
     table = (root / "DL_info.csv").read_text()
     (root / "DL_info.csv").write_text(table.replace("5, 6, 9.5, 12", "5, 6, 9.5, 13"))
-    outcome = prepare_dataset(open_dataset(root), PLAN, tmp_path / "store")
+    outcome = prepare_dataset(open_dataset(root), PLAN, tmp_path / "store", resume=True)
     assert outcome.prepared == (f"{SCAN}_010",)
 
 
 def test_a_folder_that_moved_is_the_same_data(root: Path, tmp_path: Path) -> None:
-    before = prepare_dataset(open_dataset(root), PLAN, tmp_path / "store").store.fingerprint
+    before = prepare_dataset(open_dataset(root), PLAN, tmp_path / "store", resume=True).store.fingerprint
     (tmp_path / "new").mkdir()
     root.rename(tmp_path / "new" / "dl")
-    outcome = prepare_dataset(open_dataset(tmp_path / "new" / "dl"), PLAN, tmp_path / "store")
+    outcome = prepare_dataset(open_dataset(tmp_path / "new" / "dl"), PLAN, tmp_path / "store", resume=True)
     assert outcome.prepared == ()
     assert outcome.store.fingerprint == before
 
@@ -166,7 +166,7 @@ def test_a_folder_that_moved_is_the_same_data(root: Path, tmp_path: Path) -> Non
 def test_the_data_set_in_numbers_and_the_estimate(root: Path, tmp_path: Path) -> None:
     opened = open_dataset(root)
     expected = estimate(opened, PLAN)
-    prepare_dataset(opened, PLAN, tmp_path / "store")
+    prepare_dataset(opened, PLAN, tmp_path / "store", resume=True)
     measured = json.loads((tmp_path / "store" / "fingerprint.json").read_text())
     assert (measured["cases"], measured["lesions"]) == (3, 4)
     assert measured["lesion_long_axis_mm_5_50_95"] == [8, 8, 8]

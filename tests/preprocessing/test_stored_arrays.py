@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from volattn.datasets.open import open_dataset
-from volattn.io.readers.nifti import write_labels, write_volume
+from volattn.io.readers import write_labels, write_volume
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepare import prepare_dataset
 from volattn.preprocessing.store import JOB, Store, StoredArray, write_array, write_slices
@@ -170,7 +170,7 @@ def test_a_damaged_case_is_one_line(store: Path, key: str, value: object, part: 
     with pytest.raises(ValueError, match=re.escape(str(path))) as caught:
         Store.open(store).case("volume-0")
     assert part in str(caught.value)
-    assert str(caught.value).endswith("run `volattn prepare` again: it makes anew what does not stand")
+    assert str(caught.value).endswith("run `volattn prepare` again: it rebuilds missing or damaged cases")
     assert str(caught.value).isprintable()
 
 
@@ -185,7 +185,7 @@ def test_a_damaged_case_is_one_line(store: Path, key: str, value: object, part: 
         ("cases", ["volume-0"] * 2, "has 'volume-0' twice"),
         ("cases", {"volume-0": 1}, "cases: must be a list"),
         ("patients", {"volume-7": "p"}, "patients has 'volume-7', which is none of the cases"),
-        ("parts", {"volume-7": "p"}, "parts has 'volume-7'"),
+        ("subsets", {"volume-7": "p"}, "subsets has 'volume-7'"),
         ("plan", {"size": 10**9}, "plan.size: must be at most 4096"),
         ("plan", {"z_spacing": 1e10}, "plan.z_spacing: must be at most 50"),
     ],
@@ -197,3 +197,17 @@ def test_a_damaged_store_is_one_line(store: Path, key: str, value: object, part:
         Store.open(store)
     assert part in str(caught.value)
     assert str(caught.value).isprintable()
+
+
+def test_stores_of_the_first_version_are_refused_in_one_line(store: Path) -> None:
+    path = store / "store.json"
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "format"}))
+    with pytest.raises(ValueError, match=r"store: was made by volattn 0\.1; run `volattn prepare` again"):
+        Store.open(store)
+
+
+def test_a_case_is_described_from_the_disk_once(store: Path) -> None:
+    opened = Store.open(store)
+    before = opened.case("volume-0")
+    (store / "cases" / "volume-0" / "case.json").unlink()
+    assert opened.case("volume-0").description is before.description

@@ -17,15 +17,16 @@ from scored_cases import SPACING, label_map
 
 from volattn.report import detection_report, lits_report
 from volattn.report.comparison import comparison_report
-from volattn.report.report import SHOWN, Report
-from volattn.report.reports import build_report
+from volattn.report.report import SHOWN, Report, build_report
+from volattn.scoring import lits_folders
 from volattn.scoring.comparison import compare
 from volattn.scoring.deeplesion import score_deeplesion
 from volattn.scoring.lits import LitsCase, lits_scheme, score_lits
-from volattn.scoring.lits_folders import LitsFolderScores, summarise_lits
 from volattn.scoring.overlap import LabelPair
 from volattn.scoring.score_files import read_scores, write_scores
 from volattn.structures.geometry import Geometry
+
+pytestmark = pytest.mark.usefixtures("few_resamples")
 
 Maps = tuple[np.ndarray, np.ndarray]
 
@@ -43,8 +44,8 @@ def lits_content(maps: Sequence[Maps], *, liver: bool = True, failed: dict[str, 
         pair = LabelPair.cropped(reference, prediction, Geometry.aligned(reference.shape, SPACING))
         return score_lits(f"case-{number}", pair, SPACING, liver=liver)
 
-    scores = summarise_lits([case(number, *pair) for number, pair in enumerate(maps)])
-    return LitsFolderScores(scores, failed or {}, (), lits_scheme(1 if liver else None), False).content
+    cases = [case(number, *pair) for number, pair in enumerate(maps)]
+    return lits_folders.lits_content(cases, lits_scheme(1 if liver else None), failed or {})
 
 
 def deeplesion_content(folder: Path, slices: Slices) -> dict[str, Any]:

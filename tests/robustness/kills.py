@@ -34,13 +34,13 @@ from small_studies import mask_recipe, small_study
 from training.small_runs import small_recipe, write_store
 
 import volattn.inference.results
-import volattn.report.reports
+import volattn.report.report
 import volattn.studies.run
 import volattn.training.run  # noqa: F401  (imported once, before the forks)
 from volattn.cli.main import main
 from volattn.io.files import write_json
 from volattn.io.output import LOCK
-from volattn.io.readers.nifti import write_labels, write_volume
+from volattn.io.readers import write_labels, write_volume
 from volattn.preprocessing.plan import Plan
 from volattn.provenance import commit, versions
 from volattn.structures.geometry import Geometry
@@ -88,14 +88,27 @@ def make_inputs(folder: Path) -> dict[str, Verb]:
     (folder / "row.yaml").write_text(mask_recipe(steps=2).text())
     (folder / "study.yaml").write_text(yaml.safe_dump(small_study().model_dump(mode="json")))
     write_store(folder / "store", cases=5, depth=8)
-    call(("train", str(folder / "train.yaml"), "--data", str(folder / "store"), "-o", str(folder / "run"), "--cpu"))
+    call(
+        (
+            "train",
+            str(folder / "train.yaml"),
+            "--data",
+            str(folder / "store"),
+            "-o",
+            str(folder / "run"),
+            "--device",
+            "cpu",
+        )
+    )
     place = {path.name: str(path) for path in folder.iterdir()}
     resume = ("--resume",)
     scored = ("--reference", place["references"], "--prediction", place["predictions"])
     return {
-        "phantom": Verb(("phantom", "-o", "OUT", "--cases", "2", "--size", "64", "--seed", "3")),
-        "prepare": Verb(("prepare", place["lits"], "-o", "OUT", "--recipe", place["prepare.yaml"])),
-        "train": Verb(("train", place["train.yaml"], "--data", place["store"], "-o", "OUT", "--cpu"), resume),
+        "phantom": Verb(("phantom", "-o", "OUT", "--cases", "2", "--size", "64", "--seed", "3", "--workers", "0")),
+        "prepare": Verb(
+            ("prepare", place["lits"], "-o", "OUT", "--recipe", place["prepare.yaml"], "--workers", "0"), resume
+        ),
+        "train": Verb(("train", place["train.yaml"], "--data", place["store"], "-o", "OUT", "--device", "cpu"), resume),
         "predict": Verb(
             ("predict", "-m", place["run"], "-i", place["cts"], "-o", "OUT", "--threshold", "0.05", "--device", "cpu"),
             resume,

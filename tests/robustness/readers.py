@@ -51,7 +51,7 @@ def _volume(kind: type[np.generic]) -> Any:
 
 
 def _make_image(folder: Path) -> list[Path]:
-    from volattn.io.readers.nifti import write_volume
+    from volattn.io.readers import write_volume
 
     for name in ("ct.nii.gz", "ct.nii"):
         write_volume(folder / name, _volume(np.int16))
@@ -59,7 +59,7 @@ def _make_image(folder: Path) -> list[Path]:
 
 
 def _make_labels(folder: Path) -> list[Path]:
-    from volattn.io.readers.nifti import write_labels
+    from volattn.io.readers import write_labels
 
     for name in ("ct.nii.gz", "ct.nii"):
         write_labels(folder / name, _volume(np.uint8).array, _volume(np.uint8))
@@ -67,7 +67,7 @@ def _make_labels(folder: Path) -> list[Path]:
 
 
 def _read_image(path: Path) -> object:
-    from volattn.io.readers.nifti import read_volume
+    from volattn.io.readers import read_volume
 
     volume = read_volume(path)
     assert volume.array.shape == volume.geometry.shape
@@ -75,7 +75,7 @@ def _read_image(path: Path) -> object:
 
 
 def _read_labels(path: Path) -> object:
-    from volattn.io.readers.nifti import read_labels
+    from volattn.io.readers import read_labels
 
     volume = read_labels(path)
     assert volume.array.shape == volume.geometry.shape
@@ -122,7 +122,7 @@ def _make_scores(folder: Path) -> list[Path]:
     from volattn.scoring.deeplesion import score_deeplesion
     from volattn.scoring.detection import PRESETS, score_detections
     from volattn.scoring.lits import lits_scheme, score_lits
-    from volattn.scoring.lits_folders import LitsFolderScores, summarise_lits
+    from volattn.scoring.lits_folders import lits_content
     from volattn.scoring.overlap import LabelPair
     from volattn.scoring.score_files import write_scores
     from volattn.structures.geometry import Geometry
@@ -139,26 +139,26 @@ def _make_scores(folder: Path) -> list[Path]:
     grid = Geometry.aligned(label_map().shape, SPACING)
     pair = LabelPair.cropped(label_map((8, 8, 6), (20, 20, 18)), label_map((8, 9, 6)), grid)
     cases = [score_lits(name, pair, SPACING) for name in ("a", "b")]
-    content = LitsFolderScores(summarise_lits(cases), {}, (), lits_scheme(), False).content
+    content = lits_content(cases, lits_scheme(), {})
     write_scores(folder / "lits.json", content)
     return sorted(folder.iterdir())
 
 
 def _read_scores(path: Path) -> object:
-    from volattn.report.scores import detection_table, lits_tables
+    from volattn.report.tables import score_tables
     from volattn.scoring.pool import pool_of
-    from volattn.scoring.score_files import measures_of, read_scores
+    from volattn.scoring.score_files import froc_settings, read_scores
 
     content = read_scores(path)
-    measures = measures_of(content)
+    measures = froc_settings(content)
     if measures is None:
-        return [table.text() for table in lits_tables(content)]
+        return [table.text() for table in score_tables(content)]
     pool = pool_of(content["cases"], measures)
-    return pool.measure(pool.whole()), detection_table(content, "").text()
+    return pool.measure(pool.whole()), [table.text() for table in score_tables(content)]
 
 
 def _write_mask(path: Path) -> None:
-    from volattn.io.readers.nifti import write_labels
+    from volattn.io.readers import write_labels
     from volattn.structures.geometry import Geometry
     from volattn.structures.volume import Volume
 
@@ -170,7 +170,7 @@ def _write_mask(path: Path) -> None:
 
 
 def _make_boxes(folder: Path) -> list[Path]:
-    from volattn.io.readers.nifti import read_labels
+    from volattn.io.readers import read_labels
 
     _write_mask(folder / "case.nii.gz")
     geometry = read_labels(folder / "case.nii.gz").geometry
@@ -182,7 +182,7 @@ def _make_boxes(folder: Path) -> list[Path]:
         "box_voxels": {"axes": "kji", "start": start, "stop": stop},
         "box_lps_mm": {"min": world.min(axis=0).tolist(), "max": world.max(axis=0).tolist()},
     }
-    seen = {"split": "validation", "case": "volume-1", "known_by": "content"}
+    seen = {"subset": "validation", "case": "volume-1", "known_by": "content"}
     contents = {
         "predicted": {"grid": {"shape": [12, 40, 40]}, "lesions": [lesion], "seen_in_training": seen},
         "nndet": {"1": {"box": [1, 4, 5, 12, 4, 15], "score": 0.5, "label": 0}},
@@ -195,7 +195,7 @@ def _make_boxes(folder: Path) -> list[Path]:
 
 def _read_boxes(path: Path) -> object:
     from volattn.datasets.instances import read_boxes, read_mask
-    from volattn.io.readers.nifti import read_labels
+    from volattn.io.readers import read_labels
     from volattn.scoring.pairing import trained_on
 
     mask = path.with_name("case.nii.gz")
@@ -205,7 +205,7 @@ def _read_boxes(path: Path) -> object:
 
 
 def _make_dataset(folder: Path) -> list[Path]:
-    from volattn.io.readers.nifti import write_labels, write_volume
+    from volattn.io.readers import write_labels, write_volume
 
     for layout, ending in (("msd", ""), ("nnunet", "_0000")):
         for number in (1, 2):
@@ -261,11 +261,11 @@ def _tiny() -> Any:
     import torch
     from small_detectors import CLASSES, small_config
 
-    from volattn.models.catalogue import build_model
+    from volattn.models.registry import build_model
 
     torch.manual_seed(0)
-    changes = {"backbone": {"width": 8, "pyramid_channels": 8, "stages": 1}, "regions": {"box_channels": 8}}
-    config = small_config(3, changes={**changes, "proposals": {"anchor_sizes": [[8], [16]]}})
+    changes = {"backbone": {"width": 8, "pyramid_channels": 8, "stages": 1}, "roi_heads": {"representation_size": 8}}
+    config = small_config(3, changes={**changes, "rpn": {"anchor_sizes": [[8], [16]]}})
     return build_model(config, CLASSES)
 
 
@@ -294,12 +294,13 @@ def _read_weights(path: Path) -> object:
 def _make_model(folder: Path) -> list[Path]:
     from small_detectors import CLASSES
 
-    from volattn.checkpoints import ModelFolder, Training, save_folder
+    from volattn.checkpoints import ModelFolder, save_folder
     from volattn.preprocessing.plan import Plan
+    from volattn.provenance import Provenance
 
     model = _tiny()
-    training = Training(recipe="tiny", dataset="phantom", fingerprint="0" * 64, cases=("volume-1",))
-    described = ModelFolder(model=model.config, plan=Plan(size=64), classes=CLASSES, threshold=0.4, training=training)
+    training = Provenance(recipe="tiny", dataset="phantom", fingerprint="0" * 64, cases=("volume-1",))
+    described = ModelFolder(model=model.config, plan=Plan(size=64), classes=CLASSES, threshold=0.4, provenance=training)
     save_folder(folder, model, described)
     return [folder / "config.json", folder / "config.json", folder / "model.safetensors"]
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 from fuzz_readers import READERS, fuzz
 
-MUTATIONS = 20
+MUTATIONS = 5
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is measured by Linux's proc")

@@ -43,9 +43,9 @@ WORDS = (
     "compare [a.json] b.json",
     "render -l [lits/segmentation-1.nii.gz] -o p.png",
     "render -i [lits/volume-1.nii.gz] -l lits/segmentation-0.nii.gz -o p.png --kind panels",
-    "train recipe.yaml --data store -o out --cpu [store/store.json]",
-    "train recipe.yaml --data store -o out --cpu [store/cases/volume-0/case.json]",
-    "train recipe.yaml --data store -o out --cpu --weights [weights.pth]",
+    "train recipe.yaml --data store -o out --device cpu [store/store.json]",
+    "train recipe.yaml --data store -o out --device cpu [store/cases/volume-0/case.json]",
+    "train recipe.yaml --data store -o out --device cpu --weights [weights.pth]",
 )
 """Commands; what stands in brackets is replaced, and at the end of a command it is not a word of it."""
 

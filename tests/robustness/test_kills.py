@@ -12,6 +12,7 @@ import pytest
 VERBS = ("phantom", "prepare", "train", "predict", "evaluate", "study")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_same_bytes_after_a_kill(verb: str) -> None:
     script = Path(__file__).with_name("kills.py")

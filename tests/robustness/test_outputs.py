@@ -180,7 +180,7 @@ def test_phantoms_of_another_make_are_not_mixed(tmp_path: Path, capsys: pytest.C
     assert ended.value.code == 0
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     for changes in (("--seed", "2"), ("--size", "96"), ("--kind", "deeplesion")):
-        assert f"phantoms of another {changes[0][2:]}" in refused(words(*changes), capsys)
+        assert f"phantom cohort of another {changes[0][2:]}" in refused(words(*changes), capsys)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
     assert LOCK in before
 
@@ -188,7 +188,8 @@ def test_phantoms_of_another_make_are_not_mixed(tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_command_ends_at_once_with_its_workers(tmp_path: Path, number: signal.Signals, code: int) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "volattn", "phantom", "-o", str(out), "--cases", "40", "--workers", "2"]
+    command = [sys.executable, "-m", "volattn", "phantom", "-o", str(out), "--cases", "2000"]
+    command += ["--size", "64", "--workers", "2"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
         while not list(out.glob("*.nii.gz")) and time.monotonic() < deadline:

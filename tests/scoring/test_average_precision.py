@@ -13,12 +13,12 @@ from key_slices import Slices, random_slices, scored
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from volattn.scoring.deeplesion import MEASURES
+from volattn.scoring.deeplesion import FROC
 from volattn.scoring.pool import Pool
 
 
 def ap50(slices: Slices) -> float:
-    pool = Pool(scored(slices), MEASURES)
+    pool = Pool(scored(slices), FROC)
     return float(pool.measure(pool.whole())[0, -1])
 
 
@@ -84,7 +84,7 @@ def test_no_more_than_a_hundred_detections_of_an_image() -> None:
 @given(seed=st.integers(0, 2**20))
 def test_a_patient_that_counts_twice_is_there_twice(seed: int) -> None:
     slices = random_slices(seed)
-    pool = Pool(scored(slices), MEASURES)
+    pool = Pool(scored(slices), FROC)
     weights = np.random.default_rng(seed).integers(0, 3, len(pool.patients)).astype(float)
     weights[0] += 1
     repeated: Slices = {}
@@ -100,7 +100,7 @@ def test_detections_of_other_lesions_are_left_out(seed: int) -> None:
     """A group's average precision is that of a data set without the other lesions and what was matched to them."""
     slices = random_slices(seed)
     images = scored(slices)
-    pool = Pool(images, MEASURES)
+    pool = Pool(images, FROC)
     chosen = np.random.default_rng(seed).random(pool.lesions) < 0.5
     chosen[0] = True
     kept: Slices = {}

@@ -37,25 +37,26 @@ def boxes(folder: Path, slices: Slices) -> dict[str, Any]:
     return score_deeplesion(info, write_found(folder / "detections.csv", slices)).content
 
 
+@pytest.mark.usefixtures("few_resamples")
 def test_a_file_against_itself_has_no_difference(tmp_path: Path) -> None:
     for content in (masks(), boxes(tmp_path, random_slices(5))):
         rows = compare(content, content).rows
         assert rows
         for row in rows:
-            assert (row.difference, row.interval, row.p, row.stands) == (0, (0, 0), None, False)
+            assert (row.difference, row.interval, row.p, row.significant) == (0, (0, 0), None, False)
             assert row.a == row.b
 
 
-def test_a_gain_in_every_case_stands() -> None:
+def test_a_gain_in_every_case_is_significant() -> None:
     result = compare(masks(), masks(better=0.1))
     dice, assd = result.rows
     assert (dice.metric, assd.metric) == ("lesion.dice", "lesion.assd")
     assert dice.difference == pytest.approx(0.1)
     assert dice.interval == pytest.approx((0.1, 0.1))
-    assert dice.stands
+    assert dice.significant
     assert (dice.n, assd.n) == (20, 19)
-    assert not assd.stands
-    assert not compare(masks(), masks(seed=1)).rows[0].stands
+    assert not assd.significant
+    assert not compare(masks(), masks(seed=1)).rows[0].significant
 
 
 def test_a_measure_under_two_names_is_tested_once() -> None:
@@ -87,15 +88,17 @@ def test_cases_of_one_patient_are_one_unit() -> None:
     assert row.n == 2
     assert row.p is not None
     assert row.p > 0.05
-    assert not row.stands
+    assert not row.significant
 
 
 def test_few_cases_prove_nothing() -> None:
     row = compare(masks(count=1), masks(count=1, better=0.1)).rows[0]
-    assert (row.interval, row.stands) == (None, False)
-    assert not compare(masks(count=3), masks(count=3, better=0.1)).rows[0].stands
+    assert (row.interval, row.significant) == (None, False)
+    assert not compare(masks(count=3), masks(count=3, better=0.1)).rows[0].significant
 
 
+@pytest.mark.usefixtures("few_resamples")
+@pytest.mark.slow
 def test_detections_are_compared_by_what_is_pooled(tmp_path: Path) -> None:
     slices = random_slices(5, count=24)
     without: Slices = {name: (lesions, []) for name, (lesions, _) in slices.items()}
@@ -106,7 +109,7 @@ def test_detections_are_compared_by_what_is_pooled(tmp_path: Path) -> None:
     level = rows["sensitivity_at_fp_per_image.4"]
     assert (level.a, level.b, level.n) == (0, second["sensitivity_at_fp_per_image"]["4"], 12)
     assert level.interval == pytest.approx(second["intervals"]["sensitivity_at_fp_per_image"]["4"])
-    assert level.stands
+    assert level.significant
 
 
 def test_other_cases_are_refused() -> None:
@@ -120,6 +123,7 @@ def test_other_cases_are_refused() -> None:
         compare(first, second, common=True)
 
 
+@pytest.mark.usefixtures("few_resamples")
 def test_other_kinds_settings_and_references_are_refused(tmp_path: Path) -> None:
     content = boxes(tmp_path, random_slices(5))
     with pytest.raises(ValueError, match="of different kind: lits and deeplesion"):

@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from key_slices import random_slices, scored
 
-from volattn.scoring.deeplesion import MEASURES
+from volattn.scoring.deeplesion import FROC
 from volattn.scoring.pool import Pool, image_errors, sensitivity_band
-from volattn.scoring.score_files import measures_of
+from volattn.scoring.score_files import froc_settings
 
 
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 2**20), level=st.sampled_from([0.0, 0.25, 0.5, 1.0, 2.0]))
 def test_the_threshold_is_the_lowest_that_keeps_to_the_level(seed: int, level: float) -> None:
-    pool = Pool(scored(random_slices(seed, decimals=1)), MEASURES)
+    pool = Pool(scored(random_slices(seed, decimals=1)), FROC)
     scores = [one.score for image in pool.images for one in image.detections]
     hits = [one.score for image in pool.images for one in image.detections if one.lesions]
     false = [one.score for image in pool.images for one in image.detections if not one.lesions]
@@ -34,7 +34,7 @@ def test_the_threshold_is_the_lowest_that_keeps_to_the_level(seed: int, level: f
 
 
 def test_errors_of_an_image() -> None:
-    pool = Pool(scored(random_slices(3, count=10)), MEASURES)
+    pool = Pool(scored(random_slices(3, count=10)), FROC)
     errors = image_errors(pool, 0.4)
     totals = [one.missed + one.false_positives for one in errors]
     assert totals == sorted(totals, reverse=True)
@@ -51,10 +51,10 @@ def test_errors_of_an_image() -> None:
 
 
 def test_no_band_of_one_patient() -> None:
-    assert sensitivity_band(Pool(scored(random_slices(1, count=2)), MEASURES), np.array([1.0]), 0) is None
+    assert sensitivity_band(Pool(scored(random_slices(1, count=2)), FROC), np.array([1.0]), 0) is None
 
 
 def test_what_was_measured() -> None:
-    assert measures_of({"kind": "lits"}) is None
+    assert froc_settings({"kind": "lits"}) is None
     with pytest.raises(ValueError, match="preset 'best' is unknown"):
-        measures_of({"kind": "detection", "settings": {"preset": "best"}})
+        froc_settings({"kind": "detection", "settings": {"preset": "best"}})

@@ -11,9 +11,11 @@ import pytest
 from key_slices import HEADER, Slices, info_row, random_slices, scored, write_found, write_info, write_rows
 
 from volattn.datasets.deeplesion import KeyDetection, read_detections, read_dl_info, write_detections
-from volattn.scoring.deeplesion import MEASURES, SPLITS, Split, score_deeplesion
+from volattn.scoring.deeplesion import FROC, SUBSETS, Subset, score_deeplesion
 from volattn.scoring.pool import Pool, ScoredImage
 from volattn.scoring.score_files import read_scores, write_scores
+
+pytestmark = pytest.mark.usefixtures("few_resamples")
 
 
 def score(folder: Path, slices: Slices, **options: Any) -> dict[str, Any]:
@@ -21,14 +23,14 @@ def score(folder: Path, slices: Slices, **options: Any) -> dict[str, Any]:
     return score_deeplesion(info, write_found(folder / "detections.csv", slices), **options).content
 
 
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("subset", SUBSETS)
 @pytest.mark.parametrize("keep_noisy", [False, True])
-def test_the_reference_against_itself(shared_data: Path, tmp_path: Path, split: Split, keep_noisy: bool) -> None:
+def test_the_reference_against_itself(shared_data: Path, tmp_path: Path, subset: Subset, keep_noisy: bool) -> None:
     path = shared_data / "deeplesion" / "DL_info.csv"
     info = read_dl_info(path)
     detections = tmp_path / "detections.csv"
     write_detections(detections, [(one.file_name, KeyDetection(one.box, 1.0)) for one in info.lesions])
-    content = score_deeplesion(path, detections, split=split, keep_noisy=keep_noisy).content
+    content = score_deeplesion(path, detections, subset=subset, keep_noisy=keep_noisy).content
     assert set(content["sensitivity_at_fp_per_image"].values()) == {1.0}
     assert content["mean_sensitivity"] == content["ap50"] == 1.0
     assert content["failed"] == {}
@@ -42,7 +44,7 @@ def test_the_real_table(shared_data: Path) -> None:
     info = read_dl_info(shared_data / "deeplesion" / "DL_info.csv")
     assert len(info.lesions) == 1349
     assert not info.faults
-    assert [sum(one.part == part for one in info.lesions) for part in ("train", "val", "test")] == [936, 187, 226]
+    assert [sum(one.subset == part for one in info.lesions) for part in ("train", "val", "test")] == [936, 187, 226]
     assert sum(one.noisy for one in info.lesions) == 1
     first = info.lesions[0]
     assert (first.row, first.file_name, first.patient, first.key_slice) == (2, "000001_01_01_109.png", "1", 109)
@@ -65,8 +67,8 @@ def test_the_cases_hold_all_that_the_curve_needs(tmp_path: Path) -> None:
     write_scores(tmp_path / "scores.json", content)
     again = read_scores(tmp_path / "scores.json")
     assert {key: again[key] for key in content} == content
-    pool = Pool([ScoredImage.from_json(case) for case in again["cases"]], MEASURES)
-    values = MEASURES.described(pool.measure(pool.whole())[0].tolist())
+    pool = Pool([ScoredImage.from_json(case) for case in again["cases"]], FROC)
+    values = FROC.described(pool.measure(pool.whole())[0].tolist())
     assert values == {key: content[key] for key in values}
     assert (tmp_path / "scores.json").read_text().count('{"name"') == len(content["cases"])
 
@@ -113,7 +115,7 @@ def test_noisy_rows_are_left_out(tmp_path: Path) -> None:
     info = write_info(tmp_path / "DL_info.csv", slices, noisy=[name])
     found = write_found(tmp_path / "detections.csv", slices)
     without = {key: value for key, value in slices.items() if key != name}
-    pool, whole = (Pool(scored(some), MEASURES) for some in (without, slices))
+    pool, whole = (Pool(scored(some), FROC) for some in (without, slices))
     left_out, kept = (score_deeplesion(info, found, keep_noisy=keep).content for keep in (False, True))
     assert left_out["ap50"] == pool.measure(pool.whole())[0, -1]
     assert kept["ap50"] == whole.measure(whole.whole())[0, -1]
@@ -121,13 +123,13 @@ def test_noisy_rows_are_left_out(tmp_path: Path) -> None:
     assert left_out["noisy_lesions"] == len(slices[name][0])
 
 
-def test_other_parts_of_the_split_are_left_alone(tmp_path: Path) -> None:
+def test_other_subsets_are_left_alone(tmp_path: Path) -> None:
     slices = random_slices(4)
     info = write_info(tmp_path / "DL_info.csv", slices, part=2)
     found = write_found(tmp_path / "detections.csv", slices)
-    with pytest.raises(ValueError, match="no lesions in the split test"):
+    with pytest.raises(ValueError, match="no lesions in the subset test"):
         score_deeplesion(info, found)
-    assert score_deeplesion(info, found, split="val").content["images"] == 6
+    assert score_deeplesion(info, found, subset="val").content["images"] == 6
 
 
 def test_no_detections_at_all(tmp_path: Path) -> None:
@@ -175,8 +177,8 @@ def bad_detections(path: Path, fault: str) -> Path:
 @pytest.mark.parametrize(
     ("fault", "part"),
     [
-        ("inside out", "turned inside out; give x1 <= x2"),
-        ("upside down", "turned inside out"),
+        ("inside out", "corners reversed; give x1 <= x2"),
+        ("upside down", "corners reversed"),
         ("NaN", "score is 'nan'; give a finite number"),
         ("infinite", "x1 is 'inf'"),
         ("no number", "y1 is 'two'; give a number"),
@@ -190,12 +192,12 @@ def test_a_bad_row_costs_its_key_slice(tmp_path: Path, fault: str, part: str) ->
     info = write_rows(tmp_path / "DL_info.csv", HEADER, rows)
     path = bad_detections(tmp_path / "detections.csv", fault)
     scores = score_deeplesion(info, path)
-    (line,) = scores.faults.values()
+    (line,) = scores.failed.values()
     assert line.startswith(f"{path}: row 3: ")
     assert part in line
     assert "\n" not in line
     assert scores.content["images"] == (3 if fault == "unknown" else 2)
-    assert scores.content["failed"] == scores.faults
+    assert scores.content["failed"] == scores.failed
     with pytest.raises(ValueError, match="row 3"):
         score_deeplesion(info, path, fail_fast=True)
 
@@ -203,7 +205,7 @@ def test_a_bad_row_costs_its_key_slice(tmp_path: Path, fault: str, part: str) ->
 @pytest.mark.parametrize(
     ("column", "value", "part"),
     [
-        ("Bounding_boxes", "9, 2, 3, 40", "turned inside out"),
+        ("Bounding_boxes", "9, 2, 3, 40", "corners reversed"),
         ("Bounding_boxes", "9, 2, 3", "give 4 numbers"),
         ("Train_Val_Test", "4", "give one of 1, 2, 3"),
         ("Coarse_lesion_type", "9", "give one of -1, 1,"),
@@ -216,9 +218,9 @@ def test_a_bad_row_of_the_reference_costs_its_key_slice(tmp_path: Path, column: 
     info = write_rows(tmp_path / "DL_info.csv", HEADER, rows)
     write_detections(tmp_path / "d.csv", [(name, KeyDetection((1, 2, 30, 40), 1)) for name in NAMES])
     scores = score_deeplesion(info, tmp_path / "d.csv")
-    assert list(scores.faults) == [NAMES[1]]
-    assert scores.faults[NAMES[1]].startswith(f"{info}: row 3: ")
-    assert part in scores.faults[NAMES[1]]
+    assert list(scores.failed) == [NAMES[1]]
+    assert scores.failed[NAMES[1]].startswith(f"{info}: row 3: ")
+    assert part in scores.failed[NAMES[1]]
     assert (scores.content["images"], scores.content["ap50"]) == (2, 1)
     with pytest.raises(ValueError, match="row 3"):
         score_deeplesion(info, tmp_path / "d.csv", fail_fast=True)

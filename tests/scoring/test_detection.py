@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from volattn.datasets.instances import Instance, read_boxes
 from volattn.inference.records import LesionRecord, lps_box
-from volattn.io.readers.nifti import read_labels, write_labels, write_volume
-from volattn.report.reports import build_report
-from volattn.scoring.detection import PRESETS, DetectionScores, score_detections
+from volattn.io.readers import read_labels, write_labels, write_volume
+from volattn.report.report import build_report
+from volattn.scoring.detection import PRESETS, score_detections
+from volattn.scoring.pairing import Evaluation
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
 
@@ -64,11 +65,11 @@ def write_predicted(path: Path, found: Sequence[tuple[Box, float]], **changes: A
     return path
 
 
-def score(folder: Path, preset: str = "nndet", **options: Any) -> DetectionScores:
+def score(folder: Path, preset: str = "nndet", **options: Any) -> Evaluation:
     return score_detections(folder / "reference", folder / "prediction", PRESETS[preset], **options)
 
 
-def sensitivities(scores: DetectionScores) -> list[float]:
+def sensitivities(scores: Evaluation) -> list[float]:
     return list(scores.content["sensitivity_at_fp_per_scan"].values())
 
 
@@ -312,7 +313,7 @@ def test_what_predict_says_of_a_lesion_is_read(tmp_path: Path) -> None:
         ("score", "scores.1: must be a number, found None"),
         ("no JSON", "case_02.json: is not valid JSON"),
         ("other JSON", "holds neither predict's lesions nor nnDetection's boxes"),
-        ("inside out", "is turned inside out"),
+        ("inside out", "has its corners reversed"),
         ("other grid", "was predicted on [1, 2, 3] voxels"),
         ("no box", "lesions.0.box_voxels: must be a mapping of keys to values, found None; predict again"),
     ],
@@ -322,13 +323,13 @@ def test_a_bad_case_stops_nothing_but_itself(reference: Path, fault: str, part: 
     write_mask(folder / "case_01.nii.gz", mask_of([FIRST]))
     spoil(folder, fault)
     scores = score(reference)
-    (line,) = scores.faults.values()
-    assert list(scores.faults) == ["case_02"]
+    (line,) = scores.failed.values()
+    assert list(scores.failed) == ["case_02"]
     assert part in line
     assert "case_02" in line
     assert "\n" not in line
-    assert (scores.content["scans"], scores.cases) == (1, 2)
-    assert scores.content["failed"] == scores.faults
+    assert (scores.content["scans"], scores.total) == (1, 2)
+    assert scores.content["failed"] == scores.failed
     with pytest.raises(ValueError, match="case_02"):
         score(reference, fail_fast=True)
 
@@ -391,7 +392,7 @@ def test_files_are_paired_as_label_maps_are(tmp_path: Path) -> None:
     write_predicted(tmp_path / "prediction" / "case_0003.json", [(FIRST, 0.5)])
     write_predicted(tmp_path / "prediction" / "volume-12.json", [(FIRST, 0.5)])
     scores = score(tmp_path, lesion=1)
-    assert (scores.content["mean_sensitivity"], scores.cases, scores.unpaired) == (1, 2, ())
+    assert (scores.content["mean_sensitivity"], scores.total, list(scores.notes)) == (1, 2, [])
     write_predicted(tmp_path / "prediction" / "other_12.json", [])
     with pytest.raises(ValueError, match=r"other_12\.json.* both have the number of segmentation-12\.nii\.gz"):
         score(tmp_path, lesion=1)
@@ -405,7 +406,6 @@ def test_predictions_without_a_reference_are_said(reference: Path) -> None:
     for name in ("case_01", "case_02", "case_07"):
         write_mask(reference / "prediction" / f"{name}.nii.gz", mask_of([FIRST]))
     scores = score(reference)
-    assert scores.unpaired == ("case_07",)
     assert scores.content["predictions_without_reference"] == ["case_07"]
 
 

@@ -10,7 +10,7 @@ import pytest
 from scored_cases import SPACING, label_map
 
 from volattn.datasets.case import Case, Dataset, LabelScheme
-from volattn.io.readers.nifti import read_labels, write_volume
+from volattn.io.readers import read_labels, write_volume
 from volattn.scoring.cases import score_folder, score_volumes
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
@@ -42,7 +42,7 @@ def test_pairs_by_name_and_reports_what_fails(dataset: Dataset, tmp_path: Path) 
     _write(predictions / "volume-0.nii.gz", label_map((10, 10, 8)))
     _write(predictions / "volume-1.nii.gz", label_map((12, 10, 8))[:-1])
     seen: list[tuple[str, int, int]] = []
-    noted = {"seen_in_training": {"split": "training", "case": "volume-0", "known_by": "content"}}
+    noted = {"seen_in_training": {"subset": "training", "case": "volume-0", "known_by": "content"}}
     (predictions / "volume-0.json").write_text(json.dumps(noted))
     scores = score_folder(dataset, predictions, progress=lambda *call: seen.append(call))
     assert [(case.name, case.lesion.dice, case.trained_on) for case in scores.cases] == [("volume-0", 1.0, True)]

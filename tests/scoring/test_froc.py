@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from key_slices import Box, Slices, random_slices, scored
 from sklearn.metrics import roc_curve
 
-from volattn.scoring.deeplesion import MEASURES
+from volattn.scoring.deeplesion import FROC
 from volattn.scoring.froc import Froc, Start
 from volattn.scoring.pool import Pool
 
@@ -22,14 +22,14 @@ SEEDS = st.integers(0, 2**20)
 
 
 def sensitivities(slices: Slices) -> list[float]:
-    pool = Pool(scored(slices), MEASURES)
+    pool = Pool(scored(slices), FROC)
     return pool.froc.sensitivity(np.array(LEVELS)).tolist()
 
 
 @settings(deadline=None, max_examples=40)
 @given(seed=SEEDS, start=st.sampled_from(["zero", "origin"]), drawn=st.booleans())
 def test_sensitivity_is_the_mean_of_what_is_detected(seed: int, start: Start, drawn: bool) -> None:
-    pool = Pool(scored(random_slices(seed)), dataclasses.replace(MEASURES, start=start))
+    pool = Pool(scored(random_slices(seed)), dataclasses.replace(FROC, start=start))
     patients = len(pool.patients)
     weights = np.random.default_rng(seed).integers(0, 3, patients).astype(float) if drawn else np.ones(patients)
     lesions = weights[pool.lesion_patients]
@@ -117,13 +117,13 @@ def rescored(slices: Slices, function: Callable[[float], float]) -> Slices:
 @given(seed=SEEDS, other=SEEDS, decimals=st.sampled_from([None, 1]))
 def test_what_changes_nothing(seed: int, other: int, decimals: int | None) -> None:
     slices = random_slices(seed, decimals=decimals)
-    expected = Pool(scored(slices), MEASURES)
+    expected = Pool(scored(slices), FROC)
     for changed in (
         shuffled(slices, other),
         shifted(slices, other % 97, -(other % 13)),
         rescored(slices, lambda score: math.exp(3 * score) - 2),
     ):
-        pool = Pool(scored(changed), MEASURES)
+        pool = Pool(scored(changed), FROC)
         assert pool.measure(pool.whole()) == pytest.approx(expected.measure(expected.whole()), abs=1e-12)
 
 
@@ -131,7 +131,7 @@ def test_what_changes_nothing(seed: int, other: int, decimals: int | None) -> No
 @given(seed=SEEDS)
 def test_a_patient_that_counts_twice_is_there_twice(seed: int) -> None:
     slices = random_slices(seed, decimals=1)
-    pool = Pool(scored(slices), MEASURES)
+    pool = Pool(scored(slices), FROC)
     weights = np.random.default_rng(seed).integers(0, 3, len(pool.patients)).astype(float)
     weights[0] += 1
     repeated: Slices = {}
@@ -175,7 +175,7 @@ def test_a_duplicate_is_neither_true_nor_false() -> None:
     once: Slices = {"000001_01_01_001.png": ([lesion, elsewhere], [(lesion, 0.9)])}
     twice: Slices = {"000001_01_01_001.png": ([lesion, elsewhere], [(lesion, 0.9), (lesion, 0.8)] * 9)}
     assert sensitivities(once) == sensitivities(twice) == [0.5] * 6
-    assert Pool(scored(twice), MEASURES).froc.false_scores.size == 0
+    assert Pool(scored(twice), FROC).froc.false_scores.size == 0
 
 
 def test_one_box_hits_every_lesion_that_it_overlaps_enough() -> None:

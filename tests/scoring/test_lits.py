@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
-from volattn.scoring import surface
+from volattn.scoring import statistics, surface
 from volattn.scoring.lits import LitsCase, lits_scheme, score_lits, score_lits_files
-from volattn.scoring.lits_folders import summarise_lits
+from volattn.scoring.lits_folders import pool_lits
 from volattn.scoring.overlap import LabelPair
 from volattn.structures.geometry import Geometry, Turn
 from volattn.structures.volume import Volume
@@ -25,6 +25,14 @@ from volattn.structures.volume import Volume
 SPACING = (2.5, 0.8, 0.7)
 SCHEME = lits_scheme()
 DETECTION = {"lesion_detection", "counts"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_resamples() -> Iterator[None]:
+    """Scores do not depend on how many samples the bootstrap of their intervals draws."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics, "RESAMPLES", 50)
+        yield
 
 
 def _case(reference: np.ndarray, prediction: np.ndarray, *, strict: bool = False, turn: Turn | None = None) -> LitsCase:
@@ -40,7 +48,7 @@ def _case(reference: np.ndarray, prediction: np.ndarray, *, strict: bool = False
 
 
 def _scores(cases: Sequence[tuple[np.ndarray, np.ndarray]], *, strict: bool = False) -> dict[str, Any]:
-    return summarise_lits([_case(*case, strict=strict) for case in cases]).as_json()
+    return pool_lits([_case(*case, strict=strict) for case in cases])
 
 
 def _by_scorer(cases: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
@@ -84,17 +92,17 @@ def _box(low: np.ndarray, size: np.ndarray, shape: tuple[int, ...]) -> tuple[sli
 def test_official_pairs(shared_data: Path, strict: bool) -> None:
     folder = shared_data / "lits_scoring"
     names = [f"segmentation-{number}.nii.gz" for number in range(3)]
-    scores = summarise_lits(
+    scores = pool_lits(
         [
             score_lits_files(name, folder / "reference" / name, folder / "prediction" / name, SCHEME, strict=strict)
             for name in names
         ]
     )
     official = json.loads((folder / "official_scores.json").read_text())
-    _assert_shared(scores.as_json(), official, but=set() if strict else DETECTION)
+    _assert_shared(scores, official, but=set() if strict else DETECTION)
     counted = {
-        threshold: (counts.detected, counts.references, counts.taking_part, counts.predictions)
-        for threshold, counts in scores.counts.items()
+        float(threshold): tuple(counts[key] for key in ("TP", "references", "predictions_taking_part", "predictions"))
+        for threshold, counts in scores["counts"].items()
     }
     assert counted == (
         {0.0: (23, 24, 23, 24), 0.5: (16, 24, 16, 24)} if strict else {0.0: (24, 24, 23, 24), 0.5: (17, 24, 17, 24)}
@@ -103,6 +111,7 @@ def test_official_pairs(shared_data: Path, strict: bool) -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(seeds=st.lists(st.integers(0, 2**20), min_size=1, max_size=3))
+@pytest.mark.slow
 def test_strict_is_the_scorer(seeds: list[int]) -> None:
     cases = [_maps(seed) for seed in seeds]
     expected = _by_scorer(cases)
@@ -111,6 +120,7 @@ def test_strict_is_the_scorer(seeds: list[int]) -> None:
 
 
 @pytest.mark.parametrize("count", [260, 520])
+@pytest.mark.slow
 def test_ids_beyond_8_bits(count: int) -> None:
     generator = np.random.default_rng(count)
     reference, prediction = np.ones((2, 65, 42), np.uint8), np.ones((2, 65, 42), np.uint8)
@@ -152,7 +162,7 @@ def test_the_scorers_ids_follow_the_files_axes(seed: int, axes: list[int], flips
     case = _case(reference, prediction, strict=True, turn=turn)
     spacing = Geometry.aligned((1, 1, 1), SPACING).turned(turn).spacing
     expected = challenge_scorer.score([(reference.T, prediction.T, spacing[::-1])])
-    _assert_shared(summarise_lits([case]).as_json(), expected)
+    _assert_shared(pool_lits([case]), expected)
 
 
 @settings(deadline=None, max_examples=30)
@@ -185,7 +195,7 @@ def _ties(reference: np.ndarray, prediction: np.ndarray) -> bool:
 
 def test_other_label_numbers_change_nothing() -> None:
     maps = _maps(3)
-    scheme = lits_scheme(liver=6, lesion=4)
+    scheme = lits_scheme(organ=6, lesion=4)
     table = np.array([0, 6, 4], np.uint8)
     geometry = Geometry.aligned(maps[0].shape, SPACING)
     pair = LabelPair.of(
@@ -235,13 +245,13 @@ class TestWithoutSomething:
 
     def test_no_liver_asked_for(self) -> None:
         maps = [np.where(labels == 2, 1, 0).astype(np.uint8) for labels in _maps(5)]
-        scheme = lits_scheme(liver=None, lesion=1)
+        scheme = lits_scheme(organ=None, lesion=1)
         geometry = Geometry.aligned(maps[0].shape, SPACING)
         pair = LabelPair.of(Volume(maps[0], geometry), Volume(maps[1], geometry), (scheme, scheme), ("r", "p"))
         case = score_lits("a", pair, geometry.spacing, liver=False)
         full = _case(*_maps(5))
         assert (case.scored, case.detection) == (full.scored, full.detection)
-        scores = summarise_lits([case]).as_json()
+        scores = pool_lits([case])
         assert scores["liver"] is None
         assert scores["tumor_burden"] is None
         assert scores["per_case"]["liver_dice"] == []

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from scored_cases import SPACING, label_map
 
-from volattn.scoring.cases import MaskScore
 from volattn.scoring.lesions import Counts
 from volattn.scoring.lits import LitsCase, score_lits
-from volattn.scoring.lits_folders import lits_intervals, summarise_lits
+from volattn.scoring.lits_folders import pool_lits
 from volattn.scoring.overlap import LabelPair, Overlap
 from volattn.scoring.statistics import resamples
 from volattn.structures.geometry import Geometry
@@ -49,7 +48,7 @@ def _pooled(cases: Sequence[LitsCase]) -> dict[str, float]:
         "recall": counts.recall if counts.references else undefined,
         "precision": counts.precision if counts.predictions else undefined,
         "f1": counts.f1,
-        "assd": MaskScore.mean(scored).assd if scored else undefined,
+        "assd": float(np.mean([score.assd for score in scored])) if scored else undefined,
         "dice_global": reduce(Overlap.__add__, overlaps).dice,
         "dice_per_case": float(np.mean([overlap.dice for overlap in overlaps])),
         "burden_rmse": float(np.sqrt(np.mean([liver.burden_difference**2 for liver in livers]))),
@@ -66,7 +65,7 @@ def test_as_pooling_each_sample(cases: list[LitsCase]) -> None:
     expected = {
         key: pytest.approx(np.nanpercentile([one[key] for one in drawn], [2.5, 97.5]).tolist()) for key in drawn[0]
     }
-    found = lits_intervals(cases, SEED)
+    found = pool_lits(cases, seed=SEED)["intervals"]
     assert {
         **{key: found["lesion_detection"][key] for key in ("recall", "precision", "f1")},
         **{key: found["lesion"][key] for key in ("assd", "dice_global", "dice_per_case")},
@@ -77,7 +76,7 @@ def test_as_pooling_each_sample(cases: list[LitsCase]) -> None:
 
 
 def test_keys_are_those_of_the_scores(cases: list[LitsCase]) -> None:
-    content = summarise_lits(cases, seed=SEED).as_json()
+    content = pool_lits(cases, seed=SEED)
     without = {"tumor_burden": {"max"}, "by_size": set[str]()}
     for section, ends in content["intervals"].items():
         if isinstance(ends, dict) and section not in ("by_size", "all_sizes"):
@@ -87,17 +86,18 @@ def test_keys_are_those_of_the_scores(cases: list[LitsCase]) -> None:
         if content["by_size"][size]["lesions"] == 0:
             assert set(ends.values()) == {None}
     assert content["bootstrap"]["seed"] == SEED
-    assert summarise_lits(cases, seed=SEED + 1).as_json()["intervals"] != content["intervals"]
+    assert pool_lits(cases, seed=SEED + 1)["intervals"] != content["intervals"]
 
 
 def test_one_case_has_no_interval(cases: list[LitsCase]) -> None:
-    found = lits_intervals(cases[:1], SEED)
+    found = pool_lits(cases[:1], seed=SEED)["intervals"]
     assert set(found["lesion"].values()) == set(found["liver"].values()) == {None}
     assert found["false_positives_per_case"] is None
 
 
 def test_without_a_liver() -> None:
     maps = label_map((8, 8, 6)), label_map((8, 9, 6))
-    found = lits_intervals([_case(*maps, liver=False), _case(*maps[::-1], liver=False)], SEED)
+    cases = [_case(*maps, liver=False), _case(*maps[::-1], liver=False)]
+    found = pool_lits(cases, seed=SEED)["intervals"]
     assert (found["liver"], found["tumor_burden"]) == (None, None)
     assert found["lesion"]["dice_per_case"] is not None

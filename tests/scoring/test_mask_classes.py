@@ -11,8 +11,8 @@ import pytest
 
 from volattn.datasets.case_files import find_case_files
 from volattn.datasets.instances import Classes
-from volattn.datasets.open import SCHEME
-from volattn.io.readers.nifti import write_labels
+from volattn.datasets.lits import SCHEME
+from volattn.io.readers import write_labels
 from volattn.scoring.mask_classes import find_classes
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume

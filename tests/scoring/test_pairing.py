@@ -123,5 +123,5 @@ def test_as_other_programs_leave_them(tmp_path: Path, predictions: tuple[str, ..
 
 def test_several_files_in_each_folder_are_in_doubt(tmp_path: Path) -> None:
     _folder(tmp_path / "p" / "anna", "anna_seg.nii.gz", "anna_image.nii.gz")
-    with pytest.raises(ValueError, match="nothing says which is the label map"):
+    with pytest.raises(ValueError, match="which is the label map is unknown"):
         pair_files(_folder(tmp_path / "r", "anna.nii.gz"), tmp_path / "p")

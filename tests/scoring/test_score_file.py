@@ -17,10 +17,12 @@ from scored_cases import SPACING, label_map
 from volattn.scoring.comparison import compare
 from volattn.scoring.deeplesion import score_deeplesion
 from volattn.scoring.lits import lits_scheme, score_lits
-from volattn.scoring.lits_folders import LitsFolderScores, summarise_lits
+from volattn.scoring.lits_folders import lits_content
 from volattn.scoring.overlap import LabelPair
 from volattn.scoring.score_files import read_scores, write_scores
 from volattn.structures.geometry import Geometry
+
+pytestmark = pytest.mark.usefixtures("few_resamples")
 
 
 def lits(folder: Path) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def lits(folder: Path) -> dict[str, Any]:
     ]
     grid = Geometry.aligned(maps[0][0].shape, SPACING)
     cases = [score_lits(f"case-{place}", LabelPair.cropped(*pair, grid), SPACING) for place, pair in enumerate(maps)]
-    return LitsFolderScores(summarise_lits(cases), {}, (), lits_scheme(), False).content
+    return lits_content(cases, lits_scheme(), {})
 
 
 def deeplesion(folder: Path) -> dict[str, Any]:
@@ -73,6 +75,7 @@ def read_or_one_line(path: Path) -> dict[str, Any] | None:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
+@pytest.mark.slow
 def test_a_changed_value_is_compared_or_named(tmp_path: Path, content: dict[str, Any], data: st.DataObject) -> None:
     changed = copy.deepcopy(content)
     *above, last = data.draw(st.sampled_from(list(places(content))))

@@ -12,15 +12,10 @@ from volattn.scoring.pairing import trained_on
 
 @pytest.mark.parametrize(
     ("split", "known_by", "expected"),
-    [
-        ("training", "content", True),
-        ("training", "name", True),
-        ("training", "name, not content", False),
-        ("validation", "content", False),
-    ],
+    [("training", "content", True), ("training", "name", True), ("validation", "content", False)],
 )
 def test_only_a_training_case_counts(tmp_path: Path, split: str, known_by: str, expected: bool) -> None:
-    seen = {"split": split, "case": "volume-3", "known_by": known_by}
+    seen = {"subset": split, "case": "volume-3", "known_by": known_by}
     (tmp_path / "ct.json").write_text(json.dumps({"seen_in_training": seen}))
     assert trained_on(tmp_path / "ct.nii.gz") == expected
 

@@ -1,11 +1,13 @@
-"""Bootstrap, and tests of differences."""
+"""Bootstrap, tests of differences, and agreement."""
 
 from __future__ import annotations
+
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
-from volattn.scoring.statistics import holm, percentile_interval, resamples, wilcoxon_p
+from volattn.scoring.statistics import Agreement, few_warning, holm, percentile_interval, resamples, wilcoxon_p
 
 
 def test_samples_are_of_patients_and_of_a_seed() -> None:
@@ -47,3 +49,19 @@ def test_holm_is_the_step_down_of_bonferroni() -> None:
     order = np.argsort(ps)
     passed = np.cumprod(ps[order] < 0.05 / np.arange(20, 0, -1)).astype(bool)
     assert np.array_equal(rejected[order], passed)
+
+
+def test_few_patients_are_warned_of() -> None:
+    assert few_warning(3, "case") == "; with only 3 cases they are too narrow"
+    assert few_warning(1, "case") == few_warning(10, "case") == ""
+
+
+def test_limits_of_agreement() -> None:
+    agreement = Agreement.of([(10.0, 11.0), (20.0, 23.0), (30.0, 32.0)])
+    assert (agreement.n, agreement.bias, agreement.sd) == (3, pytest.approx(2), pytest.approx(1))
+    assert (agreement.lower, agreement.upper) == (pytest.approx(2 - 1.96), pytest.approx(2 + 1.96))
+
+
+def test_agreement_of_too_few_measures() -> None:
+    assert asdict(Agreement.of([])) == {"n": 0, "bias": None, "sd": None, "lower": None, "upper": None}
+    assert (Agreement.of([(2.0, 1.5)]).bias, Agreement.of([(2.0, 1.5)]).sd) == (-0.5, None)

@@ -43,13 +43,14 @@ class Sliced:
 class SmallCase:
     image: Sliced
     labels: Sliced
+    boxes: None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.image.array.shape
 
     @property
-    def known(self) -> range:
+    def annotated_slices(self) -> range:
         return range(len(self.image.array))
 
     @property

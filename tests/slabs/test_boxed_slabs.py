@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def test_every_key_slice_is_a_target_once_and_nothing_else_is(store: Store) -> None:
     for empty_share in (0.0, 0.25, 0.9):
-        config = BAG.model_copy(update={"empty_share": empty_share})
+        config = replace(BAG, empty_share=empty_share)
         slabs = SlabDataset(store, store.names, config)
         seen = [origin for index in range(len(slabs)) for origin in slabs[index].origins]
         assert sorted(name for name, _ in seen) == sorted(store.names)

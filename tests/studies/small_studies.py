@@ -7,8 +7,8 @@ from typing import Any
 from small_detectors import small_config
 from training.small_runs import small_recipe
 
-from volattn.models.architectures import find_architecture
-from volattn.models.config import ModelConfig
+from volattn.config import pruned
+from volattn.models.registry import MODELS
 from volattn.studies.definition import Study
 from volattn.training.recipe import Recipe
 
@@ -27,11 +27,10 @@ def cheap_settings(study: Study) -> list[str]:
     """Settings that make every row's network narrow."""
     settings = []
     for row in study.runnable:
-        facts = find_architecture(row.changes.get("model.name", "mask_rcnn"))
+        model = MODELS.get(row.changes.get("model.name", "mask_rcnn"))
         for key, value in _CHEAP.items():
-            part = key.partition(".")[0]
-            known = facts is not None and part in ModelConfig.model_fields
-            if known and facts is not None and not {part, key} & set(facts.unread):
+            part, _, name = key.partition(".")
+            if model is not None and pruned({part: {name: value}}, model.config).get(part):
                 settings.append(f"{row.key}:model.{key}={value}")
         if "model.backbone.deformable" in row.changes:
             settings.append(f"{row.key}:model.backbone.deformable={{stages: [4]}}")

@@ -10,9 +10,10 @@ import torch
 from small_detectors import CLASSES, small_config
 
 from volattn import checkpoints
-from volattn.checkpoints import ModelFolder, Training, save_folder
-from volattn.models.catalogue import build_model
+from volattn.checkpoints import ModelFolder, save_folder
+from volattn.models.registry import build_model
 from volattn.preprocessing.plan import Plan
+from volattn.provenance import Provenance
 from volattn.studies.demo import DemoConfig, run_demo
 from volattn.studies.demo_report import NO_PATIENTS, Bar
 
@@ -23,9 +24,11 @@ def _ship(folder: Path, monkeypatch: pytest.MonkeyPatch, sources: dict[str, str]
     """Puts an untrained network where the package has its weights."""
     torch.manual_seed(0)
     model = build_model(small_config(bag=3), CLASSES)
-    training = Training(recipe="tiny", dataset="phantoms", fingerprint="none", sources=sources or {})
+    training = Provenance(
+        recipe="tiny", dataset="phantoms", fingerprint="none", cases=tuple(sources or ()), sources=sources or {}
+    )
     described = ModelFolder(
-        model=model.config, plan=Plan(z_spacing=12.0, size=64), classes=CLASSES, threshold=0.5, training=training
+        model=model.config, plan=Plan(z_spacing=12.0, size=64), classes=CLASSES, threshold=0.5, provenance=training
     )
     save_folder(folder, model, described)
     monkeypatch.setattr(checkpoints, "DEMO", folder)
@@ -43,7 +46,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[str
         run_demo(out, config=CONFIG, workers=1, progress=lambda *call: seen.append(call))
         manifest = json.loads((out / "demo.json").read_text())
         before = {path: path.stat().st_mtime_ns for path in (out / "predictions").iterdir()}
-        again = run_demo(out, config=CONFIG, workers=1)
+        with pytest.raises(ValueError, match="give --resume"):
+            run_demo(out, config=CONFIG, workers=1)
+        again = run_demo(out, config=CONFIG, workers=1, resume=True)
         assert before == {path: path.stat().st_mtime_ns for path in (out / "predictions").iterdir()}
         assert again.as_json() == manifest["results"]
     return out, seen, [str(path.relative_to(out)) for path in out.rglob("*")]
@@ -68,7 +73,7 @@ def test_no_case_is_both_learned_from_and_tested(demo: tuple[Path, list[tuple[st
     for name in tested:
         described = json.loads((out / "predictions" / f"{name}.json").read_text())
         assert described["seen_in_training"] is None
-        assert described["notes"] == []
+        assert described["notes"] == ["this model was trained on phantoms only: it is not for patients"]
 
 
 def test_the_page_says_what_it_must(demo: tuple[Path, list[tuple[str, int, int]], list[str]]) -> None:
@@ -94,10 +99,10 @@ def test_phantoms_that_made_the_weights_are_refused(
     out, _, _ = demo
     store = json.loads((out / "store" / "cases" / "volume-1" / "case.json").read_text())
     _ship(tmp_path / "weights", monkeypatch, {"volume-7": store["image_sha256"]})
-    with pytest.raises(ValueError, match=r"volume-1\.nii\.gz.*seed 7 tests nothing"):
+    with pytest.raises(ValueError, match=r"volume-1\.nii\.gz.*seed 7 is no test"):
         run_demo(tmp_path / "out", config=CONFIG, workers=1)
 
 
 def test_a_bar_says_whether_it_is_met() -> None:
-    assert Bar("Dice", 0.45, 0.45, 0.9).beside == "bar 0.45: met; the reference itself keeps 0.900"
-    assert "MISSED" in Bar("Dice", 0.4499, 0.45, 0.9).beside
+    assert Bar("Dice", 0.45, 0.45, 0.9).verdict == "bar 0.45: met; upper bound 0.900"
+    assert "MISSED" in Bar("Dice", 0.4499, 0.45, 0.9).verdict

@@ -1,4 +1,4 @@
-"""A study that is killed, cells and all, and goes on comes to the table of an uninterrupted one."""
+"""A study that is killed with all its runs, and resumed, gives the table of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 from small_studies import CASES, mask_recipe, small_study
 from training.small_runs import write_store
 
-from volattn.studies.definition import Options, load_study
+from volattn.studies.definition import Overrides, load_study
+from volattn.studies.executor import Executor
 from volattn.studies.run import run_study
-from volattn.studies.runners import Share, choose_runner
 
 MEASURED = 3
 """Last columns: minutes and memory."""
@@ -40,8 +41,8 @@ def start(data: Path, out: Path) -> subprocess.Popen[str]:
 
 
 def lines(out: Path) -> int:
-    """Steps of training so far, over all cells."""
-    return sum(path.read_text().count("\n") for path in out.glob("cells/*/*/run/metrics.jsonl"))
+    """Steps of training so far, over all runs."""
+    return sum(path.read_text().count("\n") for path in out.glob("runs/*/*/train/metrics.jsonl"))
 
 
 def scores(out: Path) -> list[list[str]]:
@@ -55,9 +56,10 @@ def text(out: Path, name: str) -> str:
     found = (out / name).read_text()
     found = re.sub(r'"(train_minutes|test_minutes|peak_mib)": ([\d.]+|null)', "", found)
     found = re.sub(r'(?s)"commits": \[.*?\]', "", re.sub(r"Commit [\w, -]+\.", "", found))
-    return re.sub(r"(?s)## What it took.*?\n\n(.*?)\n\n", "", found)
+    return re.sub(r"(?s)## Cost.*?\n\n(.*?)\n\n", "", found)
 
 
+@pytest.mark.slow
 def test_a_study_killed_twice_gives_the_table_of_an_uninterrupted_one(tmp_path: Path) -> None:
     write_store(tmp_path / "store", cases=CASES + 2, depth=8)
     (tmp_path / "recipe.yaml").write_text(mask_recipe(steps=6).text())
@@ -67,8 +69,8 @@ def test_a_study_killed_twice_gives_the_table_of_an_uninterrupted_one(tmp_path: 
         *load_study(tmp_path / "small.yaml"),
         [tmp_path / "store"],
         tmp_path / "whole",
-        choose_runner(0, Share(), cpu=True),
-        options=Options(recipe=str(tmp_path / "recipe.yaml")),
+        Executor(0, cpu=True),
+        overrides=Overrides(recipe=str(tmp_path / "recipe.yaml")),
         source=str(tmp_path / "small.yaml"),
     )
     assert not whole.failed
@@ -90,7 +92,7 @@ def test_a_study_killed_twice_gives_the_table_of_an_uninterrupted_one(tmp_path: 
     with start(tmp_path, out) as process:
         _, errors = process.communicate(timeout=250)
     assert process.returncode == 0, errors
-    assert not list(out.glob("cells/*/*/failed.json")), "a cell's process broke down after its result"
+    assert not list(out.glob("runs/*/*/failed.json")), "a run's process broke down after its result"
     assert scores(out) == scores(tmp_path / "whole")
     assert text(out, "table.md") == text(tmp_path / "whole", "table.md")
     assert text(out, "table.json") == text(tmp_path / "whole", "table.json")

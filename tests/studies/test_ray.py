@@ -1,4 +1,4 @@
-"""Cells as tasks of a local Ray; skipped where Ray is not installed."""
+"""Runs as tasks of a local Ray; skipped where Ray is not installed."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import torch
 from small_studies import CASES, mask_recipe, small_study
 from training.small_runs import write_store
 
-from volattn.studies.definition import Options
+from volattn.studies.definition import Overrides
+from volattn.studies.executor import Executor
 from volattn.studies.run import run_study
-from volattn.studies.runners import Share, choose_runner
 
 
-def test_without_ray_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("volattn.studies.runners.find_spec", lambda name: None)
+def test_missing_ray_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("volattn.studies.executor.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"install volattn\[ray\]"):
-        choose_runner(1, Share(), ray="local")([], lambda cell: None, lambda what, done, total: None)
+        list(Executor(ray="local").run([]))
 
 
-def test_a_local_ray_runs_the_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_a_local_ray_trains_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray")
     torch.set_num_threads(1)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["src", os.environ.get("PYTHONPATH", "")]))
@@ -32,8 +33,8 @@ def test_a_local_ray_runs_the_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         small_study(),
         [tmp_path / "store"],
         tmp_path / "out",
-        choose_runner(2, Share(), ray="local", cpu=True),
-        options=Options(recipe=str(tmp_path / "recipe.yaml")),
+        Executor(2, ray="local", cpu=True),
+        overrides=Overrides(recipe=str(tmp_path / "recipe.yaml")),
     )
     assert not outcome.failed
     assert not outcome.unfinished

@@ -1,10 +1,10 @@
-"""Cells add up, failures stop nothing, settings hold, and no row sees what is scored."""
+"""Seeds add up, failures stop nothing, settings are checked, and no row is trained on what is scored."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from functools import partial
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ from training.small_runs import write_store
 
 from volattn.checkpoints import read_folder
 from volattn.datasets.splits import Split
+from volattn.models.registry import MODELS
 from volattn.preprocessing.store import Store
-from volattn.studies.cell import Cell
-from volattn.studies.definition import Options, Study, load_study, resolve
+from volattn.studies import study_run
+from volattn.studies.definition import Overrides, Study, load_study, resolve
+from volattn.studies.executor import Executor, ProcessShard
 from volattn.studies.run import StudyOutcome, run_study
-from volattn.studies.runners import Share, run_here
 from volattn.studies.stores import SplitConfig, cases_of, split_store
+from volattn.studies.study_run import StudyRun
 
 FAILING = {"key": "broken", "title": "Broken", "changes": {"model.name": "unet_4d"}}
 
@@ -39,23 +41,37 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def go(data: Path, tmp_path: Path) -> Callable[..., StudyOutcome]:
     """Runs the small study in this process."""
 
-    def run(study: Study | None = None, **options: Any) -> StudyOutcome:
-        defaults: dict[str, Any] = {"options": Options(recipe=str(data / "recipe.yaml"))}
-        runner = partial(run_here, cpu=True)
-        chosen = study or small_study()
-        return run_study("small", chosen, [data / "store"], tmp_path / "out", runner, **defaults | options)
+    def run(study: Study | None = None, out: Path = tmp_path / "out", **options: Any) -> StudyOutcome:
+        defaults: dict[str, Any] = {"overrides": Overrides(recipe=str(data / "recipe.yaml"))}
+        executor = Executor(0, cpu=True)
+        return run_study("small", study or small_study(), [data / "store"], out, executor, **defaults | options)
 
     return run
 
 
-def test_seeds_add_up_and_finished_cells_are_kept(go: Callable[..., StudyOutcome], data: Path, tmp_path: Path) -> None:
-    assert not go().failed
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/cells/*/*/cell.json")}
+@pytest.fixture(scope="module")
+def finished(data: Path) -> Path:
+    """The folder of the small study; tests only read it."""
+    overrides = Overrides(recipe=str(data / "recipe.yaml"))
+    out = data / "finished"
+    assert not run_study(
+        "small", small_study(), [data / "store"], out, Executor(0, cpu=True), overrides=overrides
+    ).failed
+    return out
+
+
+def test_seeds_add_up_and_finished_runs_are_kept(
+    go: Callable[..., StudyOutcome], finished: Path, data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "out", symlinks=True)
+    (tmp_path / "out" / "data" / "0" / "cases").unlink()
+    (tmp_path / "out" / "data" / "0" / "cases").symlink_to(data / "store" / "cases")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/runs/*/*/result.json")}
     assert len(before) == 2
     with pytest.raises(ValueError, match="give --resume"):
         go()
     go(seeds=(1,), resume=True)
-    after = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/cells/*/*/cell.json")}
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/runs/*/*/result.json")}
     assert len(after) == 4
     assert before.items() <= after.items()
     content = json.loads((tmp_path / "out" / "table.json").read_text())
@@ -64,7 +80,7 @@ def test_seeds_add_up_and_finished_cells_are_kept(go: Callable[..., StudyOutcome
         by_seed = row["scores"]["dice_per_case"]["by_seed"]
         assert row["scores"]["dice_per_case"]["value"] == pytest.approx(sum(by_seed.values()) / 2)
     with pytest.raises(ValueError, match=r"another settings \(\[\], now \['optimiser.lr=1'\]\)"):
-        go(options=Options(recipe=str(data / "recipe.yaml"), settings=("optimiser.lr=1",)), resume=True)
+        go(overrides=Overrides(recipe=str(data / "recipe.yaml"), settings=("optimiser.lr=1",)), resume=True)
 
 
 def test_a_failed_row_stops_nothing_and_is_tried_again(go: Callable[..., StudyOutcome], tmp_path: Path) -> None:
@@ -72,63 +88,95 @@ def test_a_failed_row_stops_nothing_and_is_tried_again(go: Callable[..., StudyOu
     study = small_study(rows=rows)
     outcome = go(study)
     assert outcome.failed == {
-        "broken seed 0": "row broken: there is no model of the name unet_4d; `volattn info` lists them"
+        "broken seed 0": f"row broken: model.name must be one of {', '.join(MODELS)}, found 'unet_4d'"
     }
-    assert outcome.cells == 2
+    assert outcome.runs == 2
     page = outcome.table.read_text()
-    assert "Broken, seed 0: failed: row broken: there is no model" in page
-    assert "1 of 2 cells done" in page
-    assert (tmp_path / "out" / "cells" / "plain" / "seed-0" / "cell.json").is_file()
+    assert "Broken, seed 0: failed: row broken: model.name must be one of" in page
+    assert "1 of 2 runs done" in page
+    assert (tmp_path / "out" / "runs" / "plain" / "seed-0" / "result.json").is_file()
 
 
-def test_a_cell_that_fails_on_the_way_says_why_and_goes_on(
+def test_a_run_that_fails_says_why_and_is_resumed(
     go: Callable[..., StudyOutcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import volattn.studies.runners as runners
+    whole = study_run.train_and_test
 
-    whole = runners.run_cell
-
-    def explode(cell: Cell, **options: Any) -> dict[str, Any]:
-        if cell.row == "plain":
+    def explode(run: StudyRun, **options: Any) -> dict[str, Any]:
+        if run.row == "plain":
             raise RuntimeError("no such luck")
-        return whole(cell, **options)
+        return whole(run, **options)
 
-    monkeypatch.setattr(runners, "run_cell", explode)
+    monkeypatch.setattr(study_run, "train_and_test", explode)
     assert go().failed == {"plain seed 0": "RuntimeError: no such luck"}
     assert "0 of 1, 1 failed" in (tmp_path / "out" / "table.md").read_text()
-    monkeypatch.setattr(runners, "run_cell", whole)
+    monkeypatch.setattr(study_run, "train_and_test", whole)
     assert not go(resume=True).failed
     assert "failed" not in (tmp_path / "out" / "table.md").read_text()
 
 
-def test_no_row_has_seen_what_is_scored(go: Callable[..., StudyOutcome], data: Path, tmp_path: Path) -> None:
-    go()
-    store = Store.open(tmp_path / "out" / "data" / "0")
+def test_a_killed_process_costs_its_own_run_only(
+    go: Callable[..., StudyOutcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill_first(function: Callable[..., None], runs: list[StudyRun], *_: Any, **__: Any) -> Iterator[Any]:
+        yield runs[0], ValueError("killed")
+        yield runs[1], function(runs[1])
+
+    monkeypatch.setattr("volattn.studies.executor.map_items", kill_first)
+    outcome = go()
+    assert outcome.failed.keys() == {"plain seed 0"}
+    assert "its process was killed twice" in outcome.failed["plain seed 0"]
+    assert not outcome.unfinished
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_scores_of_one(finished: Path, data: Path, tmp_path: Path) -> None:
+    overrides = Overrides(recipe=str(data / "recipe.yaml"))
+    seen: list[str] = []
+    outcome = run_study(
+        "small",
+        small_study(),
+        [data / "store"],
+        tmp_path / "out",
+        Executor(2, cpu=True),
+        overrides=overrides,
+        progress=lambda what, done, total: seen.append(what),
+    )
+    assert not outcome.failed
+    assert {"plain seed 0: train", "attention seed 0: train"} <= {*seen}
+    for row in ("plain", "attention"):
+        one, two = (
+            json.loads((out / "runs" / row / "seed-0" / "result.json").read_text())
+            for out in (finished, tmp_path / "out")
+        )
+        assert one["cases"] == two["cases"]
+        assert two["peak_bytes"] > 0
+
+
+def test_no_row_is_trained_on_what_is_scored(finished: Path, data: Path) -> None:
+    store = Store.open(finished / "data" / "0")
     assert store.names == Store.open(data / "store").names
-    held_out = set(cases_of(store.parts, "test"))
+    held_out = set(cases_of(store.subsets, "test"))
     assert len(held_out) == 2
     for row in ("plain", "attention"):
-        run = tmp_path / "out" / "cells" / row / "seed-0" / "run"
+        run = finished / "runs" / row / "seed-0" / "train"
         split = Split.read(run / "split.json")
         assert set(split.train) | set(split.validation) == set(store.names) - held_out
         assert split.validation
-        training = read_folder(run).training
+        training = read_folder(run).provenance
         known = set(training.sources.values())
         assert not known & {store.case(name).description.image_sha256 for name in held_out}
-        tested = json.loads((run.parent / "cell.json").read_text())["cases"]
+        tested = json.loads((run.parent / "result.json").read_text())["cases"]
         assert {case["name"] for case in tested} == held_out
 
 
-def test_rows_start_from_the_same_tensors_and_from_none_that_know_the_test(
-    go: Callable[..., StudyOutcome], data: Path, tmp_path: Path
+def test_rows_start_from_the_same_tensors_and_from_none_trained_on_the_test(
+    go: Callable[..., StudyOutcome], finished: Path, data: Path, tmp_path: Path
 ) -> None:
-    go()
-    run = tmp_path / "out" / "cells" / "plain" / "seed-0" / "run"
-    options = Options(recipe=str(data / "recipe.yaml"), weights=str(run))
-    runner = partial(run_here, cpu=True)
-    again = run_study("small", small_study(), [data / "store"], tmp_path / "again", runner, options=options)
-    assert not again.failed
-    start = load_file(tmp_path / "again" / "start.safetensors")
+    run = finished / "runs" / "plain" / "seed-0" / "train"
+    overrides = Overrides(recipe=str(data / "recipe.yaml"), weights=str(run))
+    assert not go(overrides=overrides).failed
+    start = load_file(tmp_path / "out" / "start.safetensors")
     whole = load_file(run / "model.safetensors")
     # The plain run is the plain row's very network: it would have taken the predictors too.
     assert any(name.startswith("rpn.") for name in start)
@@ -140,15 +188,7 @@ def test_rows_start_from_the_same_tensors_and_from_none_that_know_the_test(
     }
     assert all(torch.equal(tensor, whole[name]) for name, tensor in start.items())
     with pytest.raises(ValueError, match="which this study scores"):
-        run_study(
-            "small",
-            small_study(),
-            [data / "store"],
-            tmp_path / "other",
-            runner,
-            options=options,
-            split=SplitConfig(seed=3),
-        )
+        go(out=tmp_path / "other", overrides=overrides, split=SplitConfig(seed=3))
 
 
 @pytest.mark.parametrize("cases", [3, 4, 9, 40])
@@ -166,22 +206,24 @@ def test_a_split_has_three_parts_and_moves_with_nothing_but_its_seed(tmp_path: P
 def test_official_parts_hold(tmp_path: Path) -> None:
     store = write_store(tmp_path / "store", cases=6, depth=3)
     official = dict(zip(store.names, ["train"] * 3 + ["val", "test", "test"], strict=True))
-    described = store.description.model_copy(update={"parts": official})
+    described = store.description.model_copy(update={"subsets": official})
     assert split_store(Store(store.path, described), SplitConfig()) == official
     with pytest.raises(ValueError, match="at least three"):
         split_store(write_store(tmp_path / "two", cases=2, depth=3), SplitConfig())
 
 
-def test_torchrun_deals_cells_out() -> None:
-    cells: Sequence[Any] = list(range(7))
-    shares = [Share.of({"RANK": str(rank), "WORLD_SIZE": "3"}).of_cells(cells) for rank in range(3)]
-    assert sorted(cell for share in shares for cell in share) == cells
-    assert Share.of({}).of_cells(cells) == cells
+def test_processes_of_torchrun_share_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("volattn.studies.executor.attempt", lambda run, **_: None)
+    runs: list[Any] = list(range(7))
+    environments: list[dict[str, str]] = [{"RANK": str(rank), "WORLD_SIZE": "3"} for rank in range(3)]
+    shards = [list(Executor(0, ProcessShard.of(environment)).run(runs)) for environment in environments]
+    assert sorted(run for shard in shards for run in shard) == runs
+    assert list(Executor(0, ProcessShard.of({})).run(runs)) == runs
 
 
 def test_equal_budget_is_equal_target_slices(data: Path) -> None:
-    options = Options(recipe=str(data / "recipe.yaml"), settings=("schedule.length=30", "plain:step.accumulate=3"))
-    plain, attention = (one.recipe for one in resolve(small_study(), options))
+    overrides = Overrides(recipe=str(data / "recipe.yaml"), settings=("schedule.length=30", "plain:step.accumulate=3"))
+    plain, attention = (one.recipe for one in resolve(small_study(), overrides))
     assert plain is not None
     assert attention is not None
     assert plain.schedule.length == 10
@@ -198,7 +240,7 @@ def test_equal_budget_is_equal_target_slices(data: Path) -> None:
 )
 def test_wrong_settings_are_one_line(data: Path, setting: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        resolve(small_study(), Options(recipe=str(data / "recipe.yaml"), settings=(setting,)))
+        resolve(small_study(), Overrides(recipe=str(data / "recipe.yaml"), settings=(setting,)))
 
 
 def test_a_study_is_strict() -> None:

@@ -11,10 +11,10 @@ import torch
 from small_studies import CASES, box_recipe, cheap_settings, mask_recipe
 from training.small_runs import write_boxed_store, write_store
 
-from volattn.models.architectures import ARCHITECTURES
-from volattn.studies.definition import Options, Study, load_study, resolve, shipped
+from volattn.models.registry import MODELS
+from volattn.studies.definition import Overrides, Study, load_study, resolve, shipped
+from volattn.studies.executor import Executor
 from volattn.studies.run import run_study
-from volattn.studies.runners import Share, choose_runner
 from volattn.training.recipe import Recipe
 
 STUDIES = {name: load_study(name)[1] for name in shipped()}
@@ -36,23 +36,24 @@ def unavailable(study: Study) -> set[str]:
     found = set()
     for row in study.runnable:
         name = row.changes.get("model.name", "mask_rcnn")
-        facts = ARCHITECTURES.get(name)
-        package = getattr(facts, "package", None)
-        if facts is None or (package is not None and find_spec(package) is None):
+        model = MODELS.get(name)
+        package = None if model is None else model.config.package
+        if model is None or (package is not None and find_spec(package) is None):
             found.add(row.key)
     return found
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize(
+    "name", [name if name == "unet" else pytest.param(name, marks=pytest.mark.slow) for name in shipped()]
+)
 def test_every_study_runs_through(data: Path, tmp_path: Path, name: str) -> None:
     study = STUDIES[name]
     missing = unavailable(study)
     if missing == {row.key for row in study.runnable}:
         pytest.skip(f"no network of {name} is there")
     settings = ("plan.size=64", "weights=none", *cheap_settings(study))
-    options = Options(recipe=str(data / f"{study.kind}.yaml"), settings=settings)
-    runner = choose_runner(0, Share(), cpu=True)
-    outcome = run_study(name, study, [data / study.kind], tmp_path / "out", runner, options=options)
+    overrides = Overrides(recipe=str(data / f"{study.kind}.yaml"), settings=settings)
+    outcome = run_study(name, study, [data / study.kind], tmp_path / "out", Executor(0, cpu=True), overrides=overrides)
     assert outcome.failed.keys() == {f"{key} seed 0" for key in missing}
     assert not outcome.unfinished
     content = json.loads((tmp_path / "out" / "table.json").read_text())
@@ -69,8 +70,8 @@ def test_every_study_runs_through(data: Path, tmp_path: Path, name: str) -> None
 def test_at_full_scale_every_row_is_a_recipe_with_an_equal_budget(name: str) -> None:
     study = STUDIES[name]
     asked = tuple(f"{row.key}:{key}=none" for row in study.rows for key in row.asks)
-    rows = resolve(study, Options(settings=asked))
-    missing = {row.key for row in study.runnable if row.changes.get("model.name", "mask_rcnn") not in ARCHITECTURES}
+    rows = resolve(study, Overrides(settings=asked))
+    missing = {row.key for row in study.runnable if row.changes.get("model.name", "mask_rcnn") not in MODELS}
     assert {one.row.key for one in rows if one.recipe is None} == missing
     recipes = [one.recipe for one in rows if one.recipe is not None]
     assert len({(one.schedule.unit, one.schedule.length) for one in recipes}) <= 1
@@ -107,7 +108,7 @@ def test_the_contradictions_are_said() -> None:
 
 
 def test_only_the_named_thing_changes() -> None:
-    rows = {one.row.key: one.recipe for one in resolve(STUDIES["table-2d"], Options(recipe="tiny"))}
+    rows = {one.row.key: one.recipe for one in resolve(STUDIES["table-2d"], Overrides(recipe="tiny"))}
     plain, both = rows["baseline"], rows["both"]
     assert isinstance(plain, Recipe)
     assert isinstance(both, Recipe)

@@ -22,7 +22,7 @@ import torch
 from accelerate import Accelerator
 from small_runs import store_of
 
-from volattn.models.catalogue import build_model
+from volattn.models.registry import build_model
 from volattn.slabs.loader import SlabDataset
 from volattn.training.loop import make_optimiser, make_timetable, train_steps
 from volattn.training.recipe import load_recipe

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from volattn.datasets.case import LabelScheme
-from volattn.models.config import AttentionConfig, BackboneConfig, ModelConfig
-from volattn.models.detectors.config import ProposalConfig, RegionConfig
+from volattn.models.config import AttentionConfig, BackboneConfig
+from volattn.models.detectors.rcnn import MaskRCNNConfig, RPNConfig
+from volattn.models.detectors.roi_heads import MaskHeadsConfig
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.store import (
     CASE,
@@ -45,18 +46,23 @@ def small_recipe(**changes: Any) -> Recipe:
         "name": "small",
         "plan": PLAN,
         "save_every": 2,
-        "model": ModelConfig(
+        "model": MaskRCNNConfig(
             bag=3,
             mean=(0.5,),
             std=(0.25,),
             attention=AttentionConfig(reduction=4),
             backbone=BackboneConfig(
-                name="resnet18", norm="group", frozen_stages=0, width=16, stages=2, pyramid_channels=16
+                name="resnet18", norm="group", trainable_layers=5, width=16, stages=2, pyramid_channels=16
             ),
-            proposals=ProposalConfig(
-                anchor_sizes=((8.0,), (16.0,), (32.0,)), samples=32, before_nms=(60, 40), after_nms=(40, 20)
+            rpn=RPNConfig(
+                anchor_sizes=((8.0,), (16.0,), (32.0,)),
+                batch_size_per_image=32,
+                pre_nms_top_n=(60, 40),
+                post_nms_top_n=(40, 20),
             ),
-            regions=RegionConfig(samples=16, box_channels=32, mask_layers=(16,), detections=5),
+            roi_heads=MaskHeadsConfig(
+                batch_size_per_image=16, representation_size=32, mask_layers=(16,), detections_per_img=5
+            ),
         ),
         "step": StepConfig(targets=2, slabs=1, accumulate=1),
         "optimiser": OptimiserConfig(name="adamw", lr=2e-3, reference_targets=2, clip=5.0),
@@ -81,7 +87,7 @@ def write_boxed_store(path: Path, cases: int = 12, depth: int = 14) -> Store:
         lesions = objects(component_maps(labels[z], 1))["boxes"]
         boxes[name] = PreparedBoxes(slice=z, boxes=tuple(map(tuple, lesions.tolist())))
     parts = {name: "train" if 3 * place < 2 * cases else "val" for place, name in enumerate(arrays)}
-    return store_of(path, arrays, PLAN, boxes, parts=parts, scheme=LabelScheme(lesion_values=(1,)))
+    return store_of(path, arrays, PLAN, boxes, subsets=parts, scheme=LabelScheme(lesion_values=(1,)))
 
 
 def store_of(
@@ -149,8 +155,8 @@ def main(arguments: list[str]) -> None:
             time.sleep(0.3)
 
     # Where there is no GPU the CPU need not be asked for, under torchrun either.
-    cpu = torch.accelerator.is_available()
-    train(recipe.updated(settings), store, run, cpu=cpu, progress=wait)
+    device = "cpu" if torch.accelerator.is_available() else "auto"
+    train(recipe.updated(settings), store, run, device=device, progress=wait)
 
 
 if __name__ == "__main__":

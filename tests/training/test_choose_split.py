@@ -12,39 +12,39 @@ from volattn.datasets.splits import make_split
 from volattn.training.recipe import Recipe
 from volattn.training.run import choose_split
 
-PARTS = {f"{patient}_{n}": part for patient, part in enumerate(["train"] * 6 + ["val", "test"]) for n in (1, 2)}
+SUBSETS = {f"{patient}_{n}": part for patient, part in enumerate(["train"] * 6 + ["val", "test"]) for n in (1, 2)}
 
 
-def store(parts: dict[str, str]) -> Any:
+def store(subset_of: dict[str, str]) -> Any:
     return SimpleNamespace(
-        names=tuple(PARTS), parts=parts, patients={name: name[0] for name in PARTS}, path=Path("store")
+        names=tuple(SUBSETS), subsets=subset_of, patients={name: name[0] for name in SUBSETS}, path=Path("store")
     )
 
 
 def test_without_a_split_of_its_own_the_recipe_decides_by_patient() -> None:
     chosen = choose_split(store({}), Recipe(seed=4), None, ())
-    assert chosen == make_split(tuple(PARTS), 4, 0.25, patients={name: name[0] for name in PARTS})
+    assert chosen == make_split(tuple(SUBSETS), 4, 0.25, patients={name: name[0] for name in SUBSETS})
     assert {name[0] for name in chosen.train} & {name[0] for name in chosen.validation} == set()
 
 
 @pytest.mark.parametrize(
-    ("splits", "trained", "validated"),
+    ("subsets", "trained", "validated"),
     [((), "train", "val"), (("train",), "train", "val"), (("train", "val"), "train val", "")],
 )
-def test_the_parts_that_are_asked_for_train(splits: tuple[str, ...], trained: str, validated: str) -> None:
-    chosen = choose_split(store(PARTS), Recipe(), None, splits)
-    assert {PARTS[name] for name in chosen.train} == set(trained.split())
-    assert {PARTS[name] for name in chosen.validation} == set(validated.split())
+def test_the_parts_that_are_asked_for_train(subsets: tuple[str, ...], trained: str, validated: str) -> None:
+    chosen = choose_split(store(SUBSETS), Recipe(), None, subsets)
+    assert {SUBSETS[name] for name in chosen.train} == set(trained.split())
+    assert {SUBSETS[name] for name in chosen.validation} == set(validated.split())
 
 
-@pytest.mark.parametrize(("splits", "parts"), [((), {"train", "val"}), (("train",), {"train"})])
-def test_folds_leave_the_test_part_alone(splits: tuple[str, ...], parts: set[str]) -> None:
-    chosen = choose_split(store(PARTS), Recipe(), "1/3", splits)
-    assert {PARTS[name] for name in (*chosen.train, *chosen.validation)} == parts
+@pytest.mark.parametrize(("subsets", "parts"), [((), {"train", "val"}), (("train",), {"train"})])
+def test_folds_leave_the_test_part_alone(subsets: tuple[str, ...], parts: set[str]) -> None:
+    chosen = choose_split(store(SUBSETS), Recipe(), "1/3", subsets)
+    assert {SUBSETS[name] for name in (*chosen.train, *chosen.validation)} == parts
     assert chosen.fold == "1/3"
     assert {name[0] for name in chosen.train} & {name[0] for name in chosen.validation} == set()
 
 
 def test_parts_of_a_data_set_without_any() -> None:
-    with pytest.raises(ValueError, match="store: has no split of its own; leave out --splits"):
+    with pytest.raises(ValueError, match="store: has no split of its own; leave out --subset"):
         choose_split(store({}), Recipe(), None, ("train",))

@@ -11,12 +11,12 @@ from accelerate import Accelerator
 from small_detectors import small_config
 from small_runs import small_recipe, write_store
 
-from volattn.models.catalogue import build_model
+from volattn.models.registry import build_model
 from volattn.slabs.loader import SlabDataset
 from volattn.training.estimate import Estimate, estimate
 from volattn.training.loop import make_timetable
 from volattn.training.recipe import Recipe
-from volattn.training.validate import Workload, examine, workload
+from volattn.training.validate import Workload, evaluate_case, workload
 from volattn.training.validate_masks import MaskEvaluator
 
 
@@ -37,7 +37,7 @@ def test_memory_grows_with_what_is_held_at_once(tmp_path: Path) -> None:
     one = estimated(small_recipe(), tmp_path).memory
     two = estimated(small_recipe().updated(["step.slabs=2"]), tmp_path).memory
     accumulated = estimated(small_recipe().updated(["step.accumulate=2"]), tmp_path).memory
-    lighter = estimated(small_recipe().updated(["model.attention.context_grad=none"]), tmp_path).memory
+    lighter = estimated(small_recipe().updated(["model.context_grad=none"]), tmp_path).memory
     assert 1.5 * one < two < 2.2 * one
     assert accumulated == one
     assert lighter < 0.8 * one
@@ -59,7 +59,7 @@ def test_a_validation_streams_what_its_workload_says(name: str, tmp_path: Path) 
     images, targets = [], []
     model.encode = lambda one: images.append(len(one)) or encode(one)
     model.attend = lambda target, context, bags: targets.append(len(bags)) or attend(target, context, bags)
-    examine(MaskEvaluator(), model, store, store.names[0], torch.device("cpu"), batch=2)
+    evaluate_case(MaskEvaluator(), model, store, store.names[0], torch.device("cpu"), batch=2)
     assert workload(store, store.names, model) == Workload(sum(images), sum(targets))
     assert sum(targets) == (17 if name == "mask_rcnn" else 4)
 

@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import load_file
 from small_runs import small_recipe, write_store
 
-from volattn.models.catalogue import build_model
+from volattn.models.registry import build_model
 from volattn.preprocessing.store import Store
 from volattn.slabs.loader import SlabDataset
 from volattn.slabs.slab import Slab
-from volattn.training.faults import culprits, memory_advice
+from volattn.training.faults import memory_advice, reading_workers, targets_at_fault
+from volattn.training.recipe import load_recipe
 from volattn.training.run import train
 
 
@@ -22,15 +23,15 @@ def store(tmp_path: Path) -> Store:
     return write_store(tmp_path / "store")
 
 
-def test_the_culprit_is_the_target_whose_own_loss_is_not_finite(store: Store) -> None:
+def test_the_target_at_fault_is_the_one_whose_own_loss_is_not_finite(store: Store) -> None:
     recipe = small_recipe().updated(["step.targets=4"])
     torch.manual_seed(0)
     model = build_model(recipe.model, store.classes).train()
     dataset = SlabDataset(store, store.names, recipe.slabs)
     slab = next(slab for slab in (dataset[index] for index in range(len(dataset))) if len(slab.targets) > 2)
-    assert culprits(model, slab) == []
+    assert targets_at_fault(model, slab) == []
     slab.targets[1]["boxes"][0] = float("nan")
-    assert culprits(model, slab) == [slab.origins[1]]
+    assert targets_at_fault(model, slab) == [slab.origins[1]]
 
 
 def test_a_nan_stops_the_run_with_its_slices_and_leaves_the_last_state_whole(
@@ -48,7 +49,7 @@ def test_a_nan_stops_the_run_with_its_slices_and_leaves_the_last_state_whole(
 
     monkeypatch.setattr(SlabDataset, "__getitem__", poison)
     with pytest.raises(ValueError, match="not finite") as caught:
-        train(recipe, store.path, tmp_path / "run", cpu=True)
+        train(recipe, store.path, tmp_path / "run", device="cpu")
     assert str(caught.value).startswith("step 3: ")
     assert all(f"{case} slice {z}" in str(caught.value) for case, z in poisoned)
     assert "\n" not in str(caught.value)
@@ -56,8 +57,8 @@ def test_a_nan_stops_the_run_with_its_slices_and_leaves_the_last_state_whole(
     assert all(bool(torch.isfinite(tensor).all()) for tensor in kept.values())
 
     monkeypatch.undo()
-    train(recipe, store.path, tmp_path / "run", resume=True, cpu=True)
-    train(recipe, store.path, tmp_path / "calm", cpu=True)
+    train(recipe, store.path, tmp_path / "run", resume=True, device="cpu")
+    train(recipe, store.path, tmp_path / "calm", device="cpu")
     ours, calm = (load_file(tmp_path / name / "last.safetensors") for name in ("run", "calm"))
     assert all(torch.equal(ours[key], calm[key]) for key in calm)
 
@@ -65,15 +66,15 @@ def test_a_nan_stops_the_run_with_its_slices_and_leaves_the_last_state_whole(
 def test_a_run_that_falls_apart_names_the_step_and_a_way_out(store: Store, tmp_path: Path) -> None:
     recipe = small_recipe().updated(["optimiser.name=sgd", "optimiser.lr=1e25", "schedule.warmup=0"])
     with pytest.raises(ValueError, match=r"step \d+: .* not finite; caused by volume-.* lower optimiser.lr"):
-        train(recipe, store.path, tmp_path / "run", cpu=True)
+        train(recipe, store.path, tmp_path / "run", device="cpu")
 
 
 @pytest.mark.parametrize(
     ("settings", "setting"),
     [
         (["step.slabs=2", "step.accumulate=3"], "step.slabs from 2 to 1 and raise step.accumulate to 6"),
-        ([], "model.attention.context_grad to checkpoint"),
-        (["model.attention.context_grad=checkpoint"], "step.targets from 2 to 1"),
+        ([], "model.context_grad to checkpoint"),
+        (["model.context_grad=checkpoint"], "step.targets from 2 to 1"),
         (["model.attention.kind=none", "step.targets=1"], "precision to bf16"),
         (["model.attention.kind=none", "step.targets=1", "precision=bf16"], "plan.size from 64"),
     ],
@@ -92,6 +93,18 @@ def test_out_of_memory_names_the_setting_to_lower(settings: list[str], setting: 
         memory_advice(small_recipe().updated(settings)),
     ):
         raise error
+
+
+def test_reading_ahead_is_for_gpus_and_fits_into_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("volattn.training.faults.available_cores", lambda: 16)
+    recipe = load_recipe("lits")
+    found = []
+    for free in (0, 2**32, 2**40):
+        monkeypatch.setattr("volattn.training.faults._free_shared_memory", lambda free=free: free)
+        found.append(reading_workers(recipe, True, 1))
+    assert found[0] == 0 < found[1] <= found[2] == 4
+    assert reading_workers(recipe, True, 16) == 0
+    assert reading_workers(recipe, False, 1) == 0
 
 
 def test_other_errors_pass_as_they_are() -> None:

@@ -9,6 +9,7 @@ import pytest
 from golden import GOLDEN, first_losses
 
 
+@pytest.mark.slow
 def test_the_first_losses_of_tiny_are_what_they_were(tmp_path: Path) -> None:
     expected = json.loads(GOLDEN.read_text(encoding="utf-8"))
     found = first_losses(tmp_path)

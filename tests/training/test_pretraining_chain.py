@@ -13,7 +13,7 @@ from small_runs import small_recipe, write_boxed_store, write_store
 
 from volattn.checkpoints import load_folder, read_folder
 from volattn.datasets.open import open_dataset
-from volattn.models.catalogue import build_model
+from volattn.models.registry import build_model
 from volattn.phantoms.write import write_phantoms
 from volattn.preprocessing.prepare import prepare_dataset
 from volattn.training.recipe import Recipe, load_recipe
@@ -27,10 +27,10 @@ def test_masks_start_from_a_run_of_boxes(tmp_path: Path, attention: bool) -> Non
     """A rate at which nothing moves shows what was handed on."""
     boxed, masked = write_boxed_store(tmp_path / "boxed"), write_store(tmp_path / "masked")
     first = small_recipe(model=small_config(3, "faster_rcnn")).updated(["schedule.length=4", "step.targets=1"])
-    train(first, boxed.path, tmp_path / "first", cpu=True)
+    train(first, boxed.path, tmp_path / "first", device="cpu")
     second = small_recipe(model=small_config(5)).updated([*STILL, f"attention_weights={attention}"])
     said: list[str] = []
-    train(second, masked.path, tmp_path / "second", weights=str(tmp_path / "first"), cpu=True, announce=said.append)
+    train(second, masked.path, tmp_path / "second", weights=str(tmp_path / "first"), device="cpu", announce=said.append)
 
     earlier, later = (load_file(tmp_path / run / "model.safetensors") for run in ("first", "second"))
     torch.manual_seed(second.seed)
@@ -57,7 +57,7 @@ def test_the_epsilon_of_the_frozen_norm_goes_along(tmp_path: Path) -> None:
     model = small_config(3, changes={"backbone": {"norm": "frozen", "norm_eps": 1e-5}})
     save_file(build_model(model, store.classes).state_dict(), file)
     first = small_recipe(model=model, weights=str(file)).updated(["schedule.length=1"])
-    train(first, store.path, tmp_path / "first", cpu=True)
+    train(first, store.path, tmp_path / "first", device="cpu")
 
     plain = small_recipe(model=small_config(3, changes={"backbone": {"norm": "frozen"}}))
     second = plain.updated(["schedule.length=2", "save_every=1", f"weights={tmp_path / 'first'}"])
@@ -68,13 +68,14 @@ def test_the_epsilon_of_the_frozen_norm_goes_along(tmp_path: Path) -> None:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        train(second, store.path, tmp_path / "second", cpu=True, progress=stop)
+        train(second, store.path, tmp_path / "second", device="cpu", progress=stop)
     shutil.rmtree(tmp_path / "first")
-    train(second, store.path, tmp_path / "second", cpu=True, resume=True)
+    train(second, store.path, tmp_path / "second", device="cpu", resume=True)
     assert read_folder(tmp_path / "second").model.backbone.norm_eps == 1e-5
     assert Recipe.read(tmp_path / "second" / "recipe.yaml").model.backbone.norm_eps == 1e-5
 
 
+@pytest.mark.slow
 def test_the_chain_on_phantoms(tmp_path: Path) -> None:
     """The commands of the how-to, with the recipes of the package at their smallest."""
     small = ["schedule.length=2", "validation.cases=1", "step.slabs=1", "plan.size=96", "plan.z_spacing=5"]
@@ -84,7 +85,7 @@ def test_the_chain_on_phantoms(tmp_path: Path) -> None:
     for name, data in (("tiny-boxes", "key-slices"), ("tiny", "cts")):
         recipe = load_recipe(name).updated(small)
         store = prepare_dataset(open_dataset(tmp_path / data), recipe.plan, tmp_path / f"{data}-store").store
-        train(recipe, store.path, tmp_path / name, weights=source, cpu=True)
+        train(recipe, store.path, tmp_path / name, weights=source, device="cpu")
         source = str(tmp_path / name)
     model, folder = load_folder(tmp_path / "tiny")
     assert folder.model.name == "mask_rcnn"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_runs import small_recipe
 
-from volattn.models.catalogue import build_model
+from volattn.models.registry import build_model
 from volattn.training.recipe import load_recipe, shipped
 
 
@@ -16,13 +16,13 @@ def test_lits_is_the_papers_schedule() -> None:
     recipe = load_recipe("lits")
     assert (recipe.plan.size, recipe.plan.z_spacing, recipe.plan.window) == (1024, 1.5, (-200, 300))
     assert (recipe.model.bag, recipe.model.backbone.norm) == (9, "frozen")
-    assert recipe.model.proposals.anchor_sizes == ((32,), (64,), (128,), (256,), (512,))
-    assert recipe.model.proposals.anchor_ratios == (0.5, 1, 2)
-    assert (recipe.model.proposals.samples, recipe.model.proposals.after_nms[0]) == (256, 2000)
-    assert (recipe.model.proposals.positive_iou, recipe.model.proposals.negative_iou) == (0.7, 0.3)
-    regions = recipe.model.regions
-    assert (regions.samples, regions.positive_fraction, regions.iou) == (512, 0.25, 0.5)
-    assert (regions.score, regions.nms_iou, regions.detections) == (0.05, 0.5, 100)
+    assert recipe.model.rpn.anchor_sizes == ((32,), (64,), (128,), (256,), (512,))
+    assert recipe.model.rpn.aspect_ratios == (0.5, 1, 2)
+    assert (recipe.model.rpn.batch_size_per_image, recipe.model.rpn.post_nms_top_n[0]) == (256, 2000)
+    assert (recipe.model.rpn.fg_iou_thresh, recipe.model.rpn.bg_iou_thresh) == (0.7, 0.3)
+    heads = recipe.model.roi_heads
+    assert (heads.batch_size_per_image, heads.positive_fraction, heads.fg_iou_thresh) == (512, 0.25, 0.5)
+    assert (heads.score_thresh, heads.nms_thresh, heads.detections_per_img) == (0.05, 0.5, 100)
     optimiser = recipe.optimiser
     assert (optimiser.name, optimiser.lr, optimiser.reference_targets) == ("sgd", 0.02, 16)
     assert (optimiser.momentum, optimiser.weight_decay, optimiser.clip) == (0.9, 1e-4, 35)
@@ -45,18 +45,16 @@ def test_deeplesion_is_the_papers_schedule() -> None:
     recipe, lits = load_recipe("deeplesion"), load_recipe("lits")
     assert (recipe.plan.size, recipe.plan.z_spacing, recipe.model.bag) == (512, 2.0, 3)
     assert (recipe.model.name, recipe.model.backbone.name, recipe.weights) == ("faster_rcnn", "resnet50", "imagenet")
-    assert recipe.model.proposals.anchor_sizes == ((16,), (32,), (64,), (128,), (256,))
+    assert recipe.model.rpn.anchor_sizes == ((16,), (32,), (64,), (128,), (256,))
     assert (recipe.optimiser, recipe.schedule) == (lits.optimiser, lits.schedule)
     assert recipe.step.nominal_targets() == 16
-    assert recipe.model.proposals.model_copy(update={"anchor_sizes": lits.model.proposals.anchor_sizes}) == (
-        lits.model.proposals
-    )
+    assert recipe.model.rpn.model_copy(update={"anchor_sizes": lits.model.rpn.anchor_sizes}) == (lits.model.rpn)
 
 
 def test_3dce_is_the_published_schedule() -> None:
     recipe = load_recipe("3dce")
     assert (recipe.plan.size, recipe.plan.z_spacing, recipe.model.bag) == (512, 2.0, 3)
-    assert recipe.model.proposals.anchor_sizes == ((16, 24, 32, 48, 96),)
+    assert recipe.model.rpn.anchor_sizes == ((16, 24, 32, 48, 96),)
     optimiser, schedule = recipe.optimiser, recipe.schedule
     assert (optimiser.name, optimiser.lr, optimiser.weight_decay, optimiser.clip) == ("sgd", 0.001, 5e-4, 5)
     assert (schedule.unit, schedule.length, schedule.milestones, schedule.warmup) == ("epochs", 6, (4, 5), 0)
@@ -101,7 +99,7 @@ def test_every_row_of_tables_3_and_4_is_a_recipe() -> None:
     assert found.keys() == expected.keys()
     for row, facts in expected.items():
         model = found[row].model
-        got = (model.name, model.backbone.name, model.attention.kind, model.images, model.slices)
+        got = (model.name, model.backbone.name, model.attention_kind, model.images, model.slices)
         assert got == facts, row
         assert (model.backbone.deformable is not None) == ("Deformable" in row)
 
@@ -140,7 +138,7 @@ def test_a_recipe_says_only_what_is_different_from_its_base(tmp_path: Path) -> N
     mine, tiny = load_recipe(tmp_path / "mine.yaml"), load_recipe("tiny")
     assert (mine.name, mine.model.bag, mine.model.attention.kind) == ("mine", 7, "channel")
     assert mine.model.attention.kernel_size == tiny.model.attention.kernel_size
-    assert (mine.plan, mine.schedule, mine.model.proposals) == (tiny.plan, tiny.schedule, tiny.model.proposals)
+    assert (mine.plan, mine.schedule, mine.model.rpn) == (tiny.plan, tiny.schedule, tiny.model.rpn)
     (tmp_path / "on-mine.yaml").write_text("base: mine.yaml\nseed: 3\naugment: null\n")
     third = load_recipe(tmp_path / "on-mine.yaml")
     assert (third.name, third.seed, third.augment, third.model) == ("custom", 3, None, mine.model)
@@ -154,9 +152,9 @@ def test_a_row_is_not_handed_on(tmp_path: Path) -> None:
 def test_another_model_takes_over_what_it_reads(tmp_path: Path) -> None:
     (tmp_path / "boxes.yaml").write_text("base: tiny\nmodel: {name: faster_rcnn}\n")
     boxes, tiny = load_recipe(tmp_path / "boxes.yaml").model, load_recipe("tiny").model
-    assert (boxes.name, boxes.proposals, boxes.backbone) == ("faster_rcnn", tiny.proposals, tiny.backbone)
-    assert boxes.regions.samples == tiny.regions.samples
-    assert "mask_layers" not in boxes.model_dump()["regions"]
+    assert (boxes.name, boxes.rpn, boxes.backbone) == ("faster_rcnn", tiny.rpn, tiny.backbone)
+    assert boxes.roi_heads.batch_size_per_image == tiny.roi_heads.batch_size_per_image
+    assert "mask_layers" not in boxes.model_dump()["roi_heads"]
 
 
 SAME = {
@@ -165,8 +163,8 @@ SAME = {
     ("tiny-boxes", "tiny-retinanet"): [
         "model.backbone.pyramid_from=1",
         "model.backbone.pyramid_top=pool",
-        "model.dense.norm=group",
-        f"model.dense.anchor_sizes={[list(row) for row in load_recipe('tiny-retinanet').model.dense.anchor_sizes]}",
+        "model.head.norm=group",
+        f"model.head.anchor_sizes={[list(row) for row in load_recipe('tiny-retinanet').model.head.anchor_sizes]}",
     ],
 }
 
@@ -183,9 +181,9 @@ def test_a_setting_changes_the_model_as_a_base_does(base: str, row: str) -> None
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["model.name=retinanet", "model.proposals.samples=3"], "unknown key 'proposals'"),
-        (["model.name=yolo"], "model.name: "),
-        (["model.name=[3]"], "model.name: "),
+        (["model.name=retinanet", "model.rpn.batch_size_per_image=3"], "unknown key 'rpn'"),
+        (["model.name=yolo"], "model: name must be one of"),
+        (["model.name=[3]"], "model: name must be one of"),
         (["model.name=rfcn"], "rfcn takes one map: set backbone.name=vgg16"),
     ],
 )
@@ -205,7 +203,7 @@ def test_what_another_model_does_not_take_is_said(settings: list[str], message: 
         ('base: "a\\nb"\n', "a b: no such recipe"),
         ("base: sub/../mine.yaml\n", "is a base of itself"),
         ("base: tiny\nseeed: 3\n", r"mine.yaml: unknown key .seeed.; did you mean seed\?"),
-        ("base: tiny\nmodel: {name: yolo}\n", "mine.yaml: model.name: "),
+        ("base: tiny\nmodel: {name: yolo}\n", "mine.yaml: model: name must be one of"),
         ("base: tiny\nmodel: 3\n", "mine.yaml: model: "),
     ],
 )

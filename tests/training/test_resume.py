@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from small_runs import small_recipe, write_store
 
 from volattn.datasets.splits import Split
-from volattn.models.catalogue import build_model
-from volattn.training.folder import STATES, Progress, RunFolder, load_state, read_metrics, save_state
+from volattn.models.registry import build_model
+from volattn.training.folder import STATES, RunState, claim_run, load_state, read_metrics, save_state, saved_recipe
 from volattn.training.loop import make_optimiser
 from volattn.training.recipe import OptimiserConfig
 from volattn.training.run import train
@@ -34,7 +34,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("data")
     write_store(folder / "store")
-    train(small_recipe().updated(SETTINGS), folder / "store", folder / "whole", cpu=True)
+    train(small_recipe().updated(SETTINGS), folder / "store", folder / "whole", device="cpu")
     return folder
 
 
@@ -49,6 +49,7 @@ def story(run: Path) -> list[dict]:
 
 
 @pytest.mark.parametrize("lines", [1, 7])
+@pytest.mark.slow
 def test_a_killed_run_reaches_the_weights_of_an_uninterrupted_one(data: Path, tmp_path: Path, lines: int) -> None:
     run = tmp_path / "run"
     command = [sys.executable, small_runs.__file__, str(data / "store"), str(run), "--slow"]
@@ -60,7 +61,8 @@ def test_a_killed_run_reaches_the_weights_of_an_uninterrupted_one(data: Path, tm
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, process.stderr.read() if process.stderr else ""
-    train(small_recipe().updated(SETTINGS), data / "store", run, resume=True, cpu=True)
+    assert lines <= taken(run) < len(story(data / "whole")), "the kill must come midway"
+    train(small_recipe().updated(SETTINGS), data / "store", run, resume=True, device="cpu")
 
     for name in ("last.safetensors", "model.safetensors"):
         ours, whole = load_file(run / name), load_file(data / "whole" / name)
@@ -73,7 +75,7 @@ def test_a_killed_run_reaches_the_weights_of_an_uninterrupted_one(data: Path, tm
 def test_resuming_in_the_middle_of_an_epoch_and_of_an_accumulated_step(data: Path, tmp_path: Path) -> None:
     """Stopped from within after every step in turn, and gone on with each time."""
     recipe = small_recipe(save_every=1).updated(["schedule.length=4", "step.accumulate=2"])
-    train(recipe, data / "store", tmp_path / "whole", cpu=True)
+    train(recipe, data / "store", tmp_path / "whole", device="cpu")
 
     stops: list[int] = []
 
@@ -85,8 +87,8 @@ def test_resuming_in_the_middle_of_an_epoch_and_of_an_accumulated_step(data: Pat
 
     for _ in range(3):
         with pytest.raises(InterruptedError):
-            train(recipe, data / "store", tmp_path / "run", resume=True, cpu=True, progress=stop_once)
-    train(recipe, data / "store", tmp_path / "run", resume=True, cpu=True, progress=stop_once)
+            train(recipe, data / "store", tmp_path / "run", resume=True, device="cpu", progress=stop_once)
+    train(recipe, data / "store", tmp_path / "run", resume=True, device="cpu", progress=stop_once)
     assert stops == [1, 2, 3]
     ours, whole = (load_file(tmp_path / name / "last.safetensors") for name in ("run", "whole"))
     assert all(torch.equal(ours[key], whole[key]) for key in whole)
@@ -114,9 +116,9 @@ def test_on_a_gpu_a_run_that_goes_on_stays_within_a_tolerance(data: Path, tmp_pa
 
 def test_a_finished_run_has_nothing_left_to_do(data: Path, tmp_path: Path) -> None:
     recipe = small_recipe().updated(["schedule.length=2"])
-    first = train(recipe, data / "store", tmp_path / "run", cpu=True)
+    first = train(recipe, data / "store", tmp_path / "run", device="cpu")
     before = (tmp_path / "run" / "last.safetensors").read_bytes()
-    assert train(recipe, data / "store", tmp_path / "run", resume=True, cpu=True) == first
+    assert train(recipe, data / "store", tmp_path / "run", resume=True, device="cpu") == first
     assert (tmp_path / "run" / "last.safetensors").read_bytes() == before
 
 
@@ -126,7 +128,7 @@ def test_states_that_a_kill_left_are_removed(data: Path, tmp_path: Path) -> None
     left = run / STATES / "000000008"  # the kill came before its removal was done
     left.mkdir()
     (left / "state.json").write_text("{}")
-    train(small_recipe().updated(SETTINGS), data / "store", run, resume=True, cpu=True)
+    train(small_recipe().updated(SETTINGS), data / "store", run, resume=True, device="cpu")
     assert not left.exists()
     assert [path.name for path in (run / STATES).iterdir() if path.is_dir()] == ["000000010"]
 
@@ -139,7 +141,7 @@ def test_an_optimisers_state_survives(tmp_path: Path, name: str, momentum: float
     for parameter in list(model.parameters())[:5]:
         parameter.grad = torch.ones_like(parameter)
     optimiser.step()
-    save_state(tmp_path, model, optimiser, Progress(step=3, seconds=1.5))
+    save_state(tmp_path, model, optimiser, RunState(step=3, seconds=1.5))
 
     torch.manual_seed(1)
     again = build_model(small_recipe().model, CLASSES)
@@ -157,7 +159,7 @@ def test_an_optimisers_state_survives(tmp_path: Path, name: str, momentum: float
 def test_whichever_write_fails_a_whole_state_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build_model(small_recipe().model, CLASSES)
     optimiser = make_optimiser(OptimiserConfig(), model)
-    save_state(tmp_path, model, optimiser, Progress(step=1))
+    save_state(tmp_path, model, optimiser, RunState(step=1))
     replace, left = Path.replace, [0]
 
     def failing(source: Path, target: Path) -> Path:
@@ -171,7 +173,7 @@ def test_whichever_write_fails_a_whole_state_is_left(tmp_path: Path, monkeypatch
     for allowed in range(6):
         left[0] = allowed
         try:
-            save_state(tmp_path, model, optimiser, Progress(step=2))
+            save_state(tmp_path, model, optimiser, RunState(step=2))
         except KeyboardInterrupt:
             assert load_state(tmp_path, model, optimiser).step == 1
             outcomes.append("old")
@@ -207,7 +209,7 @@ def test_whichever_write_fails_a_whole_state_is_left(tmp_path: Path, monkeypatch
 def test_a_damaged_state_is_named(tmp_path: Path, name: str, content: str) -> None:
     model = build_model(small_recipe().model, CLASSES)
     optimiser = make_optimiser(OptimiserConfig(), model)
-    save_state(tmp_path, model, optimiser, Progress(step=1))
+    save_state(tmp_path, model, optimiser, RunState(step=1))
     (tmp_path / "000000001" / name).write_text(content)
     with pytest.raises(ValueError, match="cannot be read as a training state") as caught:
         load_state(tmp_path, model, optimiser)
@@ -222,10 +224,19 @@ def test_a_damaged_line_of_metrics_is_named(tmp_path: Path, line: str) -> None:
         read_metrics(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"seed": [], "fingerprint": "", "processes": 1, "sessions": []}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"format": 2, "seed": [], "fingerprint": "", "processes": 1, "sessions": []}']
+)
 def test_a_damaged_manifest_is_named(tmp_path: Path, text: str) -> None:
     recipe, split = small_recipe(), Split(train=("a",), validation=(), seed=0)
-    RunFolder.claim(tmp_path, recipe, split, "f", 1, resume=False)
+    with claim_run(tmp_path, recipe, split, "f", 1, resume=False):
+        pass
     (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(ValueError, match=r"manifest\.json: "):
-        RunFolder.claim(tmp_path, recipe, split, "f", 1, resume=True)
+    with pytest.raises(ValueError, match=r"manifest\.json: "), claim_run(tmp_path, recipe, split, "f", 1, resume=True):
+        pass
+
+
+def test_a_run_of_an_older_version_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"seed": 0, "fingerprint": "", "processes": 1, "sessions": []}')
+    with pytest.raises(ValueError, match=r"made by volattn 0\.1; train it again"):
+        saved_recipe(tmp_path)

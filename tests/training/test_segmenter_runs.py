@@ -11,13 +11,13 @@ from small_detectors import small_config
 from small_runs import small_recipe, write_boxed_store, write_store
 
 from volattn.inference.predict import load
-from volattn.models.architectures import ARCHITECTURES, Name
+from volattn.models.registry import MODELS
 from volattn.preprocessing.store import Store
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
 from volattn.training.run import train
 
-SEGMENTERS = [name for name, facts in ARCHITECTURES.items() if facts.segments]
+SEGMENTERS = [name for name, model in MODELS.items() if model.config.output == "label_map"]
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +26,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.mark.parametrize("name", SEGMENTERS)
-def test_every_segmenter_learns_and_predicts(store: Store, tmp_path: Path, name: Name) -> None:
+def test_every_segmenter_learns_and_predicts(store: Store, tmp_path: Path, name: str) -> None:
     changes = {"segmentation": {"width": 8}} if name == "unet_3d" else {}
     recipe = small_recipe(model=small_config(3, name, changes=changes), augment=None, save_every=100).updated(
         ["schedule.length=24", "validation.every=100", "optimiser.lr=0.01"]
     )
-    if recipe.model.architecture.block:
+    if recipe.model.window.slices > 1:
         recipe = recipe.updated(["step.targets=1", "optimiser.lr=0.003", "schedule.length=16"])
-    result = train(recipe, store.path, tmp_path / "run", cpu=True)
+    result = train(recipe, store.path, tmp_path / "run", device="cpu")
     rows = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
     losses = [row["loss"] for row in rows if "loss" in row]
     assert np.mean(losses[-4:]) < 0.85 * np.mean(losses[:4])
@@ -50,5 +50,5 @@ def test_every_segmenter_learns_and_predicts(store: Store, tmp_path: Path, name:
 def test_boxes_alone_are_not_enough(tmp_path: Path) -> None:
     boxed = write_boxed_store(tmp_path / "store")
     recipe = small_recipe(model=small_config(3, "unet_2d")).updated(["step.targets=1"])
-    with pytest.raises(ValueError, match="unet_2d learns from masks"):
-        train(recipe, boxed.path, tmp_path / "run", cpu=True)
+    with pytest.raises(ValueError, match="no masks, from which unet_2d learns"):
+        train(recipe, boxed.path, tmp_path / "run", device="cpu")

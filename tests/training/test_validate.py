@@ -1,9 +1,8 @@
-"""Validation: when it comes, how attentive it is, and what it says."""
+"""Validation: when it comes, how processes share it, and the entropy of attention."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from types import SimpleNamespace
 from typing import cast
 
@@ -17,7 +16,7 @@ from scipy.special import entr
 from small_runs import small_recipe, write_store
 
 from volattn.models.bag_backbone import BagBackbone
-from volattn.models.catalogue import build_model
+from volattn.models.registry import build_model
 from volattn.preprocessing.store import Store
 from volattn.slabs.images import bag_centres, image_slices, to_input
 from volattn.training import validate as validation
@@ -41,7 +40,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[BagBackbone, Store]:
 
 def test_entropies_are_those_of_bags_built_from_scratch(made: tuple[BagBackbone, Store]) -> None:
     model, store = made
-    found = validation.examine(MaskEvaluator(), model, store, "volume-0", torch.device("cpu"))
+    found = validation.evaluate_case(MaskEvaluator(), model, store, "volume-0", torch.device("cpu"))
     case = store.case("volume-0")
     rows: dict[str, list[np.ndarray]] = {}
     for z in range(14):
@@ -59,31 +58,24 @@ def test_entropies_are_those_of_bags_built_from_scratch(made: tuple[BagBackbone,
         assert found.entropies[key] == pytest.approx(expected, abs=1e-4)
 
 
-def test_the_entropy_is_a_share_of_the_largest() -> None:
-    assert validation.bag_entropy(np.full((4, 5), 0.2, np.float32)) == pytest.approx(1, abs=1e-6)
-    assert validation.bag_entropy(np.eye(5, dtype=np.float32)) == 0
-    half = np.array([[0.5, 0.5, 0, 0]])
-    assert validation.bag_entropy(half) == pytest.approx(0.5)
-
-
-def test_a_validation_says_what_json_can(made: tuple[BagBackbone, Store]) -> None:
+def test_a_validation_survives_json(made: tuple[BagBackbone, Store]) -> None:
     model, store = made
     found = validation.validate(MaskEvaluator(), model, store, ["volume-0", "volume-2"], Accelerator(cpu=True), batch=2)
-    assert json.loads(json.dumps(asdict(found), allow_nan=False)) == asdict(found)
+    assert validation.Validation.parse(json.loads(json.dumps(found.model_dump(), allow_nan=False)), "") == found
     assert list(found.cases) == ["volume-0", "volume-2"]
     assert found.scores["lesion_dice"] == pytest.approx(np.mean([case["lesion"] for case in found.cases.values()]))
 
 
 @given(st.lists(st.integers(1, 900), min_size=1, max_size=12), st.integers(1, 5))
-def test_processes_share_the_slices_out_evenly(lengths: list[int], processes: int) -> None:
-    cases = {f"case-{place}": SimpleNamespace(known=range(length)) for place, length in enumerate(lengths)}
+def test_processes_share_the_slices_evenly(lengths: list[int], processes: int) -> None:
+    cases = {f"case-{place}": SimpleNamespace(annotated_slices=range(length)) for place, length in enumerate(lengths)}
     store = cast(Store, SimpleNamespace(case=cases.__getitem__))
-    shares = validation.share_out(store, list(cases), processes)
+    shares = validation.distribute(store, list(cases), processes)
     assert sorted(name for share in shares for name in share) == sorted(cases)
-    assert shares == validation.share_out(store, list(cases)[::-1], processes)
-    loads = [sum(len(cases[name].known) for name in share) for share in shares]
-    for share in filter(None, shares):  # no last case would have been in better hands elsewhere
-        rest = sum(len(cases[name].known) for name in share[:-1])
+    assert shares == validation.distribute(store, list(cases)[::-1], processes)
+    loads = [sum(len(cases[name].annotated_slices) for name in share) for share in shares]
+    for share in filter(None, shares):  # the last case of none would have fitted better elsewhere
+        rest = sum(len(cases[name].annotated_slices) for name in share[:-1])
         assert rest <= min(loads)
 
 
@@ -91,4 +83,4 @@ def test_processes_share_the_slices_out_evenly(lengths: list[int], processes: in
 def test_when_a_validation_follows(every: int, after: list[int]) -> None:
     table = Timetable.of(ScheduleConfig(unit="steps", length=8), lambda epoch: 3)
     config = ValidationConfig(every=every)
-    assert [step for step in range(8) if validation.follows(config, table, step)] == after
+    assert [step for step in range(8) if validation.validates_after(config, table, step)] == after

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,9 @@ from volattn.inference.stream import SliceDetections
 from volattn.preprocessing.store import Store
 from volattn.scoring.deeplesion import score_deeplesion
 from volattn.slabs.slab import component_maps, objects
-from volattn.structures.boxes import Boxes
-from volattn.training.validate import CANDIDATES, Validation, f1_curve
-from volattn.training.validate_boxes import BoxEvaluator
+from volattn.structures.boxes import box_iou
+from volattn.training.validate import CANDIDATES, Validation
+from volattn.training.validate_boxes import BoxEvaluator, f1_curve
 
 NAMES = ("volume-0", "volume-1", "volume-2")
 
@@ -48,11 +47,11 @@ def invented(lesions: np.ndarray, seed: int) -> SliceDetections:
 def read(store: Store) -> Validation:
     found = {}
     for number, name in enumerate(NAMES):
-        reading = BoxEvaluator().begin(store, store.case(name))
-        for z in store.case(name).known:
-            reading.add(z, invented(lesions_of(store, name, z), 100 * number + z))
-        found[name] = reading.finish()
-    return BoxEvaluator().join(found, {"channel.0": 0.5})
+        accumulator = BoxEvaluator().start(store, store.case(name))
+        for z in store.case(name).annotated_slices:
+            accumulator.add(z, invented(lesions_of(store, name, z), 100 * number + z))
+        found[name] = accumulator.finish()
+    return BoxEvaluator().summarise(found, {"channel.0": 0.5})
 
 
 def test_the_scores_are_those_of_the_scorer(store: Store, tmp_path: Path) -> None:
@@ -88,13 +87,13 @@ def test_the_scores_are_those_of_the_scorer(store: Store, tmp_path: Path) -> Non
 
     found = {}
     for number, name in enumerate(NAMES):
-        reading = BoxEvaluator().begin(store, store.case(name))
+        accumulator = BoxEvaluator().start(store, store.case(name))
         for z in range(14):
             lesions = lesions_of(store, name, z)
             if len(lesions):
-                reading.add(z, invented(lesions, 100 * number + z))
-        found[name] = reading.finish()
-    scores = BoxEvaluator().join(found, {}).scores
+                accumulator.add(z, invented(lesions, 100 * number + z))
+        found[name] = accumulator.finish()
+    scores = BoxEvaluator().summarise(found, {}).scores
     assert 0.1 < scores["mean_sensitivity"] < 0.95
     assert scores["mean_sensitivity"] == pytest.approx(expected["mean_sensitivity"])
     assert scores["sensitivity_at_1"] == pytest.approx(expected["sensitivity_at_fp_per_image"]["1"])
@@ -122,9 +121,9 @@ def test_what_is_counted_at_the_threshold_gives_the_best_f1(store: Store) -> Non
 
 
 def _matched(store: Store, name: str, z: int, seed: int):
-    reading = BoxEvaluator().begin(store, store.case(name))
-    reading.add(z, invented(lesions_of(store, name, z), seed))
-    return reading.finish()[0].detections
+    accumulator = BoxEvaluator().start(store, store.case(name))
+    accumulator.add(z, invented(lesions_of(store, name, z), seed))
+    return accumulator.finish()[0].detections
 
 
 def test_f1_is_that_of_scikit_learn() -> None:
@@ -147,17 +146,17 @@ def test_boxes_are_compared_in_the_slices_own_pixels(store: Store) -> None:
     exact = SliceDetections(
         (2 * lesions).astype(np.float32), np.array([2] * len(lesions)), np.ones(len(lesions), np.float32), None, {}
     )
-    reading = BoxEvaluator().begin(larger, case)
-    reading.add(z, exact)
-    assert [one.matched for one in reading.finish()[0].detections] == list(range(len(lesions)))
-    half = Boxes(lesions, "xyxy").iou(Boxes(2 * lesions, "xyxy")).max()
+    accumulator = BoxEvaluator().start(larger, case)
+    accumulator.add(z, exact)
+    assert [one.matched for one in accumulator.finish()[0].detections] == list(range(len(lesions)))
+    half = box_iou(lesions, 2 * lesions).max()
     assert half < 0.5
 
 
 def test_without_a_lesion_nothing_is_found_and_json_can_say_so(store: Store) -> None:
     case = store.case("volume-0")
-    reading = BoxEvaluator().begin(store, case)
-    reading.add(0, invented(np.zeros((0, 4)), 0))
-    found = BoxEvaluator().join({"volume-0": reading.finish()}, {})
+    accumulator = BoxEvaluator().start(store, case)
+    accumulator.add(0, invented(np.zeros((0, 4)), 0))
+    found = BoxEvaluator().summarise({"volume-0": accumulator.finish()}, {})
     assert found.scores == {"mean_sensitivity": 0, "sensitivity_at_1": 0, "ap50": 0}
-    assert json.loads(json.dumps(asdict(found), allow_nan=False)) == asdict(found)
+    assert json.loads(json.dumps(found.model_dump(), allow_nan=False)) == found.model_dump()

@@ -12,12 +12,12 @@ from small_runs import small_recipe, write_store
 
 from volattn.inference.stitch import ORGAN_SCORE, score_maps
 from volattn.inference.stream import SliceDetections
-from volattn.models.catalogue import build_model
+from volattn.models.registry import build_model
 from volattn.preprocessing.store import Store
 from volattn.scoring.overlap import dice
 from volattn.structures.lesions import largest_component
 from volattn.training.validate import CANDIDATES, validate
-from volattn.training.validate_masks import MaskCaseStats, MaskEvaluator, score
+from volattn.training.validate_masks import MaskEvaluator, score
 
 
 @pytest.fixture(scope="module")
@@ -40,17 +40,17 @@ def invented(z: int) -> SliceDetections:
 
 
 def test_the_dice_is_that_of_the_whole_volume_cut_at_the_threshold(store: Store) -> None:
-    reading = MaskEvaluator().begin(store, store.case("volume-1"))
+    accumulator = MaskEvaluator().start(store, store.case("volume-1"))
     for z in [3, *(z for z in range(14) if z != 3)]:
-        reading.add(z, invented(z))
-    found = reading.finish()
+        accumulator.add(z, invented(z))
+    found = accumulator.finish()
 
     labels = np.asarray(store.case("volume-1").labels[:])
     maps = np.stack([score_maps(invented(z), (64, 64), 64, 2) for z in range(14)])
     organ = maps[:, 0] >= ORGAN_SCORE
     numbers, _ = ndimage.label(organ)
     largest = numbers == 1 + np.argmax(np.bincount(numbers.ravel())[1:])
-    for scored, part in ((found.whole, organ), (found.single, largest)):
+    for scored, part in zip(found, (organ, largest), strict=True):
         assert scored.organ is not None
         assert 0.2 < scored.organ.dice < 0.99
         assert scored.organ.dice == dice(labels >= 1, part)
@@ -59,8 +59,8 @@ def test_the_dice_is_that_of_the_whole_volume_cut_at_the_threshold(store: Store)
         assert len(np.unique(scored.lesion)) > 10
 
 
-def test_the_organ_is_read_as_validation_finds_better() -> None:
-    """A lesion that only the stray part shows is worth less than the organ's own Dice."""
+def test_the_parts_of_the_organ_are_chosen_by_its_dice() -> None:
+    """Not by the Dice of a lesion in a stray part."""
     labels = np.zeros((1, 4, 12), np.uint8)
     labels[0, :, :6] = 1
     labels[0, 0, 0] = 2
@@ -70,16 +70,16 @@ def test_the_organ_is_read_as_validation_finds_better() -> None:
     stray[0, :, 9:] = True
     for organ, better in ((stray, True), (liver, False)):
         whole, single = (score(levels, part, labels) for part in (organ, largest_component(organ)))
-        found = MaskEvaluator().join({"volume-0": MaskCaseStats(whole, single)}, {})
+        found = MaskEvaluator().summarise({"volume-0": (whole, single)}, {})
         assert found.single_organ == better
         assert found.scores == {"lesion_dice": 1, "organ_dice": 1}
 
 
-def test_data_with_lesions_only_has_no_organ_to_ask(tmp_path: Path) -> None:
+def test_data_with_lesions_only_have_no_organ_dice(tmp_path: Path) -> None:
     store = write_store(tmp_path / "store", cases=1)
     described = store.description
     scheme = described.scheme.model_copy(update={"organ_name": None, "organ_values": ()})
-    store.description = described.model_copy(update={"scheme": scheme})
+    store = Store(store.path, described.model_copy(update={"scheme": scheme}))
     model = build_model(small_recipe().model, store.classes).eval()
     found = validate(MaskEvaluator(), model, store, ["volume-0"], Accelerator(cpu=True))
     assert list(found.scores) == ["lesion_dice"]

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import typer
 
 from volattn.cli import exits
 from volattn.cli.options import DataSet, Debug, Force, KeepNoisy, TrustGrid
 
+if TYPE_CHECKING:
+    from volattn.datasets.issues import Issue
+
 NAME = "check"
+_NO_FOLDER = "there is no such folder"
 
 
 def command(
@@ -17,7 +25,7 @@ def command(
     keep_noisy: KeepNoisy = False,
     debug: Debug = False,
 ) -> None:
-    """Lists every fault of a data set, with what to do about it."""
+    """Lists every error of a data set, with what to do about it."""
 
     def run() -> int:
         from volattn.cli.progress import shown
@@ -26,14 +34,27 @@ def command(
         from volattn.io.names import count_of
 
         opened = open_dataset(dataset, keep_noisy=keep_noisy)
+        print(f"{opened.name}: labels read as {opened.described_labels}")
         with shown() as progress:
-            findings = check_dataset(opened, force, progress, trust_grid=trust_grid)
-        for finding in findings:
-            print(finding)
-        errors = sum(finding.severity == "error" for finding in findings)
-        counts = ((len(opened.cases), "case"), (errors, "error"), (len(findings) - errors, "note"))
+            issues = one_per_folder(check_dataset(opened, force, progress, trust_grid=trust_grid))
+        for issue in issues:
+            print(issue)
+        errors = sum(issue.severity == "error" for issue in issues)
+        counts = ((len(opened.cases), "case"), (errors, "error"), (len(issues) - errors, "note"))
         exits.say_left_out(opened.left_out)
         print(f"{opened.name}: " + ", ".join(count_of(n, thing) for n, thing in counts))
         return exits.SOME_FAILED if errors else exits.GOOD
 
     raise typer.Exit(exits.run(run, after_stop="nothing was changed", debug=debug))
+
+
+def one_per_folder(issues: list[Issue]) -> list[Issue]:
+    """Missing folders, each once however many key slices it has, sorted, behind all other issues."""
+    missing: dict[Path, Issue] = {}
+    others = []
+    for issue in issues:
+        if issue.severity == "error" and _NO_FOLDER in issue.message:
+            missing.setdefault(issue.file, replace(issue, message=issue.message[issue.message.index(_NO_FOLDER) :]))
+        else:
+            others.append(issue)
+    return others + [missing[folder] for folder in sorted(missing)]

@@ -1,4 +1,4 @@
-"""Exit codes: 0 good, 1 some cases failed, 2 nothing could be done, 130 stopped by Ctrl-C, 143 by SIGTERM."""
+"""Exit codes: 0 success, 1 some cases failed, 2 nothing was done, 130 stopped by Ctrl-C, 143 by SIGTERM."""
 
 from __future__ import annotations
 
@@ -21,24 +21,21 @@ NOTHING_DONE = 2
 STOPPED = 130
 TERMINATED = 143
 
-AGAIN = "what was written is whole, and the same command goes on from there"
-RESUME = "what was written is whole, and the same command with --resume goes on from there"
+AGAIN = "what was written is whole; the same command continues"
+RESUME = "what was written is whole; the same command with --resume continues"
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, as schedulers and containers send it: everything ends as after Ctrl-C, but for the exit code."""
+    """SIGTERM, as schedulers and containers send it: as Ctrl-C, with another exit code."""
 
 
 def run(command: Callable[[], int | None], *, after_stop: str = AGAIN, debug: bool = False) -> int:
-    """Runs a command; a user's mistake becomes one line on standard error.
+    """Runs a command and gives its exit code; a user's mistake becomes one line on standard error.
 
     Args:
-        command: Returns its exit code, None for good.
-        after_stop: What a user who stopped the command does to go on.
+        command: Returns its exit code, None for success.
+        after_stop: How to continue, for a user who stopped the command.
         debug: Shows the traceback too.
-
-    Returns:
-        The exit code.
     """
     previous = None
     if threading.current_thread() is threading.main_thread():
@@ -59,7 +56,7 @@ def run(command: Callable[[], int | None], *, after_stop: str = AGAIN, debug: bo
 
 
 def _terminate(number: int, frame: object) -> None:
-    signal.signal(number, signal.SIG_DFL)  # A second one is not waited for.
+    signal.signal(number, signal.SIG_DFL)  # A second one ends the process at once.
     raise Terminated
 
 
@@ -69,7 +66,7 @@ def say(text: str) -> None:
 
 
 def say_left_out(left_out: Iterable[LeftOut]) -> None:
-    """Counts and names what a listing passed over; faults are listed as failures are."""
+    """Counts and names the files that a listing left out; those with an error are listed as failures."""
     from volattn.datasets.issues import count_left_out
 
     sentence = count_left_out(left_out)
@@ -78,14 +75,11 @@ def say_left_out(left_out: Iterable[LeftOut]) -> None:
 
 
 def report_failures(failed: Mapping[str, str], total: int) -> int:
-    """Lists the cases that failed, at the very end where they are seen.
+    """Lists the cases that failed and gives the exit code; called last, where the list is seen.
 
     Args:
-        failed: The reason, by case.
+        failed: The reason by case.
         total: Cases in all.
-
-    Returns:
-        The exit code.
     """
     if not failed:
         return GOOD

@@ -1,36 +1,36 @@
-"""How help is laid out: verbs in groups, whole summaries, plain words for types.
-
-What `volattn --version --report` prints for a bug report: no path, and no name of the user, machine or file.
-"""
+"""How help is laid out: verbs in groups, whole summaries, plain words for types."""
 
 from __future__ import annotations
 
-import os
-import platform
 import re
-import sys
-from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-from volattn import __version__
-from volattn.provenance import commit
+_TYPE = re.compile(r"(?:\.\.\.)? <(list\[)?(int range|int|float range|float|str|Path|path)\]?>(?:\.\.\.)?")
+_PLAIN = {"int": "number", "float": "number", "str": "text", "path": "path"}
 
-_LIST = re.compile(r"(\.\.\.)? <list\[(.+?)\]>")
+
+_CHOICES = re.compile(r"<list\[(.+?)\]>")
 
 
 class Verb(TyperCommand):
-    """A verb; a parameter with several values is `<path>...`, not `<list[Path]>`."""
+    """A verb; an option's type is `<number>` or `<path>...`, not `<int range>` or `<list[Path]>`."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Lists arguments and options."""
         write = formatter.write_dl
-        formatter.write_dl = lambda rows: write(
-            [(_LIST.sub(lambda found: f" <{found[2].lower()}>...", name), text) for name, text in rows]
-        )
+        formatter.write_dl = lambda rows: write([(_plain_types(name), text) for name, text in rows])
         super().format_options(ctx, formatter)
+
+
+def _plain_types(name: str) -> str:
+    return _CHOICES.sub(r"<\1>...", _TYPE.sub(_plain, name))
+
+
+def _plain(found: re.Match[str]) -> str:
+    plain = _PLAIN[found[2].split()[0].lower()]
+    return f" <{plain}>{'...' if found[1] or '...' in found[0] else ''}"
 
 
 class VerbGroup(TyperGroup):
@@ -47,47 +47,3 @@ class VerbGroup(TyperGroup):
         for title, rows in groups.items():
             with formatter.section(title):
                 formatter.write_dl(rows)
-
-
-_NAME = re.compile(r"[\w.-]+")
-_DIGITS = re.compile(r"[\d.]+")
-
-
-def report() -> str:
-    """Versions, system, device, threads and command, a line each."""
-    return "\n".join(f"{what}: {value}" for what, value in _lines())
-
-
-def _lines() -> Iterator[tuple[str, str]]:
-    yield "volattn", f"{__version__} ({commit() or 'installed'})"
-    # A kernel that somebody built may carry a name of theirs: digits only.
-    kernel = _DIGITS.match(platform.release())
-    yield "system", f"{platform.system()} {kernel[0] if kernel else ''} {platform.machine()}"
-    yield "python", f"{platform.python_implementation()} {platform.python_version()}"
-    yield from _libraries()
-    yield from _devices()
-    yield "command", "python -m volattn" if sys.orig_argv[1:2] == ["-m"] else "volattn"
-
-
-def _libraries() -> Iterator[tuple[str, str]]:
-    """Those that volattn asks for, its extras but dev included, as far as they are installed."""
-    try:
-        needed = [line for line in requires("volattn") or [] if not re.search("extra == .dev", line)]
-    except PackageNotFoundError:  # The source tree alone, by PYTHONPATH.
-        needed = ["torch", "torchvision", "numpy", "nibabel"]
-    for name in sorted({found[0].lower() for found in map(_NAME.match, needed) if found} - {"volattn"}):
-        try:
-            yield name, version(name)
-        except PackageNotFoundError:
-            continue
-
-
-def _devices() -> Iterator[tuple[str, str]]:
-    import torch
-
-    for index in range(torch.cuda.device_count()):
-        device = torch.cuda.get_device_properties(index)
-        yield (f"cuda:{index}", f"{device.name}, {device.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}")
-    if not torch.cuda.is_available():
-        yield "cuda", f"none (PyTorch is built for {torch.version.cuda or 'the CPU'})"
-    yield "threads", f"{torch.get_num_threads()} of {os.cpu_count()} processors"

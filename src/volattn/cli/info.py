@@ -21,14 +21,17 @@ def command(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Lists models and recipes, and the paper's rows they stand for."""
+    """Lists architectures and recipes.
+
+    Each with what it is, or the row of the paper that it makes.
+    """
 
     def run() -> int:
         from volattn.cli.progress import shown
-        from volattn.studies.survey import survey
+        from volattn.studies.model_table import model_table
 
         with shown() as progress:
-            tables, failed = survey(names or (), costs=costs, progress=progress)
+            tables, failed = model_table(names or (), costs=costs, progress=progress)
         print("\n".join(table.text() for table in tables), end="")
         return exits.report_failures(failed, sum(len(table.rows) for table in tables))
 

@@ -15,7 +15,6 @@ import typer
 from volattn import __version__
 from volattn.cli import check, compare, demo, evaluate, info, phantom, predict, prepare, render, study, train
 from volattn.cli.help import Verb, VerbGroup
-from volattn.cli.options import spread
 from volattn.io.names import printable
 
 app = typer.Typer(
@@ -42,7 +41,7 @@ for group, verbs in _GROUPS.items():
 
 def _version(context: typer.Context, asked: bool) -> None:
     if context.params.get("report"):
-        from volattn.cli.help import report
+        from volattn.cli.report import report
 
         print(report())
         raise typer.Exit
@@ -54,7 +53,7 @@ def _version(context: typer.Context, asked: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[bool, typer.Option("--version", callback=_version, help="Prints the version.")] = False,
-    # Eager, so that it is known when --version is looked at, whatever their order.
+    # Eager, so that --version sees it, whatever their order.
     report: Annotated[
         bool,
         typer.Option("--report", is_eager=True, help="Prints versions and device for a bug report, no paths or names."),
@@ -64,21 +63,16 @@ def _options(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the command; ends in `SystemExit` with the exit code.
-
-    Args:
-        arguments: Of the command line, those of this process by default.
-    """
+    """Entry point of the command, with the arguments of this process by default; ends in `SystemExit`."""
     if arguments is None and sys.getfilesystemencoding() != "utf-8":
-        # Names of files and all that is written are UTF-8, whatever the locale can say.
+        # File names and output are UTF-8, whatever the locale.
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
-    _say_any_name()
-    words = sys.argv[1:] if arguments is None else arguments
-    app(args=spread(words, {"-i", "--input", "-l", "--labels", "--name", "--view"}), prog_name="volattn")
+    _print_any_name()
+    app(args=None if arguments is None else list(arguments), prog_name="volattn")
 
 
-def _say_any_name() -> None:
-    """A name that the terminal or the font cannot show ends no command."""
+def _print_any_name() -> None:
+    """Escapes what the terminal or the font cannot show, instead of failing."""
     codecs.register_error("volattn", _escape)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -1,71 +1,63 @@
-"""Values of options: several behind one, as `-i a b c` or `--splits a,b`, and labels.
-
-Options that several verbs share.
-"""
+"""Options that several verbs share, and how their values are read."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 
-def spread(arguments: Sequence[str], options: Collection[str]) -> list[str]:
-    """Repeats an option before each of its values, up to the next option.
-
-    Args:
-        arguments: Of the command line.
-        options: The options that take several values, e.g. `-i` and `--input`.
-    """
-    result: list[str] = []
-    repeated: str | None = None
-    for argument in arguments:
-        if argument.startswith("-") and argument != "-":
-            name = argument.partition("=")[0]
-            repeated = name if name in options else None
-            result.append(argument)
-        else:
-            # The first value follows its option already.
-            if repeated is not None and result[-1] != repeated:
-                result.append(repeated)
-            result.append(argument)
-    return result
-
-
-def parted(text: str | None) -> tuple[str, ...]:
-    """Values that commas part; none of nothing."""
+def split_commas(text: str | None) -> tuple[str, ...]:
+    """The values of `a,b`."""
     return tuple(part for part in (part.strip() for part in (text or "").split(",")) if part)
 
 
-def organ_label(option: str, given: str | None, lesion: int) -> int | None:
-    """The label of an organ, None for masks of lesions only: 1 by default, and none where that is the lesions'.
+def parse_workers(text: str) -> int | Literal["auto"]:
+    """The value of `--workers`.
 
-    Args:
-        option: What it was given with, for the error.
-        given: The label, `none`, or nothing.
-        lesion: The label of lesions.
+    Raises:
+        ValueError: It is neither a whole number nor `auto`.
+    """
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal():
+        raise ValueError(f"--workers {text}: give a whole number, or auto")
+    return int(text)
+
+
+def parse_organ(text: str | None) -> int | Literal["none"] | None:
+    """The value of `--organ`.
 
     Raises:
         ValueError: It is neither a whole number nor `none`.
     """
-    if given is None:
-        return None if lesion == 1 else 1
-    if given in ("none", "0"):
-        return None
-    if not given.isdecimal():
-        raise ValueError(f"{option} {given}: is no label; give a whole number, or none for lesions only")
-    return int(given)
+    if text is None or text == "none":
+        return "none" if text else None
+    if not text.isdecimal():
+        raise ValueError(f"--organ {text}: is no label; give a whole number, or none for masks of lesions only")
+    return int(text)
+
+
+def organ_label(text: str | None, lesion: int) -> int | None:
+    """The label of the organ, None for masks of lesions only."""
+    from volattn.api import organ_label
+
+    return organ_label(parse_organ(text), lesion)
 
 
 DataSet = Annotated[
     Path, typer.Argument(metavar="DATASET", help="A LiTS, MSD, nnU-Net raw or DeepLesion folder; the layout is found.")
 ]
 KeepNoisy = Annotated[bool, typer.Option("--keep-noisy", help="Takes lesions that DeepLesion marks Possibly_noisy.")]
-Splits = Annotated[
-    str | None, typer.Option(metavar="PART,...", help="Parts of the data set's own split: train, val, test.")
+Subset = Annotated[
+    str | None, typer.Option(metavar="NAME,...", help="Subsets of the data set's own split: train, val, test.")
 ]
+Device = Annotated[str, typer.Option(metavar="NAME", help="The device: auto, cpu, cuda, cuda:1, ...")]
+Precision = Annotated[
+    Literal["fp32", "bf16", "fp16"] | None, typer.Option(help="Precision on a GPU; bf16 and fp16 are mixed.")
+]
+Workers = Annotated[str, typer.Option(metavar="N|auto", help="Processes; 0 works in this one.")]
 Force = Annotated[bool, typer.Option("--force", help="Takes values that cannot be HU of a CT.")]
 TrustGrid = Annotated[
     bool, typer.Option("--trust-grid", help="Takes voxels as they lie where shapes agree and headers do not.")

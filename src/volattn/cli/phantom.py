@@ -2,48 +2,41 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import Debug
+from volattn.cli.options import Debug, Workers
 
 NAME = "phantom"
-
-
-class Kind(StrEnum):
-    """Layouts that phantoms can be written in."""
-
-    LITS = "lits"
-    DEEPLESION = "deeplesion"
 
 
 def command(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the cohort.")],
     kind: Annotated[
-        Kind, typer.Option(help="Layout: label maps as in LiTS, or boxes on key slices as in DeepLesion.")
-    ] = Kind.LITS,
+        Literal["lits", "deeplesion"],
+        typer.Option(help="Layout: label maps as in LiTS, or boxes on key slices as in DeepLesion."),
+    ] = "lits",
     cases: Annotated[int, typer.Option(min=1, help="Number of cases.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Seed; the same one makes the same bytes.")] = 0,
     size: Annotated[int, typer.Option(min=64, max=1024, help="Rows and columns of a slice.")] = 512,
-    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 works in this one.")] = 0,
+    workers: Workers = "auto",
     debug: Debug = False,
 ) -> None:
-    """Makes synthetic abdominal CT with liver lesions.
-
-    It is written in the layout of LiTS or DeepLesion.
-    """
+    """Makes synthetic abdominal CT with liver lesions."""
 
     def run() -> int:
+        from volattn.api import choose_workers
+        from volattn.cli.options import parse_workers
         from volattn.cli.progress import shown
         from volattn.io.names import count_of
         from volattn.phantoms.write import write_phantoms
 
+        processes = choose_workers(parse_workers(workers)) if cases > 1 else 0
         with shown() as progress:
-            write_phantoms(out, cases, seed, size=size, kind=kind.value, workers=workers, progress=progress)
+            write_phantoms(out, cases, seed, size=size, kind=kind, workers=processes, progress=progress)
         print(f"{out}: {count_of(cases, 'case')}")
         return exits.GOOD
 

@@ -8,19 +8,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from volattn.workers import Progress
+
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, TaskID
-
-Report = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much there is."""
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
 
 _SPEED_SECONDS = 600
 """A case may take a minute: a shorter memory would never see two of them."""
 
 
 @contextmanager
-def shown() -> Iterator[Report]:
+def shown() -> Iterator[Progress]:
     """A callback that shows what is done and the time left: bars on a terminal, in a log a line each tenth."""
     from rich.console import Console
 
@@ -36,47 +36,39 @@ def shown() -> Iterator[Report]:
 
 
 class Lines:
-    """Lines on standard error, one for each tenth of the way.
-
-    Args:
-        clock: Gives the time in seconds.
-    """
+    """Lines on standard error, one for each tenth of the way; `clock` gives seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._begun: dict[str, tuple[float, int]] = {}
+        self._started: dict[str, tuple[float, int]] = {}
         self._last: dict[str, int] = {}
 
     def report(self, what: str, done: int, total: int) -> None:
         """Prints a line if another tenth is done."""
         now, last = self._clock(), self._last.get(what)
         self._last[what] = done
-        if last is None or done < last:  # It begins, or begins anew, as every validation does.
-            self._begun[what] = (now, done)
+        if last is None or done < last:  # It starts, or starts again, as each validation does.
+            self._started[what] = (now, done)
             last = 0
         if 10 * done // max(total, 1) == 10 * last // max(total, 1):
             return
-        began, before = self._begun[what]
+        started, before = self._started[what]
         left = ""
         if before < done < total:
-            left = f", {_duration((now - began) / (done - before) * (total - done))} left"
+            left = f", {_duration((now - started) / (done - before) * (total - done))} left"
         print(f"{what}: {done} of {total}{left}", file=sys.stderr, flush=True)
 
 
 class Bars:
-    """Bars on a terminal, those of what is going on; what is finished becomes a line above them.
-
-    Args:
-        console: The terminal.
-    """
+    """Bars on a terminal for what is running; what is finished becomes a line above them."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress: Progress | None = None
+        self._progress: RichProgress | None = None
         self._tasks: dict[str, TaskID] = {}
 
     def report(self, what: str, done: int, total: int) -> None:
-        """Moves a bar; the first report shows it."""
+        """Moves a bar, and shows it at first."""
         progress = self._progress = self._progress or self._start()
         if what not in self._tasks:
             self._tasks[what] = progress.add_task(what, total=total)
@@ -95,10 +87,11 @@ class Bars:
         if self._progress is not None:
             self._progress.stop()
 
-    def _start(self) -> Progress:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    def _start(self) -> RichProgress:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
 
-        progress = Progress(
+        progress = RichProgress(
             TextColumn("{task.description:>12}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),

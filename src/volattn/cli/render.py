@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,12 +14,6 @@ from volattn.cli.options import Debug, TrustGrid, organ_label
 NAME = "render"
 
 
-class _Pictures(StrEnum):
-    ALL = "all"
-    SURFACES = "surfaces"
-    PANELS = "panels"
-
-
 class _View(StrEnum):
     FRONT = "front"
     RIGHT = "right"
@@ -27,10 +21,13 @@ class _View(StrEnum):
 
 
 def command(
-    labels: Annotated[
-        list[Path], typer.Option("-l", "--labels", metavar="FILE", help="Label maps of the case, a column each.")
-    ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="A .png, or a page as .html.")],
+    maps: Annotated[
+        list[Path] | None, typer.Argument(metavar="LABELS", help="Label maps of the case, a column each.")
+    ] = None,
+    labels: Annotated[
+        list[Path] | None, typer.Option("-l", "--labels", metavar="FILE", help="Label maps, as without -l.")
+    ] = None,
     image: Annotated[
         list[Path] | None,
         typer.Option("-i", "--input", metavar="CT", help="The CT; without it there are surfaces only."),
@@ -42,7 +39,9 @@ def command(
     name: Annotated[
         list[str] | None, typer.Option(help="Titles of the label maps, in their order; their files' by default.")
     ] = None,
-    kind: Annotated[_Pictures, typer.Option(help="Surfaces in 3D, panels with slices, or all.")] = _Pictures.ALL,
+    kind: Annotated[
+        Literal["all", "surfaces", "panels"], typer.Option(help="Surfaces in 3D, panels with slices, or all.")
+    ] = "all",
     view: Annotated[
         list[_View] | None,
         typer.Option(help="Where surfaces are seen from; front by default, and all three in a page."),
@@ -61,20 +60,21 @@ def command(
         from volattn.cli.progress import shown
         from volattn.report.render import Rendering, render_case
 
+        if not labels and not maps:
+            raise ValueError("nothing to draw: give label maps")
         if image is not None and len(image) > 1:
             raise ValueError(f"{image[1]}: is a second CT; give the one that all label maps belong to")
         how = Rendering(
-            pictures=kind.value,
+            pictures=kind,
             views=[one.value for one in view or ()],
-            organ=organ_label("--organ", organ, lesion),
+            organ=organ_label(organ, lesion),
             lesion=lesion,
             slices=slices,
             trust_grid=trust_grid,
         )
+        ct, drawn = image[0] if image else None, [*(labels or ()), *(maps or ())]
         with shown() as progress:
-            done = render_case(
-                image[0] if image else None, labels, reference, out, names=name or (), how=how, progress=progress
-            )
+            done = render_case(ct, drawn, reference, out, names=name or (), how=how, progress=progress)
         for note in done.notes:
             exits.say(note)
         print(done.table.text(), end="")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import Debug
+from volattn.cli.options import Debug, split_commas
 
 NAME = "study"
 
@@ -26,28 +26,28 @@ def command(
         typer.Option("--data", help="Store that `volattn prepare` wrote; table-2c takes one for each scale."),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for runs, scores and the table.")],
-    seeds: Annotated[str, typer.Option(metavar="SEED,...", help="A cell is trained for each row and seed.")] = "0",
-    jobs: Annotated[int, typer.Option(min=0, help="Cells at a time, each in a process; 0 works in this one.")] = 1,
+    seeds: Annotated[str, typer.Option(metavar="SEED,...", help="Each row is trained once for each seed.")] = "0",
+    jobs: Annotated[int, typer.Option(min=0, help="Runs at a time, each in a process; 0 works in this one.")] = 1,
     resume: Annotated[
         bool, typer.Option("--resume", help="Goes on with the study in the folder, or adds seeds to it.")
     ] = False,
     recipe: Annotated[
-        str | None, typer.Option(help="What all rows start from, e.g. tiny for phantoms; else the paper's.")
+        str | None, typer.Option(help="Recipe that all rows change, e.g. tiny for phantoms; else the paper's.")
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="Where all rows start: a run folder, coco, imagenet, none, ...")
+        str | None, typer.Option(help="Weights that all rows start from: a run folder, coco, imagenet, none, ...")
     ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="[ROW:]KEY=VALUE", help="Changes a value of all recipes, or of one row's."),
     ] = None,
-    split_seed: Annotated[int, typer.Option(min=0, help="Seed of the split into parts, the same for all rows.")] = 0,
+    split_seed: Annotated[int, typer.Option(min=0, help="Seed of the split of the cases, the same for all rows.")] = 0,
     test: Annotated[float, typer.Option(min=0, max=0.9, help="Share of the patients that is held out.")] = 0.25,
     validation: Annotated[
         float, typer.Option(min=0, max=0.9, help="Share of the others that chooses epoch and threshold.")
     ] = 0.2,
-    ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Runs cells on a Ray cluster; or local.")] = None,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Leaves a GPU alone.")] = False,
+    ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Trains on a Ray cluster; or local.")] = None,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Uses no GPU.")] = False,
     debug: Debug = False,
 ) -> None:
     """Runs one of the paper's tables.
@@ -58,36 +58,34 @@ def command(
     def run() -> int:
         import os
 
-        from volattn.cli.options import parted
         from volattn.cli.progress import shown
         from volattn.io.names import count_of
-        from volattn.studies.definition import Options, load_study
+        from volattn.studies.definition import Overrides, load_study
+        from volattn.studies.executor import Executor, ProcessShard
         from volattn.studies.run import run_study
-        from volattn.studies.runners import Share, choose_runner
         from volattn.studies.stores import SplitConfig
 
-        called, study = load_study(name)
-        share = Share.of(os.environ)
+        title, study = load_study(name)
+        shard = ProcessShard.of(os.environ)
         with shown() as progress:
             outcome = run_study(
-                called,
+                title,
                 study,
                 data,
                 out,
-                choose_runner(jobs, share, ray=ray, cpu=cpu),
-                seeds=parse_seeds(parted(seeds)),
-                options=Options(recipe=recipe, weights=weights, settings=tuple(settings or ())),
+                Executor(jobs, shard, ray=ray, cpu=cpu),
+                seeds=parse_seeds(split_commas(seeds)),
+                overrides=Overrides(recipe=recipe, weights=weights, settings=tuple(settings or ())),
                 split=SplitConfig(seed=split_seed, test=test, validation=validation),
                 resume=resume,
-                share=share,
                 source=name,
                 progress=progress,
             )
-        if share.rank == 0:
+        if shard.rank == 0:
             print(outcome.table.read_text(encoding="utf-8"), end="")
         if outcome.unfinished:
-            exits.say(f"{len(outcome.unfinished)} of {count_of(outcome.cells, 'cell')} left to other processes")
-        return exits.report_failures(outcome.failed, outcome.cells)
+            exits.say(f"{len(outcome.unfinished)} of {count_of(outcome.runs, 'run')} left to other processes")
+        return exits.report_failures(outcome.failed, outcome.runs)
 
     raise typer.Exit(exits.run(run, after_stop=exits.RESUME, debug=debug))
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import Debug, Splits
+from volattn.cli.options import Debug, Device, Precision, Subset
 
 NAME = "train"
 
@@ -16,19 +16,25 @@ NAME = "train"
 def command(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A name that `volattn info` lists, or a .yaml file.")],
     data: Annotated[Path, typer.Option("--data", help="Store that `volattn prepare` wrote.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Run folder.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Run folder; not needed with --dry-run.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Changes a value of the recipe.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Goes on with the run that is in the folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Goes on with the run in the folder.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Prints steps, memory and time, and ends; needs no weights.")
+    ] = False,
     fold: Annotated[str | None, typer.Option(metavar="K/N", help="Cross-validation fold, e.g. 1/5.")] = None,
-    splits: Splits = None,
+    subset: Subset = None,
     weights: Annotated[
         str | None, typer.Option(help="none, imagenet, coco, demo, a weights file or a run folder.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that read ahead; 0 reads in this one.")] = 0,
+    device: Device = "auto",
+    precision: Precision = None,
+    workers: Annotated[
+        str, typer.Option(metavar="N|auto", help="Processes that read ahead; auto: 0 on a CPU, up to 4 for a GPU.")
+    ] = "auto",
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also writes TensorBoard files.")] = False,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Leaves a GPU alone.")] = False,
     debug: Debug = False,
 ) -> None:
     """Trains a model from a prepared data set.
@@ -39,29 +45,32 @@ def command(
     def run() -> int:
         from accelerate import PartialState
 
-        from volattn.cli.options import parted
+        from volattn import api
+        from volattn.cli.options import parse_workers, split_commas
         from volattn.cli.progress import shown
-        from volattn.training.recipe import load_recipe
-        from volattn.training.run import train
 
-        chosen = load_recipe(recipe).updated(settings or [])
+        if out is None and not dry_run:
+            raise ValueError("the run needs a folder; give -o FOLDER, or --dry-run for an estimate")
         with shown() as progress:
-            result = train(
-                chosen,
+            result = api.train(
+                recipe,
                 data,
-                out,
+                out or Path(),
+                settings=settings or (),
+                weights=weights,
                 resume=resume,
                 fold=fold,
-                splits=parted(splits),
-                weights=weights,
-                workers=workers,
+                subset=split_commas(subset),
+                device=device,
+                precision=precision,
+                workers=parse_workers(workers),
                 tensorboard=tensorboard,
-                cpu=cpu,
-                progress=progress,
+                dry_run=dry_run,
                 announce=print,
+                progress=progress,
             )
-        if PartialState().is_main_process:  # Under torchrun every process comes here.
-            print(f"{result.path}: the best weights are those of step {result.best_step}; {result.validation.text}")
+        if PartialState().is_main_process and not dry_run:  # Under torchrun every process comes here.
+            print(f"{result.path}: the best weights are those of step {result.best_step}; {result.validation.summary}")
         return exits.GOOD
 
     raise typer.Exit(exits.run(run, after_stop=exits.RESUME, debug=debug))

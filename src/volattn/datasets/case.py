@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +16,7 @@ from volattn.config import Config
 from volattn.datasets.issues import Issue, LeftOut
 from volattn.datasets.key_slice import KeySlice
 from volattn.io.names import both, check_name, cut, shown
+from volattn.io.readers import VolumeHeader, read_header
 
 BACKGROUND, ORGAN, LESION = 0, 1, 2
 _BACKGROUND = {
@@ -38,7 +39,6 @@ class LabelScheme(Config):
     Attributes:
         organ_name: Name of the organ class; None for data with lesions only.
         organ_values: Values that mean organ without lesion; empty for data with lesions only.
-        lesion_name: Name of the lesion class.
         lesion_values: Values that mean lesion; where there is an organ, lesions count as part of it.
     """
 
@@ -96,31 +96,42 @@ class LabelScheme(Config):
 
 @dataclass(frozen=True)
 class Case:
-    """One CT and what is known of its lesions: a label map, or boxes on one of its slices.
+    """One CT and the annotation of its lesions.
 
     Attributes:
         name: Unique in its data set, e.g. `volume-44`; see `check_name`.
-        image: The CT. A data set may list a file that is missing: a check says so, opening does not fail.
-        labels: The label map; None for a case without.
-        key_slice: The boxes, and which slices below the folder `image` are the CT; None with a label map.
+        image: The CT's file or folder. It may be missing: a check reports that, opening does not fail.
+        annotation: A label map's file, or boxes on a key slice; None without any.
         patient: Whose CT it is, where a patient may have several.
-        part: The part of the data set's own split that the case belongs to: "train", "val" or "test".
+        subset: Of the data set's own split: "train", "val" or "test".
     """
 
     name: str
     image: Path
-    labels: Path | None
-    key_slice: KeySlice | None = None
+    annotation: Path | KeySlice | None
     patient: str | None = None
-    part: str | None = None
+    subset: str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
 
     @property
-    def has_reference(self) -> bool:
-        """Whether anything is known of its lesions."""
-        return self.labels is not None or self.key_slice is not None
+    def labels(self) -> Path | None:
+        """The label map, if that is the annotation."""
+        return None if isinstance(self.annotation, KeySlice) else self.annotation
+
+    @property
+    def key_slice(self) -> KeySlice | None:
+        """The boxes, if they are the annotation."""
+        return self.annotation if isinstance(self.annotation, KeySlice) else None
+
+    def read_header(self) -> VolumeHeader:
+        """The CT's header.
+
+        Raises:
+            ValueError: It cannot be read, or describes no grid.
+        """
+        return read_header(self.image) if self.key_slice is None else self.key_slice.header
 
 
 @dataclass(frozen=True)
@@ -128,13 +139,11 @@ class Dataset:
     """Cases that share a label scheme.
 
     Attributes:
-        name: The data set's own name, or its folder's.
-        root: Its folder.
         cases: In natural order: case 2 before case 10.
-        scheme: What the label values mean.
         expected: How many cases the data set's own description promises, if it has one.
-        found: What opening it found: faults that keep a case from being listed, and what was left out.
+        found: Issues that were found in opening it.
         left_out: What lies in its folder and is none of its files.
+        label_names: The data set's own names of its labels and their values, where it gives them.
     """
 
     name: str
@@ -144,43 +153,49 @@ class Dataset:
     expected: int | None = None
     found: tuple[Issue, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    label_names: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
-    def only(self, parts: Sequence[str]) -> Dataset:
-        """The cases of some parts of its own split.
+    @property
+    def described_labels(self) -> str:
+        """How the labels are read: "organ: liver; lesion: HCC + metastasis, merged"."""
+        if any(case.key_slice is not None for case in self.cases):
+            return "lesion: boxes on key slices"
+        parts = []
+        for kind, name, values in (
+            ("organ", self.scheme.organ_name, self.scheme.organ_values),
+            ("lesion", self.scheme.lesion_name, self.scheme.lesion_values),
+        ):
+            names = [own for own, theirs in self.label_names.items() if theirs and set(theirs) <= set(values)]
+            if name is not None:
+                parts.append(f"{kind}: {' + '.join(names) or name}{', merged' if len(names) > 1 else ''}")
+        return "; ".join(parts)
 
-        Args:
-            parts: Of "train", "val" and "test"; all cases without any.
+    def only(self, subsets: Sequence[str]) -> Dataset:
+        """The cases of some subsets ("train", "val", "test") of its own split; all cases if none is named.
 
         Raises:
-            ValueError: The data set has no split of its own, or not these parts.
+            ValueError: The data set has no split of its own, or not these subsets.
         """
-        if not parts:
+        if not subsets:
             return self
-        parts_of = {case.name: case.part for case in self.cases if case.part is not None}
-        chosen = set(in_parts(parts_of, parts, str(self.root)))
+        subset_of = {case.name: case.subset for case in self.cases if case.subset is not None}
+        chosen = set(in_subsets(subset_of, subsets, str(self.root)))
         return replace(self, cases=tuple(case for case in self.cases if case.name in chosen))
 
 
-def in_parts(parts_of: Mapping[str, str], wanted: Sequence[str], source: str) -> tuple[str, ...]:
-    """The cases of some parts of a data set's own split, in their order.
-
-    Args:
-        parts_of: Case -> part.
-        wanted: Parts; at least one.
-        source: Whose split it is; errors name it.
+def in_subsets(subset_of: Mapping[str, str], wanted: Sequence[str], source: str) -> tuple[str, ...]:
+    """The cases of some subsets of a data set's own split, in their order.
 
     Raises:
-        ValueError: There is no split, or it has not these parts.
+        ValueError: There is no split, or it has not these subsets.
     """
-    if not parts_of:
-        raise ValueError(f"{source}: has no split of its own; leave out --splits")
-    known = sorted(set(parts_of.values()))
-    unknown = [part for part in wanted if part not in known]
+    if not subset_of:
+        raise ValueError(f"{source}: has no split of its own; leave out --subset")
+    there = sorted(set(subset_of.values()))
+    unknown = [subset for subset in wanted if subset not in there]
     if unknown:
-        raise ValueError(
-            f"{source}: its split has no part {', '.join(unknown)}; give --splits with any of {','.join(known)}"
-        )
-    return tuple(name for name, part in parts_of.items() if part in wanted)
+        raise ValueError(f"{source}: has no subset {', '.join(unknown)}; give --subset with any of {','.join(there)}")
+    return tuple(name for name, subset in subset_of.items() if subset in wanted)
 
 
 def make_dataset(
@@ -191,34 +206,34 @@ def make_dataset(
     expected: int | None = None,
     found: Iterable[Issue] = (),
     left_out: Iterable[LeftOut] = (),
+    label_names: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Dataset:
-    """A data set with its cases in natural order; what could not be reached is among what was found.
+    """A data set with its cases in natural order; files that cannot be reached are among its issues.
 
     Raises:
         ValueError: There are no cases, or two have one name.
     """
     ordered = sorted(cases, key=lambda case: natural_key(case.name))
     left_out = tuple(left_out)
-    found = (*found, *(one.finding for one in left_out if one.fault is not None))
+    found = (*found, *(one.issue for one in left_out if one.fault is not None))
     if not ordered:
         fault = next((f"{one.file}: {one.message}" for one in found if one.severity == "error"), None)
         raise ValueError(fault or f"{root}: holds no cases; check that the images were copied too")
     for first, second in itertools.pairwise(ordered):
         if first.name == second.name:
             raise ValueError(f"{root}: case {first.name} is there twice ({both(first.image, second.image)}); keep one")
-    return Dataset(name, root, tuple(ordered), scheme, expected, found, left_out)
+    return Dataset(name, root, tuple(ordered), scheme, expected, found, left_out, label_names or {})
 
 
 def scheme_from_names(names: Mapping[str, Sequence[int]], source: Path) -> LabelScheme:
     """Tells organs from lesions by their names.
 
-    A name that speaks of a tumour, lesion, cancer, cyst, metastasis or the like is a lesion; every other name
-    is an organ. Several organs become one class, and so do several lesions. A value under both (regions that
-    contain each other) is a lesion. Background and an `ignore` label belong to neither.
+    A name with tumour, lesion, cancer, cyst, metastasis or the like is a lesion; every other name is an organ. Several
+    organs become one class, and so do several lesions. A value under both (regions that contain each other) is a
+    lesion. Background and an `ignore` label belong to neither.
 
     Args:
         names: Name -> its values, as the data set gives them.
-        source: The file that says so; errors name it.
 
     Raises:
         ValueError: No name is a lesion's, 0 is not background, two names mean the same, or values are not whole
@@ -245,8 +260,8 @@ def scheme_from_names(names: Mapping[str, Sequence[int]], source: Path) -> Label
     lesions = {name: values for name, values in kept.items() if is_lesion_name(name)}
     if not lesions:
         raise ValueError(
-            f"{source}: none of its labels ({cut(', '.join(names), 300) or 'none'}) is named like a lesion; "
-            "rename the lesion's label to one with 'lesion' in it"
+            f"{source}: none of its labels ({cut(', '.join(names), 300) or 'none'}) is named like a lesion; if one is, "
+            "put 'lesion' into its name; data with organs only cannot be used, for volattn learns and finds lesions"
         )
     lesion_values = sorted({value for values in lesions.values() for value in values})
     organs = {name: values for name, values in kept.items() if name not in lesions}
@@ -261,7 +276,7 @@ def scheme_from_names(names: Mapping[str, Sequence[int]], source: Path) -> Label
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a label marks voxels that nothing is known of, as nnU-Net's `ignore` does."""
+    """Whether a label marks voxels without annotation, as nnU-Net's `ignore` does."""
     return _word(name) in ("ignore", "ignored", "ignorelabel")
 
 
@@ -270,7 +285,7 @@ def _word(name: str) -> str:
 
 
 def is_lesion_name(name: str) -> bool:
-    """Whether a label's name speaks of a lesion: tumour, tumor, cancer, cyst, metastasis, ..."""
+    """Whether a label's name is a lesion's: tumour, tumor, cancer, cyst, metastasis, ..."""
     return _LESION_WORDS.search(re.sub(r"[\W_]+", " ", name.lower())) is not None
 
 

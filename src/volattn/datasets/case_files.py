@@ -11,17 +11,20 @@ from pathlib import Path
 from volattn.datasets.case import LabelScheme, natural_key
 from volattn.datasets.description import DESCRIPTION, LABELS, Description, find_description, holds_cases, read_scheme
 from volattn.datasets.issues import LeftOut
-from volattn.datasets.listing import folders_below, list_niftis
-from volattn.datasets.open import SCHEME, has_lits, named_as_lits, open_dataset
-from volattn.io.names import both, volume_name
+from volattn.datasets.listing import folders_below, list_volumes
+from volattn.datasets.lits import SCHEME, has_lits, is_lits_name
+from volattn.datasets.open import open_dataset
+from volattn.io.names import both
+from volattn.io.readers import endings_in_words, volume_name
+from volattn.io.readers.other_formats import refuse_dicom
 
 _ADDED = re.compile(r"_(boxes|lesions)$")  # nnDetection's nndet_boxes2nii, and predict
 _LITS_IMAGE = re.compile(r"volume-(\d+)")
 _NOT_BOXES = {
     *("dataset.json", "plans.json", "predict_from_raw_data_args.json", "dataset_fingerprint.json"),
-    *("summary.json", "splits_final.json", "debug.json", "scores.json", "config.json"),
+    *("summary.json", "splits_final.json", "debug.json", "scores.json", "config.json", "provenance.json"),
 }
-"""JSON that programs leave beside predictions."""
+"""JSON that programs write into folders of predictions."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,7 @@ class CaseFiles:
     """The files of one case.
 
     Attributes:
-        name: The case.
-        masks: NIfTI files: the one that bears the case's name before one with `_boxes` or `_lesions` added.
+        masks: The file with the case's name before one with `_boxes` or `_lesions` added.
         boxes: JSON files, in the same order.
     """
 
@@ -44,7 +46,7 @@ class CaseFiles:
 
     @property
     def numbered(self) -> bool:
-        """Whether the mask of instances says so by its name."""
+        """Whether the last mask is one of numbered instances, by its name."""
         return bool(self.masks) and _ADDED.search(volume_name(self.masks[-1])) is not None
 
 
@@ -55,8 +57,7 @@ class CaseFolder:
     Attributes:
         root: The folder, or one label map.
         cases: By name, in natural order.
-        description: The `dataset.json` that says what the values mean; None without.
-        left_out: What else is there.
+        description: The `dataset.json` with the meaning of the values; None without.
     """
 
     root: Path
@@ -66,18 +67,16 @@ class CaseFolder:
 
     @property
     def masks(self) -> dict[str, CaseFiles]:
-        """The cases that have a mask."""
         return {name: files for name, files in self.cases.items() if files.masks}
 
     @property
     def named_as_lits(self) -> bool:
-        """Whether the masks have the names of LiTS's segmentations."""
         masks = [files.masks[0] for files in self.masks.values()]
-        return all(named_as_lits(mask) and mask.name.lower().startswith("s") for mask in masks)
+        return all(is_lits_name(mask) and mask.name.lower().startswith("s") for mask in masks)
 
     @property
     def scheme(self) -> LabelScheme | None:
-        """What the values mean by `dataset.json`, or by names as in LiTS; None if nothing says it.
+        """What the values mean by `dataset.json`, or by file names as in LiTS; None if neither tells.
 
         Raises:
             ValueError: `dataset.json` cannot be used.
@@ -90,8 +89,8 @@ class CaseFolder:
 def find_case_files(path: Path | str) -> CaseFolder:
     """The cases that a path stands for.
 
-    Of a folder what lies directly in it, LiTS's CTs beside their segmentations left out; of a data set the labels,
-    also in folders below; else the one label map in each folder below, which bears the case's name (MONAI).
+    Of a folder the files directly in it, without LiTS's CTs; of a data set the labels, also in folders below; else the
+    one label map in each folder below, whose name is the case's (MONAI).
 
     Raises:
         ValueError: It does not exist, holds nothing of the kind, or one mask twice (`.nii` and `.nii.gz`).
@@ -106,7 +105,7 @@ def find_case_files(path: Path | str) -> CaseFolder:
     if (path / DESCRIPTION).exists() and holds_cases(path):
         of_instances = Description.read_from(path / DESCRIPTION).of_instances
         return find_case_files(path / LABELS) if of_instances else _labels_of(path, description)
-    listing = list_niftis(path)
+    listing = list_volumes(path)
     cases = _directly_in(path, listing.files)
     if cases:
         return CaseFolder(path, cases, description, listing.left_out)
@@ -115,8 +114,11 @@ def find_case_files(path: Path | str) -> CaseFolder:
     cases, left_out = _folder_by_folder(path)
     if not cases:
         if (path / DESCRIPTION).exists():
-            open_dataset(path)  # says what is wrong with it
-        raise ValueError(f"{path}: holds no label map (.nii, .nii.gz) and no boxes (.json); give the folder that does")
+            open_dataset(path)  # raises what is wrong with it
+        refuse_dicom(path)
+        raise ValueError(
+            f"{path}: holds no label map ({endings_in_words()}) and no boxes (.json); give the folder that does"
+        )
     return CaseFolder(path, cases, description, left_out)
 
 
@@ -141,7 +143,7 @@ def _labels_of(root: Path, description: Path | None) -> CaseFolder:
     dataset = open_dataset(root)
     labels = {volume_name(case.labels): case.labels for case in dataset.cases if case.labels is not None}
     if not labels:
-        raise ValueError(f"{root}: holds no label map (.nii or .nii.gz); give the folder that does")
+        raise ValueError(f"{root}: holds no label map ({endings_in_words()}); give the folder that does")
     cases = {name: CaseFiles(name, (labels[name],)) for name in sorted(labels, key=natural_key)}
     errors = tuple(LeftOut(one.file, "file", one.message) for one in dataset.found if one.severity == "error")
     benign = tuple(one for one in dataset.left_out if one.fault is None)
@@ -150,15 +152,15 @@ def _labels_of(root: Path, description: Path | None) -> CaseFolder:
 
 def _folder_by_folder(root: Path) -> tuple[dict[str, CaseFiles], tuple[LeftOut, ...]]:
     cases: dict[str, CaseFiles] = {}
-    left_out = [one for one in list_niftis(root).left_out if one.fault is not None]
+    left_out = [one for one in list_volumes(root).left_out if one.fault is not None]
     for folder in folders_below(root):
-        listing = list_niftis(folder)
+        listing = list_volumes(folder)
         left_out += listing.left_out
         if len(listing.files) > 1:
             first, second = listing.files[:2]
             raise ValueError(
-                f"{folder}: holds several files, such as {first.name} and {second.name}, and nothing says which is the "
-                "label map; put the label maps of all cases into one folder"
+                f"{folder}: holds several files, such as {first.name} and {second.name}, and which is the label map is "
+                "unknown; put the label maps of all cases into one folder"
             )
         for file in listing.files:
             name = volume_name(folder)

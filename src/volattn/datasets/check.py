@@ -1,11 +1,7 @@
-"""Every fault of a data set, found in one pass over its files.
-
-What is wrong with a case whose lesions are boxed on one slice.
-"""
+"""Every fault of a data set, found in one pass over its files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +13,9 @@ from volattn.datasets.issues import Issue, Issues
 from volattn.datasets.key_slice import KeySlice
 from volattn.faults import explain
 from volattn.io.names import count_of
-from volattn.io.readers.nifti import NiftiInfo, image_voxels, inspect_header, label_voxels
-from volattn.io.readers.png import read_slice
+from volattn.io.readers import VolumeHeader, inspect_header
 from volattn.structures.geometry import check_same_grid
+from volattn.workers import Progress
 
 _USUAL_IN_PLANE_MM = (0.3, 2.0)
 _USUAL_SLICE_MM = (0.3, 8.0)
@@ -29,16 +25,11 @@ _LIVER_LEFT_MM = 15
 
 
 def check_dataset(
-    dataset: Dataset,
-    force: bool = False,
-    progress: Callable[[str, int, int], None] | None = None,
-    *,
-    trust_grid: bool = False,
+    dataset: Dataset, force: bool = False, progress: Progress | None = None, *, trust_grid: bool = False
 ) -> list[Issue]:
     """Reads every file of a data set to its end and lists all that is wrong, not only the first fault.
 
     Args:
-        dataset: What `open_dataset` gives.
         force: Values that cannot be a CT's are a note, not an error.
         progress: Called with ("check", cases done, cases) after each case.
         trust_grid: Labels of the image's shape that lie elsewhere are a note, not an error.
@@ -46,9 +37,10 @@ def check_dataset(
     Returns:
         Issues in the order of the cases; empty if all is well.
     """
-    findings = list(dataset.found)
+    issues = list(dataset.found)
+    reported: set[tuple[Path, str]] = set()
     if dataset.expected is not None and dataset.expected > len(dataset.cases):
-        findings.append(
+        issues.append(
             Issue(
                 "",
                 dataset.root / "dataset.json",
@@ -59,18 +51,20 @@ def check_dataset(
         )
     for done, case in enumerate(dataset.cases, 1):
         try:
-            findings += check_case(case, dataset.scheme, force, trust_grid)
+            found = check_case(case, dataset.scheme, force, trust_grid)
+            issues += [issue for issue in found if (issue.file, issue.message) not in reported]
+            reported |= {(issue.file, issue.message) for issue in found}
         except Exception as error:  # Whatever is wrong with one case must not hide the faults of the others.
-            findings.append(Issue(case.name, case.image, "error", explain(error)))
+            issues.append(Issue(case.name, case.image, "error", explain(error)))
         if progress is not None:
             progress("check", done, len(dataset.cases))
-    return findings
+    return issues
 
 
 def check_case(case: Case, scheme: LabelScheme, force: bool = False, trust_grid: bool = False) -> list[Issue]:
-    """Checks one case: its image, what is known of its lesions, and that they belong together."""
+    """Checks one case: its image, its annotation, and that they belong together."""
     if case.key_slice is not None:
-        return check_key_slice(case.name, case.key_slice, force)
+        return _check_key_slice(case.name, case.key_slice, force)
     check = _CaseCheck(case, scheme, force, trust_grid)
     image = check.header(case.image)
     if image is not None:
@@ -97,24 +91,22 @@ class _CaseCheck(Issues):
         self.force = force
         self.trust_grid = trust_grid
 
-    def header(self, file: Path) -> NiftiInfo | None:
-        """What the header says; None if the voxels cannot be read."""
+    def header(self, file: Path) -> VolumeHeader | None:
         try:
-            info = inspect_header(file)
+            header = inspect_header(file)
         except ValueError as error:
             self.error(file, str(error))
             return None
-        for fault in info.faults:
+        for fault in header.faults:
             self.error(file, fault)
-        for note in info.notes:
+        for note in header.notes:
             self.note(file, note)
-        return info
+        return header
 
-    def spacing(self, info: NiftiInfo) -> None:
-        """Notes a grid that is readable and unusual for a CT."""
-        if info.geometry is None:
+    def spacing(self, header: VolumeHeader) -> None:
+        if header.geometry is None:
             return
-        canonical = info.geometry.turned(info.geometry.turn())
+        canonical = header.geometry.turned(header.geometry.turn())
         z, y, x = canonical.spacing
         shown = f"{x:.4g} x {y:.4g} x {z:.4g} mm"
         odd = []
@@ -122,51 +114,51 @@ class _CaseCheck(Issues):
             odd.append(f"spacing {shown} is unusual for a CT")
         elif abs(y - x) > 0.01 * max(y, x):
             odd.append(f"in-plane spacing differs between x and y ({shown})")
-        pixdim = np.array(info.header["pixdim"][3:0:-1], dtype=float) * info.units_mm
-        if not (info.faults or info.notes) and not np.allclose(pixdim, info.geometry.spacing, rtol=1e-3):
-            given = " x ".join(f"{size:.4g}" for size in pixdim[::-1])
-            odd.append(f"pixdim says {given} mm where the affine says otherwise")
+        stated = header.stated_spacing
+        clear = not (header.faults or header.notes)
+        if clear and stated is not None and not np.allclose(stated, header.geometry.spacing, rtol=1e-3):
+            given = " x ".join(f"{size:.4g}" for size in stated[::-1])
+            odd.append(f"stated spacing is {given} mm where the affine has another")
         directions = canonical.affine[:3, :3] / canonical.spacing
         if np.abs(directions.T @ directions - np.eye(3)).max() > 1e-3:
             odd.append("axes are not perpendicular (a tilted gantry?)")
         if canonical.shape[0] < _USUAL_SLICES:
             odd.append(f"has only {count_of(canonical.shape[0], 'axial slice')}")
         for oddity in odd:
-            self.note(info.path, f"{oddity}; make sure that the header is right")
+            self.note(header.path, f"{oddity}; make sure that the header is right")
 
-    def values(self, info: NiftiInfo) -> np.ndarray | None:
+    def values(self, header: VolumeHeader) -> np.ndarray | None:
         """Whether an image's voxels are numbers, and a CT's; the voxels, if they can be read."""
         try:
-            array = image_voxels(info)
+            array = header.read_image()
         except ValueError as error:
-            self.error(info.path, str(error))
+            self.error(header.path, str(error))
             return None
         try:
-            note = check_values(array, str(info.path), self.force)
+            note = check_values(array, str(header.path), self.force)
         except ValueError as error:
-            self.error(info.path, str(error))
+            self.error(header.path, str(error))
         else:
             if note is not None:
-                self.note(info.path, note)
+                self.note(header.path, note)
         return array
 
-    def labels(self, info: NiftiInfo) -> np.ndarray | None:
+    def labels(self, header: VolumeHeader) -> np.ndarray | None:
         """Whether a label map holds labels, the scheme's, and a lesion; the labels, if they can be read."""
         try:
-            array = label_voxels(info)
+            array = header.read_labels()
         except ValueError as error:
-            self.error(info.path, str(error))
+            self.error(header.path, str(error))
             return None
         values = label_values(array)
         fault = self.scheme.fault(values)
         if fault is not None:
-            self.error(info.path, fault)
+            self.error(header.path, fault)
         if not set(values) & set(self.scheme.lesion_values):
-            self.note(info.path, f"no {self.scheme.lesion_name} in this case; fine if that is so")
+            self.note(header.path, f"no {self.scheme.lesion_name} in this case; fine if that is so")
         return array
 
-    def grids(self, image: NiftiInfo, labels: NiftiInfo) -> None:
-        """Whether image and labels lie on one grid."""
+    def grids(self, image: VolumeHeader, labels: VolumeHeader) -> None:
         if image.geometry is None or labels.geometry is None:
             return
         try:
@@ -178,7 +170,7 @@ class _CaseCheck(Issues):
             if note is not None:
                 self.note(labels.path, note)
 
-    def sides(self, image: NiftiInfo, values: np.ndarray, labels: np.ndarray) -> None:
+    def sides(self, image: VolumeHeader, values: np.ndarray, labels: np.ndarray) -> None:
         """Notes a liver on the patient's left: some public cases have headers that swap left and right."""
         if image.geometry is None or "liver" not in (self.scheme.organ_name or "").lower():
             return
@@ -205,63 +197,42 @@ def _within(size: float, bounds: tuple[float, float]) -> bool:
     return bounds[0] <= size <= bounds[1]
 
 
-def check_key_slice(case: str, key_slice: KeySlice, force: bool = False) -> list[Issue]:
-    """Checks the rows of a case, and every slice that they speak of to its last byte.
-
-    Args:
-        case: Its name.
-        key_slice: The case.
-        force: Values that cannot be a CT's are a note, not an error.
-    """
-    findings = Issues(case)
+def _check_key_slice(case: str, key_slice: KeySlice, force: bool) -> list[Issue]:
+    """Checks the rows of a case, and each of its slices to the last byte."""
+    issues = Issues(case)
     for fault in key_slice.faults():
-        findings.error(key_slice.table, key_slice.at_row(fault))
+        issues.error(key_slice.table, key_slice.at_row(fault))
     if key_slice.grid_fault() is not None:
-        return findings.found
+        return issues.found
     missing = key_slice.missing()
-    if missing is not None:
-        findings.error(key_slice.folder, key_slice.at_row(missing))
-    slices = _read(key_slice, findings)
+    if missing is not None:  # A missing folder is one issue, however many rows name it.
+        issues.error(key_slice.folder, key_slice.at_row(missing) if key_slice.folder.is_dir() else missing)
+    slices = _read(key_slice, issues)
     if slices:
         try:
             note = check_values(np.stack(slices), key_slice.called, force)
         except ValueError as error:
-            findings.error(key_slice.folder, str(error))
+            issues.error(key_slice.folder, str(error))
         else:
             if note is not None:
-                findings.note(key_slice.folder, key_slice.at_row(note))
-    if not any(finding.severity == "error" for finding in findings.found):
-        _over_the_edge(key_slice, findings)
-    return findings.found
+                issues.note(key_slice.folder, key_slice.at_row(note))
+    if not any(issue.severity == "error" for issue in issues.found):
+        for given, inside in zip(key_slice.boxes, key_slice.inside(), strict=True):
+            if given != inside:
+                x0, y0, x1, y1 = given
+                message = f"box x {x0:g} to {x1:g}, y {y0:g} to {y1:g} goes over the edge of the image and is cut to it"
+                issues.note(key_slice.table, key_slice.at_row(message))
+    return issues.found
 
 
-def _read(key_slice: KeySlice, findings: Issues) -> list[NDArray[np.int16]]:
-    """The slices that are there and as they should be."""
+def _read(key_slice: KeySlice, issues: Issues) -> list[NDArray[np.int16]]:
     slices = []
-    for path in key_slice.files:
+    header = key_slice.header
+    for path in header.files:
         if not path.is_file():
             continue
         try:
-            hu = read_slice(path)
+            slices.append(header.read_slice(path))
         except ValueError as error:
-            findings.error(path, key_slice.at_row(str(error).removeprefix(f"{path}: ")))
-            continue
-        fault = key_slice.size_fault(hu.shape)
-        if fault is not None:
-            findings.error(path, key_slice.at_row(fault))
-            continue
-        slices.append(hu)
+            issues.error(path, key_slice.at_row(str(error).removeprefix(f"{path}: ")))
     return slices
-
-
-def _over_the_edge(key_slice: KeySlice, findings: Issues) -> None:
-    for given, inside in zip(key_slice.boxes, key_slice.inside(), strict=True):
-        if given != inside:
-            x0, y0, x1, y1 = given
-            findings.note(
-                key_slice.table,
-                key_slice.at_row(
-                    f"box x {x0:g} to {x1:g}, y {y0:g} to {y1:g} goes over the edge of the image; what is inside is "
-                    "taken"
-                ),
-            )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from volattn.io.readers.nifti import count_not_finite
+from volattn.io.readers import check_finite
 
 _LOWEST, _HIGHEST = -1101, 3072  # ends of the histogram
 _PADDING = -1100  # below it, -2000 and -3024 for example, is what no scanner measures
@@ -33,7 +33,6 @@ def check_values(array: NDArray[np.number], called: str, force: bool = False) ->
 
     Args:
         array: (z, y, x).
-        called: What errors call it: its file.
         force: It is taken all the same, unless a voxel is NaN or infinite.
 
     Returns:
@@ -42,12 +41,7 @@ def check_values(array: NDArray[np.number], called: str, force: bool = False) ->
     Raises:
         ValueError: They cannot.
     """
-    bad = count_not_finite(array)
-    if bad:
-        raise ValueError(
-            f"{called}: {bad} of its {array.size} voxels are NaN, infinite or beyond 32 bits; export it again, or fill "
-            "them with -1024"
-        )
+    check_finite(array, called)
     wrong = _not_hounsfield(array)
     if wrong is None:
         return None

@@ -1,8 +1,6 @@
-"""DeepLesion's table of lesions, `DL_info.csv`: one row a lesion on its key slice.
+"""DeepLesion as NIH publishes it: `DL_info.csv`, and `Images_png/<patient>_<study>_<series>/<slice>.png`.
 
-Detections on DeepLesion's key slices as a CSV file: `File_name,x1,y1,x2,y2,score`.
-
-DeepLesion as NIH publishes it: `DL_info.csv`, and `Images_png/<patient>_<study>_<series>/<slice>.png`.
+Detections on its key slices are CSV too: `File_name,x1,y1,x2,y2,score`.
 """
 
 from __future__ import annotations
@@ -11,10 +9,10 @@ import csv
 import io
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 from volattn.datasets.case import Case, Dataset, LabelScheme, make_dataset
 from volattn.datasets.issues import Issue
@@ -24,8 +22,9 @@ from volattn.io.files import write_text
 from volattn.io.names import count_of, shown
 from volattn.structures.geometry import Geometry
 
-Part = Literal["train", "val", "test"]
-PARTS: tuple[Part, ...] = get_args(Part)
+Parsed = TypeVar("Parsed")
+Subset = Literal["train", "val", "test"]
+SUBSETS: tuple[Subset, ...] = get_args(Subset)
 """Train_Val_Test counts them from 1."""
 
 LESION_TYPES = {
@@ -38,7 +37,7 @@ LESION_TYPES = {
     7: "soft tissue",
     8: "pelvis",
 }
-"""Coarse_lesion_type; -1, all of the training part, is unknown."""
+"""Coarse_lesion_type; -1, all of the training subset, is unknown."""
 
 COLUMNS = (
     "File_name",
@@ -67,29 +66,26 @@ _NEEDED = ("File_name", "Bounding_boxes", "Possibly_noisy", "Train_Val_Test")
 
 @dataclass(frozen=True)
 class KeyLesion:
-    """A lesion as its row has it.
+    """A row of the table; values of columns that are missing are None.
 
     Attributes:
-        row: Its row in the file, the header being row 1.
+        row: Its number in the file, the header being row 1.
         file_name: The key slice, e.g. `000001_01_01_109.png`.
-        patient: Patient_index; without that column what the file name begins with.
+        patient: Patient_index; without that column the start of the file name.
         box: (x1, y1, x2, y2) in pixels of the key slice, both ends inclusive.
-        part: Of the official split.
-        noisy: Possibly_noisy.
-        lesion_type: Its name in `LESION_TYPES`; None if unknown.
-        diameters_mm: Long and short diameter; None without the columns.
-        slice_interval_mm: Distance between slices; None without the column.
-        key_slice: Key_slice_index; None without the column.
-        slice_range: First and last slice that the release has around it; None without the column.
-        pixel_mm: Width and height of a pixel; None without the column.
-        image_size: Columns and rows of the key slice; None without the column.
+        lesion_type: Its name in `LESION_TYPES`.
+        diameters_mm: Long and short diameter.
+        slice_interval_mm: Distance between slices.
+        slice_range: First and last slice that the release has around it.
+        pixel_mm: Width and height of a pixel.
+        image_size: Columns and rows of the key slice.
     """
 
     row: int
     file_name: str
     patient: str
     box: tuple[float, float, float, float]
-    part: Part
+    subset: Subset
     noisy: bool
     lesion_type: str | None
     diameters_mm: tuple[float, float] | None
@@ -100,7 +96,7 @@ class KeyLesion:
     image_size: tuple[int, int] | None = None
 
     def cells(self) -> dict[str, str]:
-        """Column -> text as the table has it, of the columns that are known here."""
+        """Column -> text as in the table, of the columns with a value."""
         study, series = (self.file_name.split("_") + ["", ""])[1:3]
         types = {name: number for number, name in LESION_TYPES.items()}
         cells = {
@@ -111,7 +107,7 @@ class KeyLesion:
             "Bounding_boxes": _joined(self.box),
             "Coarse_lesion_type": str(types.get(self.lesion_type or "", -1)),
             "Possibly_noisy": str(int(self.noisy)),
-            "Train_Val_Test": str(PARTS.index(self.part) + 1),
+            "Train_Val_Test": str(SUBSETS.index(self.subset) + 1),
         }
         if self.key_slice is not None:
             cells["Key_slice_index"] = str(self.key_slice)
@@ -134,8 +130,7 @@ class DLInfo:
 
     Attributes:
         lesions: In the file's order.
-        faults: Key slices that cannot be used, each with the first fault of its rows. None of their lesions is
-            in `lesions`.
+        faults: Key slices that cannot be used, each with the first fault of its rows; they have no `lesions`.
     """
 
     lesions: tuple[KeyLesion, ...]
@@ -145,76 +140,83 @@ class DLInfo:
 def read_dl_info(path: Path | str, *, fail_fast: bool = False, also: Sequence[str] = ()) -> DLInfo:
     """Reads `DL_info.csv`.
 
-    File_name, Bounding_boxes, Possibly_noisy and Train_Val_Test must be there; what the other columns say is
-    None without them, and further columns are left alone.
-
-    Args:
-        path: The file.
-        fail_fast: Whether the first bad row is an error.
-        also: Further columns that must be there.
+    File_name, Bounding_boxes, Possibly_noisy and Train_Val_Test must be there.
 
     Raises:
         ValueError: The file cannot be read, lacks a column, has no lesion, a row without a file name, or
             (with `fail_fast`) any bad row.
     """
-    lesions: list[KeyLesion] = []
+    lesions, faults = _read(path, (*_NEEDED, *also), _lesion, fail_fast)
+    if not (lesions or faults):
+        raise ValueError(f"{path}: has no rows; give DeepLesion's DL_info.csv")
+    return DLInfo(tuple(lesions), faults)
+
+
+def _read(
+    path: Path | str, columns: Sequence[str], parse: Callable[[Row, str], Parsed], fail_fast: bool
+) -> tuple[list[Parsed], dict[str, str]]:
+    """The rows of the key slices without a fault, and for the others the first fault of their rows.
+
+    Raises:
+        ValueError: The file cannot be read, a row has no file name, no row can be used, or (with `fail_fast`) any has a
+            fault.
+    """
+    parsed: list[tuple[str, Parsed]] = []
     faults: dict[str, str] = {}
-    for row in read_rows(path, (*_NEEDED, *also)):
+    for row in read_rows(path, columns):
         name = row.text("File_name")
         try:
-            lesions.append(_lesion(row, name))
+            parsed.append((name, parse(row, name)))
         except ValueError as error:
             if fail_fast:
                 raise
             faults.setdefault(name, str(error))
-    if not lesions:
-        first = next(iter(faults.values()), f"{path}: has no rows; give DeepLesion's DL_info.csv")
-        raise ValueError(first)
-    return DLInfo(tuple(lesion for lesion in lesions if lesion.file_name not in faults), faults)
+    if faults and not parsed:
+        raise ValueError(next(iter(faults.values())))
+    return [one for name, one in parsed if name not in faults], faults
 
 
 def _lesion(row: Row, name: str) -> KeyLesion:
-    columns = row.columns
+    def pair(column: str) -> tuple[int, int] | None:
+        if column not in row.columns:
+            return None
+        first, second = row.numbers_in(column, 2)
+        return int(first), int(second)
+
     lesion_type = None
-    if "Coarse_lesion_type" in columns:
+    if "Coarse_lesion_type" in row.columns:
         lesion_type = LESION_TYPES.get(row.whole_in("Coarse_lesion_type", (-1, *LESION_TYPES)))
-    spacing = row.numbers_in("Spacing_mm_px_", 3) if "Spacing_mm_px_" in columns else None
-    if spacing is not None:
+    pixel, interval, diameters = None, None, None
+    if "Spacing_mm_px_" in row.columns:
+        x, y, z = row.numbers_in("Spacing_mm_px_", 3)
         try:
-            Geometry.aligned((1, 1, 1), (spacing[2], spacing[1], spacing[0]))
+            Geometry.aligned((1, 1, 1), (z, y, x))
         except ValueError as error:
             raise row.error(f"{error}", "correct Spacing_mm_px_") from None
-    diameters = None
-    if spacing is not None and "Lesion_diameters_Pixel_" in columns:
-        # In-plane pixels are square throughout the release.
-        short, long = sorted(row.numbers_in("Lesion_diameters_Pixel_", 2))
-        diameters = (long * spacing[0], short * spacing[0])
-    slice_range = row.numbers_in("Slice_range", 2) if "Slice_range" in columns else None
-    image_size = row.numbers_in("Image_size", 2) if "Image_size" in columns else None
+        pixel, interval = (x, y), z
+        if "Lesion_diameters_Pixel_" in row.columns:
+            # In-plane pixels are square throughout the release.
+            short, long = sorted(row.numbers_in("Lesion_diameters_Pixel_", 2))
+            diameters = (long * x, short * x)
     return KeyLesion(
         row=row.number,
         file_name=name,
-        patient=row.text("Patient_index") if "Patient_index" in columns else name.split("_")[0],
+        patient=row.text("Patient_index") if "Patient_index" in row.columns else name.split("_")[0],
         box=row.box(row.numbers_in("Bounding_boxes", 4)),
-        part=PARTS[row.whole_in("Train_Val_Test", (1, 2, 3)) - 1],
+        subset=SUBSETS[row.whole_in("Train_Val_Test", (1, 2, 3)) - 1],
         noisy=bool(row.whole_in("Possibly_noisy", (0, 1))),
         lesion_type=lesion_type,
         diameters_mm=diameters,
-        slice_interval_mm=None if spacing is None else spacing[2],
-        key_slice=int(row.number_in("Key_slice_index")) if "Key_slice_index" in columns else None,
-        slice_range=None if slice_range is None else (int(slice_range[0]), int(slice_range[1])),
-        pixel_mm=None if spacing is None else (spacing[0], spacing[1]),
-        image_size=None if image_size is None else (int(image_size[0]), int(image_size[1])),
+        slice_interval_mm=interval,
+        key_slice=int(row.number_in("Key_slice_index")) if "Key_slice_index" in row.columns else None,
+        slice_range=pair("Slice_range"),
+        pixel_mm=pixel,
+        image_size=pair("Image_size"),
     )
 
 
 def write_dl_info(path: Path | str, rows: Iterable[Mapping[str, str]]) -> None:
-    """Writes a table, atomically; columns that no row knows are left out.
-
-    Args:
-        path: A `.csv` file.
-        rows: Column -> text, as `KeyLesion.cells` gives it.
-    """
+    """Writes a table, atomically; columns that no row has are left out; rows as `KeyLesion.cells`."""
     rows = list(rows)
     columns = [column for column in COLUMNS if any(column in row for row in rows)]
     text = io.StringIO()
@@ -225,7 +227,6 @@ def write_dl_info(path: Path | str, rows: Iterable[Mapping[str, str]]) -> None:
 
 
 def _joined(numbers: Sequence[float]) -> str:
-    """Numbers in full precision, parted by commas."""
     return ", ".join(repr(number).removesuffix(".0") for number in numbers)
 
 
@@ -238,7 +239,6 @@ class KeyDetection:
 
     Attributes:
         box: (x1, y1, x2, y2) in pixels of the key slice, both ends inclusive, as DL_info has them.
-        score: Any finite number; higher is more certain.
     """
 
     box: tuple[float, float, float, float]
@@ -258,45 +258,31 @@ class KeyDetections:
     faults: dict[str, str]
 
 
-def read_detections(path: Path | str, known: Collection[str], *, fail_fast: bool = False) -> KeyDetections:
+def read_detections(path: Path | str, key_slices: Collection[str], *, fail_fast: bool = False) -> KeyDetections:
     """Reads detections.
 
-    Args:
-        path: The file.
-        known: The key slices that there are.
-        fail_fast: Whether the first bad row is an error.
-
     Raises:
-        ValueError: The file cannot be read or lacks a column, none of its file names is known, or (with
+        ValueError: The file cannot be read or lacks a column, it has none of the key slices, or (with
             `fail_fast`) any bad row.
     """
+
+    def parse(row: Row, name: str) -> tuple[str, KeyDetection]:
+        if name not in key_slices:
+            raise row.error(
+                f"File_name {shown(name)} is not in the reference", "write it as DL_info.csv does, or leave it out"
+            )
+        *corners, score = row.numbers(DETECTION_COLUMNS[1:])
+        return name, KeyDetection(row.box(corners), score)
+
+    found, faults = _read(path, DETECTION_COLUMNS, parse, fail_fast)
     images: dict[str, list[KeyDetection]] = {}
-    faults: dict[str, str] = {}
-    for row in read_rows(path, DETECTION_COLUMNS):
-        name = row.text("File_name")
-        try:
-            if name not in known:
-                raise row.error(
-                    f"File_name {shown(name)} is not in the reference", "write it as DL_info.csv does, or leave it out"
-                )
-            *corners, score = row.numbers(DETECTION_COLUMNS[1:])
-            images.setdefault(name, []).append(KeyDetection(row.box(corners), score))
-        except ValueError as error:
-            if fail_fast:
-                raise
-            faults.setdefault(name, str(error))
-    if faults and not images:
-        raise ValueError(next(iter(faults.values())))
-    return KeyDetections({name: found for name, found in images.items() if name not in faults}, faults)
+    for name, detection in found:
+        images.setdefault(name, []).append(detection)
+    return KeyDetections(images, faults)
 
 
 def write_detections(path: Path | str, detections: Iterable[tuple[str, KeyDetection]]) -> None:
-    """Writes detections, atomically; numbers in full precision.
-
-    Args:
-        path: A `.csv` file.
-        detections: (key slice, detection) in the order of the rows.
-    """
+    """Writes detections with their key slices, atomically and in full precision."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(DETECTION_COLUMNS)
@@ -311,18 +297,13 @@ _NAME = re.compile(r"(.+)_(\d+)\.png")
 
 
 def has_deeplesion(root: Path) -> bool:
-    """Whether the folder holds DeepLesion's table."""
     return (root / TABLE).is_file()
 
 
 def open_deeplesion(root: Path, keep_noisy: bool = False) -> Dataset:
     """Opens a folder in DeepLesion's layout; a case is a key slice with the slices around it that were published.
 
-    A row that cannot be used costs its key slice: a lesion that nothing marks would be taught to be none.
-
-    Args:
-        root: The folder.
-        keep_noisy: Whether rows marked Possibly_noisy count.
+    A key slice with a row that cannot be used is left out: a network would learn that its unmarked lesion is none.
 
     Raises:
         ValueError: There are no images, the table cannot be read or lacks a column, or no row of it can be used.
@@ -382,11 +363,11 @@ def _case(root: Path, file_name: str, lesions: Sequence[KeyLesion]) -> Case:
                 f"row {lesion.row}: Key_slice_index is {lesion.key_slice} where {file_name} is slice {number}; "
                 "correct one of them"
             )
-        for what in ("slice_range", "pixel_mm", "slice_interval_mm", "image_size", "part", "patient"):
+        for what in ("slice_range", "pixel_mm", "slice_interval_mm", "image_size", "subset", "patient"):
             if getattr(lesion, what) != getattr(first, what):
                 raise ValueError(
-                    f"row {lesion.row}: says {getattr(lesion, what)} for the {what} of {file_name} where row "
-                    f"{first.row} says {getattr(first, what)}; make them agree"
+                    f"row {lesion.row}: has {getattr(lesion, what)} as {what} of {file_name} where row "
+                    f"{first.row} has {getattr(first, what)}; make them agree"
                 )
     assert first.slice_range is not None
     assert first.image_size is not None
@@ -407,7 +388,7 @@ def _case(root: Path, file_name: str, lesions: Sequence[KeyLesion]) -> Case:
         table=root / TABLE,
         rows=tuple(lesion.row for lesion in lesions),
     )
-    return Case(file_name.removesuffix(".png"), folder, None, key_slice, first.patient, first.part)
+    return Case(file_name.removesuffix(".png"), folder, key_slice, first.patient, first.subset)
 
 
 def half_open(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:

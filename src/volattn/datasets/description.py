@@ -21,9 +21,10 @@ from volattn.datasets.case import (
     scheme_from_names,
 )
 from volattn.datasets.issues import Issue, LeftOut
-from volattn.datasets.listing import as_file, list_niftis
+from volattn.datasets.listing import as_file, list_volumes
 from volattn.io.files import read_json
-from volattn.io.names import both, cut, one_line, printable, shown, volume_name
+from volattn.io.names import both, cut, one_line, printable, shown
+from volattn.io.readers import known_endings, volume_ending, volume_name
 
 _LISTED = 300
 """Characters of a list in a message."""
@@ -40,16 +41,13 @@ _NUMBERED = re.compile(r"(.+)_(\d{4})", re.DOTALL)
 
 
 class Description(Config):
-    """A `dataset.json` of the Decathlon, nnU-Net 1 and 2 or nnDetection, as people write it; other keys are left alone.
+    """A `dataset.json` of the Decathlon, nnU-Net 1 and 2 or nnDetection, as people write it; other keys are ignored.
 
     Attributes:
-        source: The file.
         labels: Name -> values.
-        channels: Number -> name; empty if it does not say.
-        file_ending: Of images and label maps.
-        expected: How many training cases it promises; None if it does not say.
+        channels: Number -> name; empty if it has none.
+        expected: How many training cases it promises, if it does.
         cases: Images and label of each training case, with its name where it is given; empty if they are not listed.
-        name: Of the data set; None if it does not say.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -108,7 +106,7 @@ class Description(Config):
     @classmethod
     def _read_ending(cls, ending: Any) -> str:
         text = str(ending).strip().lower()
-        if text.lstrip(".") not in ("nii", "nii.gz"):
+        if f".{text.lstrip('.')}" not in known_endings():
             raise ValueError(f"is {shown(ending)}; convert the files to NIfTI and write .nii.gz")
         return text
 
@@ -136,7 +134,7 @@ class Description(Config):
 
     @property
     def of_instances(self) -> bool:
-        """Whether its classes count from 0, as nnDetection's do: its masks hold numbers of lesions, not classes."""
+        """Whether its classes count from 0, as nnDetection's: its masks hold numbers of lesions, not classes."""
         return any(0 in values and is_lesion_name(name) for name, values in self.labels.items())
 
     @cached_property
@@ -144,7 +142,7 @@ class Description(Config):
         """What the label values mean.
 
         Raises:
-            ValueError: They do not part lesions from the rest; see `scheme_from_names`.
+            ValueError: They do not tell lesions from the rest; see `scheme_from_names`.
         """
         if self.of_instances:
             raise ValueError(
@@ -209,7 +207,6 @@ def _by_value(labels: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def _values(name: str, given: Any) -> tuple[int, ...]:
-    """The value of a label, or those of a region."""
     numbers = [_whole(value) for value in (given if isinstance(given, list) else [given])]
     if not numbers or None in numbers:
         raise ValueError(
@@ -219,10 +216,10 @@ def _values(name: str, given: Any) -> tuple[int, ...]:
 
 
 def read_scheme(path: Path) -> LabelScheme | None:
-    """What a `dataset.json` says of label values; None where they number lesions (nnDetection).
+    """The label scheme of a `dataset.json`; None where values number lesions (nnDetection).
 
     Raises:
-        ValueError: It cannot be read, or they do not part lesions from the rest.
+        ValueError: It cannot be read, or its labels do not tell lesions from the rest.
     """
     description = Description.read_from(path)
     return None if description.of_instances else description.scheme
@@ -237,7 +234,7 @@ def find_description(folder: Path) -> Path | None:
 
 
 def holds_cases(root: Path) -> bool:
-    """Whether the folder of a `dataset.json` is a data set; it may lie beside label maps too, and then describes them.
+    """Whether the folder of a `dataset.json` is a data set; elsewhere the file describes the label maps in its folder.
 
     Raises:
         ValueError: It cannot be read.
@@ -256,7 +253,7 @@ def holds_cases(root: Path) -> bool:
 def open_described(root: Path) -> Dataset:
     """Opens a Decathlon or nnU-Net folder; of several channels the one named CT is taken.
 
-    A case that is badly named or listed costs itself: it is among what was found.
+    A case that is badly named or listed is left out: it is among the issues.
 
     Raises:
         ValueError: `dataset.json` cannot be used, there are several channels and none is named CT, a case is there
@@ -268,7 +265,7 @@ def open_described(root: Path) -> Dataset:
     found: list[Issue] = []
     cases: list[Case] = []
     left_out: list[LeftOut] = []
-    images, labels = list_niftis(root / IMAGES), list_niftis(root / LABELS)
+    images, labels = list_volumes(root / IMAGES), list_volumes(root / LABELS)
     for listing, folder in ((images, IMAGES), (labels, LABELS)):
         left_out += listing.left_out if (root / folder).exists() else ()
     if not description.cases:
@@ -290,7 +287,8 @@ def open_described(root: Path) -> Dataset:
                 "voxels cannot be used; give them the label that they should have"
             )
             found.append(Issue("", source, "note", message))
-    return make_dataset(description.name or root.name, root, cases, scheme, description.expected, found, left_out)
+    name = description.name or root.name
+    return make_dataset(name, root, cases, scheme, description.expected, found, left_out, description.labels)
 
 
 def _channel_of(path: Path) -> int | None:
@@ -303,7 +301,7 @@ def _paired(
 ) -> tuple[list[Case], list[LeftOut]]:
     """Pairs `imagesTr/CASE_000C` with `labelsTr/CASE`, or `imagesTr/CASE` where that is the image's name.
 
-    An image without a label map and a label map without an image are cases too: a check names the gap.
+    An image without a label map and a label map without an image are cases too, for a check to report.
     """
     maps = _by_name(labels)
     pictures: dict[str, Path] = {}
@@ -348,7 +346,8 @@ def _listed(root: Path, name: str | None, entry: Any, channel: int) -> Case:
         match = _NUMBERED.fullmatch(volume_name(path))
         name = match[1] if match and by_channel else volume_name(path)
     # nnU-Net's version 1 leaves the channel's number out of its list.
-    numbered = path.with_name(re.sub(r"(?i)(\.nii(\.gz)?)?\Z", rf"_{channel:04d}\1", path.name, count=1))
+    ending = volume_ending(path)
+    numbered = path.with_name(f"{path.name.removesuffix(ending)}_{channel:04d}{ending}")
     if not path.exists() and numbered.exists():
         path = numbered
     return Case(name, as_file(path), None if label is None else as_file(_inside(root, label)))

@@ -16,7 +16,7 @@ from volattn.config import Config
 from volattn.datasets.case import LabelScheme, label_values
 from volattn.io.files import read_json
 from volattn.io.names import shown
-from volattn.io.readers.nifti import read_labels, volume_name
+from volattn.io.readers import read_labels, volume_name
 from volattn.structures.geometry import Geometry
 from volattn.structures.lesions import label_components
 from volattn.structures.volume import Volume
@@ -25,13 +25,13 @@ _LPS_MM = 0.05
 """How far a box in `predict`'s JSON may lie from where the reference's grid puts it: far less than a voxel."""
 
 
-_Place = Annotated[float, Field(ge=-1e6, le=1e6)]
-_Corner = Annotated[list[_Place], Field(min_length=3, max_length=3)]
+_Coordinate = Annotated[float, Field(ge=-1e6, le=1e6)]
+_Corner = Annotated[list[_Coordinate], Field(min_length=3, max_length=3)]
 _Class = Annotated[int, Field(ge=0, le=10**6)]
 
 
 class _Part(Config):
-    """A part of other programs' files too: what they say beyond this is left alone."""
+    """A part of a file of another program, whose other keys are ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -46,7 +46,7 @@ class _Classes(_Part):
 class _Boxed(_Part):
     """An entry of what `nndet_boxes2nii` writes: z0, y0, z1, y1, x0, x1, the lower ends one voxel further out."""
 
-    box: list[_Place] = Field(min_length=6, max_length=6)
+    box: list[_Coordinate] = Field(min_length=6, max_length=6)
     score: float
     label: _Class
 
@@ -73,8 +73,6 @@ class _Grid(_Part):
 
 
 class _Predicted(_Part):
-    """What `predict` writes, as far as it says where lesions are."""
-
     grid: _Grid
     lesions: list[_Found]
 
@@ -84,9 +82,7 @@ class Instance:
     """One lesion or one detection.
 
     Attributes:
-        id: Its number.
         box: Half-open (z0, y0, x0, z1, y1, x1) in voxels of the file's array (NIfTI's k, j, i).
-        score: 1 where the file gives none.
         label: Its class; None where the file gives none.
     """
 
@@ -101,9 +97,8 @@ class Instances:
     """The instances of one file.
 
     Attributes:
-        path: The file.
-        kind: How it was read, for the record.
-        found: The instances, in ascending order of their numbers.
+        kind: How the file was read, for the record.
+        found: In ascending order of their numbers.
         volume: The mask, one number per instance, in file axes; None for boxes.
     """
 
@@ -115,12 +110,12 @@ class Instances:
 
 @dataclass(frozen=True)
 class Classes:
-    """What the values of masks of classes mean, for whoever looks for lesions.
+    """Which values of masks of classes are lesions.
 
     Attributes:
         lesions: Values of lesions.
-        reason: Why that is so, for a note; empty where the user said it.
-        scheme: All that values may be; None where nothing but the lesions' is known.
+        reason: Where that is from, for a note; empty where the user gave it.
+        scheme: All that values may be; None where only the lesions' are known.
     """
 
     lesions: tuple[int, ...]
@@ -129,12 +124,11 @@ class Classes:
 
     @classmethod
     def of(cls, scheme: LabelScheme, reason: str) -> Classes:
-        """The classes of a label scheme."""
         return cls(scheme.lesion_values, reason, scheme)
 
 
 def numbers_instances(path: Path) -> bool:
-    """Whether nnDetection's JSON beside a mask says that it numbers lesions."""
+    """Whether a mask numbers lesions by nnDetection's JSON beside it."""
     sidecar = path.with_name(f"{volume_name(path)}.json")
     return sidecar.is_file() and "instances" in _read_mapping(sidecar)
 
@@ -144,11 +138,10 @@ def read_mask(path: Path | str, classes: Classes | None = None) -> Instances:
 
     With nnDetection's `NAME.json` beside it ({"instances": {"1": 0, ...}}: number -> class, and perhaps
     "scores": {"1": 0.9, ...}) and without, each value above 0 is one instance. A mask whose only value is 1 has
-    no numbers to part its lesions: they are its connected components.
+    no numbers for its lesions: they are its connected components.
 
     Args:
-        path: NIfTI.
-        classes: Of a mask of classes, where the connected components of the lesions' are the instances.
+        classes: Of a mask of classes; the instances are the connected components of its lesions.
 
     Raises:
         ValueError: The mask cannot be read, holds fractional or negative labels, or disagrees with the JSON.
@@ -178,7 +171,6 @@ def read_boxes(path: Path | str, reference: Volume, trust_grid: bool = False) ->
     """Reads detections as boxes: `predict`'s `NAME.json`, or what nnDetection's `nndet_boxes2nii` writes.
 
     Args:
-        path: JSON.
         reference: Whose grid the boxes must lie on.
         trust_grid: They need not: their places in the array count.
 
@@ -250,7 +242,7 @@ def _with_classes(path: Path, volume: Volume, sidecar: Path, content: _Classes) 
 
 
 def _located(where: str, found: _Found, geometry: Geometry | None) -> Instance:
-    """A lesion in a file of `predict`; where there is a grid, its voxels must lie where its millimetres say."""
+    """A lesion in a file of `predict`; where there is a grid, its voxels and its millimetres must agree."""
     start, stop = found.box_voxels.start, found.box_voxels.stop
     box = _box(where, start, stop)
     if geometry is None:
@@ -269,7 +261,7 @@ def _located(where: str, found: _Found, geometry: Geometry | None) -> Instance:
 
 def _box(where: str, start: list[float], stop: list[float]) -> tuple[float, float, float, float, float, float]:
     if any(low > high for low, high in zip(start, stop, strict=True)):
-        raise ValueError(f"{where}: the box from {start} to {stop} is turned inside out; correct it")
+        raise ValueError(f"{where}: the box from {start} to {stop} has its corners reversed; correct it")
     return (start[0], start[1], start[2], stop[0], stop[1], stop[2])
 
 

@@ -13,11 +13,10 @@ from volattn.io.names import count_of, one_line
 
 @dataclass(frozen=True)
 class Issue:
-    """One fault or oddity.
+    """One fault or oddity of a data set.
 
     Attributes:
         case: The case's name; empty where it concerns the whole data set.
-        file: The file it was found in.
         severity: "error": the case cannot be used as it is; "note": it can.
         message: What is wrong and what to do, one sentence without the file's name.
     """
@@ -36,7 +35,6 @@ class LeftOut:
     """What a listing passed over.
 
     Attributes:
-        file: A file or folder.
         what: What it is, beginning with "file" or "folder": "file in another format".
         fault: Why it could not be taken and what to do, without the file's name; None where nothing is wrong.
     """
@@ -46,19 +44,18 @@ class LeftOut:
     fault: str | None = None
 
     @property
-    def finding(self) -> Issue:
-        """The fault, as one of the data set."""
+    def issue(self) -> Issue:
         assert self.fault is not None
         return Issue("", self.file, "error", self.fault)
 
 
 def faults_among(left_out: Iterable[LeftOut]) -> dict[str, str]:
-    """What could not be taken though it should have been, a line for each, by a name to print."""
+    """Printable file name -> message, of what should have been taken and could not."""
     return {one_line(one.file.name): one_line(f"{one.file}: {one.fault}") for one in left_out if one.fault is not None}
 
 
 def count_left_out(left_out: Iterable[LeftOut]) -> str | None:
-    """One sentence that counts and names what was passed over; None if nothing was, faults aside."""
+    """One sentence with the number and names of what was left out without a fault; None if nothing was."""
     kinds: dict[str, list[str]] = defaultdict(list)
     for one in left_out:
         if one.fault is None:
@@ -72,21 +69,14 @@ def count_left_out(left_out: Iterable[LeftOut]) -> str | None:
 
 
 class Issues:
-    """Collects what is wrong with one case.
-
-    Args:
-        case: Its name.
-    """
+    """Collects what is wrong with one case; messages may begin with the file's name, as those of readers do."""
 
     def __init__(self, case: str) -> None:
         self.case = case
         self.found: list[Issue] = []
 
     def error(self, file: Path, message: str) -> None:
-        """Adds a fault."""
-        # The readers' errors begin with the file's name, which a finding holds by itself.
         self.found.append(Issue(self.case, file, "error", message.removeprefix(f"{file}: ")))
 
     def note(self, file: Path, message: str) -> None:
-        """Adds an oddity."""
         self.found.append(Issue(self.case, file, "note", message.removeprefix(f"{file}: ")))

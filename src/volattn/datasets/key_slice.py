@@ -8,15 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from volattn.io.readers.png import read_slice
-from volattn.structures.boxes import Boxes
+from volattn.io.readers.png import SliceStack
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
 
 
 @dataclass(frozen=True)
 class KeySlice:
-    """A part of a CT, and the boxes on its key slice.
+    """A few slices of a CT, and the boxes on one of them, the key slice.
 
     Slices are numbered as their files are, from the head to the feet. Arrays run the other way, to the head, as all
     canonical ones do: slice `first` is the array's last.
@@ -24,14 +23,12 @@ class KeySlice:
     Attributes:
         folder: Holds a 16-bit PNG for each slice, `012.png`.
         number: The key slice.
-        first: The lowest number of the part.
-        last: The highest number of the part.
         shape: Rows and columns.
         spacing: mm (z, y, x).
         boxes: (x0, y0, x1, y1) half-open, in pixels of the key slice, fractional.
         long_axes_mm: Of the lesions in the boxes, in their order.
-        table: The file that says so; faults name it.
-        rows: The lines of it, from 1, in the boxes' order.
+        table: The file with all this; faults name it.
+        rows: Its lines, from 1, in the boxes' order.
     """
 
     folder: Path
@@ -47,7 +44,6 @@ class KeySlice:
 
     @property
     def depth(self) -> int:
-        """Z, slices of the part."""
         return self.last - self.first + 1
 
     @property
@@ -56,13 +52,8 @@ class KeySlice:
         return self.last - self.number
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """The slices in the order of the array."""
-        return tuple(self.file(number) for number in range(self.last, self.first - 1, -1))
-
-    @property
     def geometry(self) -> Geometry:
-        """The canonical grid. Parts of one scan lie where they are to each other; where the patient lies is not known.
+        """The canonical grid; slices of one scan share it, though its place in the patient is unknown.
 
         Raises:
             ValueError: See `grid_fault`.
@@ -70,20 +61,29 @@ class KeySlice:
         bottom = -self.last * self.spacing[0]
         return Geometry.aligned((self.depth, *self.shape), self.spacing, (0.0, 0.0, bottom))
 
-    def file(self, number: int) -> Path:
-        """The file of a slice."""
-        return self.folder / f"{number:03d}.png"
+    @property
+    def header(self) -> SliceStack:
+        """The CT, of which no slice is read yet.
 
-    def as_boxes(self) -> Boxes:
-        """The boxes, (n, 4) "xyxy", in pixels of the array's slice `z`."""
-        return Boxes(np.array(self.boxes, np.float64).reshape(-1, 4), "xyxy")
+        Raises:
+            ValueError: See `grid_fault`.
+        """
+        geometry = self.geometry
+        return SliceStack(path=self.folder, shape=geometry.shape, geometry=geometry, files=self.files, table=self.table)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The slices in the order of the array."""
+        return tuple(self.folder / f"{number:03d}.png" for number in range(self.last, self.first - 1, -1))
 
     def inside(self) -> tuple[tuple[float, float, float, float], ...]:
         """The boxes cut to the image; one that lies beyond it has no area."""
-        return tuple((x0, y0, x1, y1) for x0, y0, x1, y1 in self.as_boxes().clip(self.shape).array.tolist())
+        height, width = self.shape
+        cut = np.clip(np.array(self.boxes, np.float64).reshape(-1, 4), 0, [width, height, width, height])
+        return tuple((x0, y0, x1, y1) for x0, y0, x1, y1 in cut.tolist())
 
     def faults(self) -> list[str]:
-        """What makes the case unusable before any image is read, one sentence each with what to do."""
+        """Why the case cannot be used, as far as the table tells: a sentence each with what to do."""
         fault = self.grid_fault()
         if fault is not None:
             return [fault]
@@ -103,9 +103,9 @@ class KeySlice:
         return found
 
     def grid_fault(self) -> str | None:
-        """Why the table describes no grid, or none that a CT has, and what to do; None if it does.
+        """Why the table describes no grid that a CT has, and what to do; None if it does.
 
-        Nothing that grows with the numbers of the table, such as the list of files, may be made before.
+        To be asked before anything is made that grows with the table's numbers, such as the list of files.
         """
         if self.last < self.first:
             return f"slices {self.first} to {self.last} are none; correct Slice_range"
@@ -131,11 +131,11 @@ class KeySlice:
 
     @property
     def called(self) -> str:
-        """What errors about its images call it."""
+        """As messages about its images call it."""
         return f"{self.folder}: {self.at_row('')}".removesuffix(": ")
 
     def at_row(self, message: str) -> str:
-        """A fault with the place in the table that it comes from."""
+        """A message with its place in the table."""
         many = "s" * (len(self.rows) != 1)
         return f"row{many} {', '.join(map(str, self.rows))}: {message}"
 
@@ -164,24 +164,8 @@ class KeySlice:
         missing = self.missing()
         if missing is not None:
             raise ValueError(f"{self.folder}: {missing}")
-        geometry = self.geometry
-        array = np.empty(geometry.shape, np.int16)
-        for plane, path in zip(array, self.files, strict=True):
-            hu = read_slice(path)
-            fault = self.size_fault(hu.shape)
-            if fault is not None:
-                raise ValueError(f"{path}: {fault}")
-            plane[:] = hu
-        return Volume(array, geometry, name)
-
-    def size_fault(self, shape: tuple[int, ...]) -> str | None:
-        """What is wrong with a slice of another size than the table says, and what to do."""
-        if shape == self.shape:
-            return None
-        return (
-            f"is {shape[1]} x {shape[0]} pixels where {self.table.name} says {self.shape[1]} x {self.shape[0]}; "
-            "copy it again, or correct Image_size"
-        )
+        header = self.header
+        return Volume(header.read_image(), self.geometry, name)
 
 
 def _runs(numbers: Iterable[int]) -> str:

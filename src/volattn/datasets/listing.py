@@ -9,38 +9,33 @@ from pathlib import Path
 
 from volattn.datasets.case import natural_key
 from volattn.datasets.issues import LeftOut
-from volattn.io.names import check_name, named_nifti, volume_name
+from volattn.io.names import check_name
+from volattn.io.readers import find_reader, is_volume_name, volume_name
+from volattn.io.readers.other_formats import holds_dicom, is_dicom, is_other_format
 
-OTHER_FORMAT = "file in another format than NIfTI"
-FOLDER = "folder with NIfTI files of its own"
-_FORMATS = (
-    *(".dcm", ".dicom", ".ima", ".mha", ".mhd", ".nrrd", ".nhdr", ".hdr", ".img", ".img.gz", ".mgz", ".mgh"),
-    *(".nii.bz2", ".nii.xz", ".nii.zst", ".nii.zip", ".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar"),
-)
+OTHER_FORMAT = "file in a format that is not read"
+DICOM_FILE, DICOM_FOLDER = "file in DICOM format", "folder with DICOM files"
+FOLDER = "folder with volumes of its own"
 
 
 @dataclass(frozen=True)
 class Listing:
-    """NIfTI files of a folder.
+    """Volumes of a folder.
 
     Attributes:
         files: In natural order, folder by folder.
-        left_out: What else is there that may be an image, or cannot be reached. Hidden files are nobody's.
+        left_out: What else may be an image, or cannot be reached. Hidden files are ignored.
     """
 
     files: tuple[Path, ...]
     left_out: tuple[LeftOut, ...]
 
 
-def list_niftis(folder: Path, *, below: bool = False) -> Listing:
-    """Lists the NIfTI files of a folder; what reading says of them is another matter.
+def list_volumes(folder: Path, *, below: bool = False) -> Listing:
+    """Lists the files of a folder, with `below` of the folders in it too, that are named as volumes.
 
     Links are followed, and a folder is visited once, whatever links lead to it. A folder `volume-0.nii` that holds
-    `volume-0.nii`, as some archives unpack, is that file.
-
-    Args:
-        folder: The folder.
-        below: Whether files in folders below it count.
+    `volume-0.nii`, as some archives unpack, is that file. A folder that a reader takes as one volume is listed too.
     """
     files: list[Path] = []
     left_out: list[LeftOut] = []
@@ -52,34 +47,38 @@ def list_niftis(folder: Path, *, below: bool = False) -> Listing:
         for path, mode in _entries(here, seen, left_out):
             if mode is None:
                 left_out.append(_unreachable(path))
-            elif stat.S_ISDIR(mode):
+            elif stat.S_ISDIR(mode) and not _is_one_volume(path):
                 inside.append(path)
-            elif named_nifti(path):
+            elif stat.S_ISDIR(mode) or is_volume_name(path):
                 files += _checked(path, left_out)
-            elif _other_format(path, mode):
+            elif is_dicom(path):
+                left_out.append(LeftOut(path, DICOM_FILE))
+            elif is_other_format(path):
                 left_out.append(LeftOut(path, OTHER_FORMAT))
         for path in inside:
-            file, full = as_file(path), _holds_nifti(path)
-            if named_nifti(path) and not full:
+            file, full = as_file(path), _holds_volumes(path)
+            if is_volume_name(path) and not full:
                 fault = "is a folder without the file of its name; unpack that again, or move the folder away"
                 left_out.append(LeftOut(path, "folder", fault))
             elif file != path and not below:
                 files += _checked(file, left_out)
             elif full and not below:
                 left_out.append(LeftOut(path, FOLDER))
+            elif not below and holds_dicom(path):
+                left_out.append(LeftOut(path, DICOM_FOLDER))
         waiting += reversed(inside) if below else ()
     return Listing(tuple(files), tuple(left_out))
 
 
 def as_file(path: Path) -> Path:
     """The file that a folder of the same name stands for, `volume-0.nii/volume-0.nii`; any other path as it is."""
-    if not (named_nifti(path) and stat.S_ISDIR(_mode(path) or 0)):
+    if not (is_volume_name(path) and stat.S_ISDIR(_mode(path) or 0)):
         return path
     try:
         inside = _children(path)
     except OSError:
         return path
-    same = [inner for inner in inside if named_nifti(inner) and volume_name(inner) == volume_name(path)]
+    same = [inner for inner in inside if is_volume_name(inner) and volume_name(inner) == volume_name(path)]
     return next((inner for inner in same if not stat.S_ISDIR(_mode(inner) or 0)), path)
 
 
@@ -132,21 +131,12 @@ def _checked(path: Path, left_out: list[LeftOut]) -> list[Path]:
     return [path]
 
 
-def _holds_nifti(folder: Path) -> bool:
-    try:
-        return any(named_nifti(path) for path in folder.iterdir())
-    except OSError:
-        return False
+def _is_one_volume(folder: Path) -> bool:
+    return not is_volume_name(folder) and find_reader(folder).can_read(folder)
 
 
-def _other_format(path: Path, mode: int) -> bool:
-    """Whether it is an image or an archive by its name; or DICOM, whose files often have no suffix."""
-    if path.name.lower().endswith(_FORMATS) or path.name.upper() == "DICOMDIR":
-        return True
-    if not stat.S_ISREG(mode) or path.suffix.strip(".0123456789"):
-        return False
+def _holds_volumes(folder: Path) -> bool:
     try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
+        return any(is_volume_name(path) for path in folder.iterdir())
     except OSError:
         return False

@@ -15,10 +15,13 @@ from volattn.datasets.case import Case, Dataset, LabelScheme, natural_key
 from volattn.datasets.case_files import find_case_files
 from volattn.datasets.description import CHANNEL, DESCRIPTION, Description, find_description
 from volattn.datasets.issues import LeftOut, count_left_out
-from volattn.datasets.listing import FOLDER, as_file, list_niftis
-from volattn.datasets.open import SCHEME, has_lits, open_dataset
-from volattn.io.names import both, case_number, count_of, volume_name, without_channel
-from volattn.io.readers.nifti import read_header, read_labels
+from volattn.datasets.listing import FOLDER, as_file, list_volumes
+from volattn.datasets.lits import SCHEME, has_lits
+from volattn.datasets.open import open_dataset
+from volattn.io.names import both, case_number, count_of
+from volattn.io.readers import endings_in_words, find_reader, read_header, read_labels, volume_name
+from volattn.io.readers.other_formats import refuse_dicom
+from volattn.scoring.pairing import pair_cases
 from volattn.structures.geometry import check_same_grid
 from volattn.structures.volume import Volume
 
@@ -28,13 +31,7 @@ _NUMBERED = re.compile(r"(.+)_(000\d)", re.DOTALL)
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is predicted.
-
-    Attributes:
-        cases: CTs and what each is called; nothing is said of their labels.
-        left_out: What else is in the folders.
-        notes: How files were understood, a sentence each.
-    """
+    """The CTs to predict, as cases without labels; what else is in their folders; how files were understood."""
 
     cases: tuple[Case, ...]
     left_out: tuple[LeftOut, ...] = ()
@@ -42,10 +39,10 @@ class Inputs:
 
 
 def find_inputs(paths: Sequence[Path | str]) -> Inputs:
-    """The CTs that some files and folders stand for, each once, in natural order within a folder.
+    """The CTs that some files and folders mean, each once, in natural order within a folder.
 
-    A folder stands for the NIfTI files directly in it, but those that are named like label maps (LiTS's
-    `segmentation-N`, and what prediction itself writes); if there are none, for the images of the data set in it.
+    A folder means the volumes directly in it, but for those that are named like label maps (LiTS's
+    `segmentation-N`, and what prediction itself writes); if there are none, the images of the data set in it.
     Files that are channels of one case, as nnU-Net names them, are one CT.
 
     Raises:
@@ -53,14 +50,14 @@ def find_inputs(paths: Sequence[Path | str]) -> Inputs:
             fails when it is read, as one bad case among others.)
     """
     if not paths:
-        raise ValueError("nothing to predict: give a NIfTI file or a folder with some")
+        raise ValueError("nothing to predict: give a CT or a folder with some")
     found: dict[Path, Case] = {}
     loose: dict[Path, list[Path]] = defaultdict(list)
     left_out: list[LeftOut] = []
     order: list[Path] = []
     for path in map(Path, paths):
         path = as_file(path)
-        if not path.is_dir():
+        if not path.is_dir() or find_reader(path).can_read(path):
             loose[path.parent].append(path)
             order.append(path)
             continue
@@ -99,7 +96,7 @@ def _of_different_names(cases: Iterable[Case]) -> tuple[Case, ...]:
 
 def _in_folder(folder: Path, left_out: list[LeftOut]) -> list[Path] | Dataset:
     """The CTs directly in a folder, or the data set in it."""
-    listing = list_niftis(folder)
+    listing = list_volumes(folder)
     labels = {file for file in listing.files if _LABELS.fullmatch(volume_name(file))}
     skipped = [
         *listing.left_out,
@@ -112,16 +109,17 @@ def _in_folder(folder: Path, left_out: list[LeftOut]) -> list[Path] | Dataset:
         left_out += [LeftOut(one.file, "file", one.message) for one in dataset.found if one.severity == "error"]
         return dataset
     if not files and not any(one.fault for one in skipped):
-        said = count_left_out(skipped)
+        others = count_left_out(skipped)
         below = [one.file for one in skipped if one.what == FOLDER]
         way_out = f"give the folders in it, such as {below[0]}" if below else "give a CT, or a folder with some"
-        raise ValueError(f"{folder}: holds no CT (.nii or .nii.gz){f', {said}' if said else ''}; {way_out}")
+        refuse_dicom(folder)
+        raise ValueError(f"{folder}: holds no CT ({endings_in_words()}){f', {others}' if others else ''}; {way_out}")
     left_out += skipped
     return files
 
 
 def _named(folder: Path, files: Iterable[Path], left_out: list[LeftOut], notes: list[str]) -> dict[Path, str]:
-    """What each CT is called; of several channels of a case only the CT's has a name, without the channel's number."""
+    """Names of the CTs; of several channels of a case only the CT is named, without the channel's number."""
     files = list(files)
     channels: dict[str, dict[int, Path]] = defaultdict(dict)
     for file in files:
@@ -156,7 +154,7 @@ def _named(folder: Path, files: Iterable[Path], left_out: list[LeftOut], notes: 
 
 
 def _several(channels: Mapping[str, Mapping[int, Path]]) -> set[str]:
-    """The names whose files are channels of one case, as far as names and grids tell."""
+    """The names whose files are channels of one case, judged by names and grids."""
     full = {
         stem
         for stem, files in channels.items()
@@ -169,7 +167,7 @@ def _several(channels: Mapping[str, Mapping[int, Path]]) -> set[str]:
 
 
 def _one_grid(files: Iterable[Path]) -> bool:
-    """Whether files lie on one grid, as channels of one case do; those that cannot be read tell nothing."""
+    """Whether files lie on one grid, as channels of one case do; unreadable ones are passed over."""
     grids = []
     for file in files:
         try:
@@ -182,13 +180,7 @@ def _one_grid(files: Iterable[Path]) -> bool:
 
 @dataclass(frozen=True)
 class References:
-    """Reference segmentations of a folder.
-
-    Attributes:
-        folder: Where they are.
-        files: By case name.
-        scheme: What their values mean.
-    """
+    """Reference segmentations of a folder, by case name, and what their values mean."""
 
     folder: Path
     files: Mapping[str, Path]
@@ -196,12 +188,10 @@ class References:
 
     @classmethod
     def open(cls, folder: Path | str, classes: Sequence[str]) -> References:
-        """Lists a folder: a data set's labels, or every NIfTI file in it.
+        """Lists a folder: a data set's labels, or every NIfTI file in it; see `find_case_files`.
 
-        Args:
-            folder: The folder; see `find_case_files`. If neither a `dataset.json` nor LiTS's names tell, the values
-                are 1 organ and 2 lesion, or 1 lesion for a model that knows lesions only.
-            classes: Of the model.
+        If neither a `dataset.json` nor LiTS's names define the values, they are 1 organ and 2 lesion, or 1 lesion for
+        a model with lesions as its only class.
 
         Raises:
             ValueError: It is not a folder, holds no segmentation, or its `dataset.json` cannot be used.
@@ -212,50 +202,41 @@ class References:
         found = find_case_files(folder)
         files = {name: case.mask(semantic=True) for name, case in found.masks.items()}
         if not files:
-            raise ValueError(f"{folder}: holds no reference segmentation (.nii or .nii.gz)")
+            raise ValueError(f"{folder}: holds no reference segmentation ({endings_in_words()})")
         scheme = found.scheme or (SCHEME if len(classes) > 1 else LabelScheme(lesion_values=(1,)))
         return cls(folder, files, scheme)
 
     def find(self, case: Case) -> Path | None:
-        """The reference of a CT: that of its name, else the only one with the last number of its name.
+        """The reference of a CT, by name or number; see `pair_cases`.
 
         Raises:
             ValueError: Several have its number.
         """
         others = {key: file for key, file in self.files.items() if file.resolve() != case.image.resolve()}
-        for key in (case.name, without_channel(case.name)):
-            if key in others:
-                return others[key]
-        number = case_number(case.name)
-        if number is None:
-            return None
-        same = [file for key, file in others.items() if case_number(key) == number]
-        if len(same) > 1:
-            raise ValueError(
-                f"{same[0]} and {same[1]} both have the number of {case.image.name}; name the reference like the CT"
-            )
-        return same[0] if same else None
+        name = pair_cases({case.name: case.image}, others).get(case.name)
+        return None if name is None else others[name]
 
     def dataset(self, cases: Sequence[Case]) -> Dataset:
-        """The CTs with their references, as far as there is one for each."""
+        """The CTs, each with its reference if there is one."""
         found = []
         for case in cases:
             try:
-                found.append(Case(case.name, case.image, self.find(case)))
+                labels = self.find(case)
             except ValueError:  # Several fit: none is taken.
-                found.append(Case(case.name, case.image, None))
+                labels = None
+            found.append(Case(case.name, case.image, labels))
         return Dataset(self.folder.name, self.folder, tuple(found), self.scheme)
 
     def read(self, path: Path, volume: Volume, trust_grid: bool = False) -> tuple[NDArray[np.uint8], str | None]:
-        """A reference in the CT's file axes: 0 background, 1 organ, 2 lesion; and what was overlooked.
+        """A reference in the CT's file axes: 0 background, 1 organ, 2 lesion; and a note if its grid was ignored.
 
         Args:
             path: The reference.
             volume: The CT.
-            trust_grid: Voxels of the CT's shape are taken as they lie, whatever the reference's grid says.
+            trust_grid: Ignores the reference's grid if its shape is the CT's.
 
         Raises:
-            ValueError: It cannot be read, lies on another grid, or has a label that the scheme does not know.
+            ValueError: It cannot be read, lies on another grid, or has a label that is not in the scheme.
         """
         labels = read_labels(path)
         note = check_same_grid(volume.geometry, labels.geometry, (volume.name, str(path)), trust_grid)

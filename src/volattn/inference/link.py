@@ -1,7 +1,4 @@
-"""From boxes on slices to lesions in a volume: boxes that follow each other through z are one lesion.
-
-Boxes as filled rectangles in an array: what pictures outline.
-"""
+"""From boxes on slices to lesions in a volume: boxes that follow each other through z are one lesion."""
 
 from __future__ import annotations
 
@@ -14,9 +11,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from volattn.inference.reader import SliceReader
-from volattn.inference.stitch import Best
-from volattn.inference.stream import SliceDetections
-from volattn.structures.boxes import Boxes
+from volattn.inference.stitch import Best, class_boxes
+from volattn.inference.stream import SliceResult
+from volattn.structures.boxes import box_overlap
 
 LEAST_OVERLAP = 0.5
 """Two boxes on nearby slices are of one lesion if they share so much of the smaller one. Not of both, as their IoU has
@@ -50,8 +47,6 @@ class Linker:
     directly or through others, is one lesion, as with the connected parts of masks.
 
     Args:
-        label: The lesion's.
-        threshold: Detections below this score are dropped.
         step: Distance between the slices, mm.
     """
 
@@ -59,20 +54,26 @@ class Linker:
         self.label = label
         self.threshold = threshold
         self.reach = max(1, int(GAP_MM / step + 1e-6))
-        self._kept: dict[int, tuple[SliceDetections, NDArray[np.intp]]] = {}
+        self._boxes: list[NDArray[np.float32]] = []
+        self._scores: list[NDArray[np.float32]] = []
+        self._slices: list[int] = []
+        self._weights: dict[int, dict[str, NDArray[np.float32]]] = {}
 
-    def add(self, z: int, detections: SliceDetections) -> None:
-        """Takes the detections of prepared slice `z`, once; the order of the slices is free."""
-        chosen = np.flatnonzero((detections.labels == self.label) & (detections.scores >= self.threshold))
-        if len(chosen):
-            self._kept[z] = detections, chosen
+    def add(self, z: int, found: SliceResult) -> None:
+        """Takes what was found in prepared slice `z`, once; the order of the slices is free."""
+        boxes, scores = class_boxes(found, self.label)
+        chosen = scores >= self.threshold
+        self._boxes.append(boxes[chosen])
+        self._scores.append(scores[chosen])
+        self._slices += [z] * int(chosen.sum())
+        self._weights[z] = found.weights
 
     def finish(self) -> list[Chain]:
         """The lesions, those with the highest scores first."""
-        rows = [(z, row) for z in sorted(self._kept) for row in self._kept[z][1].tolist()]
-        z = np.array([z for z, _ in rows], np.int64)
-        boxes = np.array([self._kept[z][0].boxes[row] for z, row in rows], np.float64).reshape(-1, 4)
-        scores = np.array([self._kept[z][0].scores[row] for z, row in rows], np.float64)
+        order = np.argsort(self._slices, kind="stable")
+        z = np.array(self._slices, np.int64)[order]
+        boxes = np.concatenate([np.zeros((0, 4)), *self._boxes])[order]
+        scores = np.concatenate([np.zeros(0), *self._scores])[order]
         numbers = self._components(z, boxes)
         chains = [self._chain(z[group], boxes[group], scores[group]) for group in _groups(numbers)]
         return sorted(chains, key=lambda chain: (-chain.best.score, chain.best.z, *chain.boxes[0]))
@@ -84,7 +85,7 @@ class Linker:
         pairs: list[tuple[int, int]] = []
         for row, (start, stop) in enumerate(zip(starts, stops, strict=True)):
             if stop > start:
-                overlaps = Boxes(boxes[row : row + 1], "xyxy").overlap(Boxes(boxes[start:stop], "xyxy"))[0]
+                overlaps = box_overlap(boxes[row : row + 1], boxes[start:stop])[0]
                 pairs += [(row, start + other) for other in np.flatnonzero(overlaps >= LEAST_OVERLAP).tolist()]
         first, second = np.array(pairs, np.int64).reshape(-1, 2).T
         graph = coo_array((np.ones(len(pairs), bool), (first, second)), shape=(len(z), len(z)))
@@ -92,7 +93,7 @@ class Linker:
 
     def _chain(self, z: NDArray[np.int64], boxes: NDArray[np.float64], scores: NDArray[np.floating]) -> Chain:
         place = int(np.argmax(scores))
-        best = Best(float(scores[place]), int(z[place]), self._kept[int(z[place])][0])
+        best = Best(float(scores[place]), int(z[place]), self._weights[int(z[place])])
         return Chain(z, boxes, best)
 
 

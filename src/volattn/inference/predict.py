@@ -1,10 +1,10 @@
-"""One CT in, one label map out."""
+"""One CT in, its lesions out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,59 +15,17 @@ from volattn.checkpoints import ModelFolder
 from volattn.datasets.case import BACKGROUND, LESION, ORGAN
 from volattn.datasets.ct_values import check_values
 from volattn.inference.link import Linker, paint_chains
+from volattn.inference.prediction import OrganRecord, Prediction
 from volattn.inference.reader import SliceReader
 from volattn.inference.records import LesionRecord, describe_chains, describe_lesions
 from volattn.inference.stitch import ORGAN_SCORE, Stitcher
-from volattn.inference.stream import SliceDetections, stream
-from volattn.io.readers.nifti import read_volume
-from volattn.models.architectures import ARCHITECTURES
+from volattn.inference.stream import SliceResult, stream
+from volattn.io.readers import read_volume
 from volattn.models.bag_backbone import BagBackbone
-from volattn.models.segmenters.config import Refinement
+from volattn.models.config import Refinement
+from volattn.models.precision import Precision
 from volattn.structures.volume import Volume
-
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much there is."""
-
-
-@dataclass(frozen=True)
-class OrganRecord:
-    """The organ.
-
-    Attributes:
-        name: As in the data set that the model was trained on.
-        volume_ml: With its lesions.
-    """
-
-    name: str
-    volume_ml: float
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """What a model says of a CT.
-
-    Attributes:
-        volume: The CT, as it was given or read.
-        labels: (z, y, x) uint8 in its file axes: 0 background, 1 organ, 2 lesion. Of a detector of boxes, 2 in the
-            boxes on each slice, for pictures: it outlines nothing.
-        lesions: (z, y, x) in file axes, one number per 3D lesion from 1, 0 elsewhere; or of boxes, see `labels`.
-        masks: Whether the model outlines what it finds.
-        records: The lesions, by their numbers.
-        organ: None for a model of lesions only, and of boxes.
-        threshold: Lesion detections below this score were dropped.
-        organ_threshold: The same for the organ.
-        notes: What the CT's header leaves in doubt, and what was overlooked, a sentence each.
-    """
-
-    volume: Volume
-    labels: NDArray[np.uint8]
-    lesions: NDArray[np.unsignedinteger]
-    masks: bool
-    records: tuple[LesionRecord, ...]
-    organ: OrganRecord | None
-    threshold: float
-    organ_threshold: float
-    notes: tuple[str, ...] = ()
+from volattn.workers import Progress
 
 
 class Predictor:
@@ -77,9 +35,9 @@ class Predictor:
         model: The network; it is moved to the device and put into evaluation mode.
         folder: Its configuration.
         fingerprint: SHA-256 of the model's files, for results; None if it has none yet.
-        device: "cpu", "cuda", "cuda:1", ... or "auto": a GPU if there is one.
+        device: "cpu", "cuda", "cuda:1", ...; None and "auto" take a GPU if there is one.
         batch: 2.5D images encoded at a time; more is faster on a GPU and takes more memory.
-        bf16: Mixed precision on a GPU; without effect on a CPU.
+        precision: "fp32" throughout, or automatic mixed precision: "bf16" or "fp16".
 
     Raises:
         ValueError: The device is not there, or the batch is not positive.
@@ -91,9 +49,9 @@ class Predictor:
         folder: ModelFolder,
         *,
         fingerprint: str | None = None,
-        device: str = "auto",
+        device: str | None = None,
         batch: int = 1,
-        bf16: bool = False,
+        precision: Precision = "fp32",
     ) -> None:
         if batch < 1:
             raise ValueError(f"the batch must be at least 1, found {batch}")
@@ -102,12 +60,34 @@ class Predictor:
         self.folder = folder
         self.fingerprint = fingerprint
         self.batch = batch
-        self.bf16 = bf16 and self.device.type == "cuda"
+        self.precision = precision
+
+    def __repr__(self) -> str:
+        finds = f"finds {' and '.join(self.folder.classes)} as {'masks' if self.masks else 'boxes'}"
+        return f"Predictor({self.model.config.name}, bag of {self.model.bag}, {finds}, on {self.device})"
 
     @property
     def masks(self) -> bool:
         """Whether the model outlines what it finds; it finds boxes otherwise."""
-        return ARCHITECTURES[self.model.config.name].masks
+        return self.model.config.output != "boxes"
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """The model in plain values."""
+        folder, provenance = self.folder, self.folder.provenance
+        return {
+            "sha256": self.fingerprint,
+            "classes": list(folder.classes),
+            "recipe": None if provenance is None else provenance.recipe,
+            "dataset": None if provenance is None else provenance.dataset,
+            "phantoms_only": folder.phantoms_only,
+            "name": folder.model.name,
+            "finds": "masks" if self.masks else "boxes",
+            "attention": folder.model.attention_kind,
+            "bag": self.model.bag,
+            "slice_step_mm": folder.plan.z_spacing,
+            "single_organ": folder.single_organ,
+        }
 
     def predict(
         self,
@@ -126,31 +106,69 @@ class Predictor:
             volume: HU, or a NIfTI file.
             threshold: Lesion detections below this score are dropped; the model's own by default.
             progress: Called with (the volume's name, slices done, slices).
-            force: Values that cannot be a CT's are taken all the same, with a note.
+            force: Accepts values that cannot be a CT's, with a note.
 
         Raises:
             ValueError: The file cannot be read, a voxel is NaN or infinite, the values cannot be HU
                 (`check_values`), or the threshold is not in [0, 1].
         """
         threshold = self.check_threshold(threshold)
-        called = volume.name or "volume" if isinstance(volume, Volume) else str(volume)
+        if isinstance(volume, (np.ndarray, torch.Tensor)):
+            raise ValueError(
+                "an array alone does not say how large its voxels are; give a NIfTI file, or a Volume: "
+                "Volume(array, Geometry.aligned(array.shape, spacing)), both (z, y, x), spacing in mm"
+            )
+        name = volume.name or "volume" if isinstance(volume, Volume) else str(volume)
         if not isinstance(volume, Volume):
             volume = read_volume(volume)
-        note = check_values(volume.array, called, force)
-        notes = (*volume.notes, *(() if note is None else (note,)))
+        note = check_values(volume.array, name, force)
         reader = SliceReader(volume, self.folder.plan)
-        found = self.detect(reader, range(reader.depth))
-        slices = _told(found, lambda done: progress(volume.name, done, reader.depth) if progress else None)
-        finish = self._stitched if self.masks else self._linked
-        return replace(finish(volume, reader, slices, threshold), notes=notes)
+        slices = self._reporting(volume.name, reader, progress)
+        lesion_map: NDArray[np.unsignedinteger]
+        lesions: tuple[LesionRecord, ...]
+        organ = None
+        if self.masks:
+            stitcher = Stitcher(
+                reader.canonical.shape,
+                reader.back(),
+                reader.filled,
+                len(self.folder.classes),
+                threshold,
+                single_organ=self.folder.single_organ,
+            )
+            for z, detections in slices:
+                stitcher.add(z, detections)
+            stitched = stitcher.finish()
+            labels, lesion_map = reader.turn.undo(stitched.labels), reader.turn.undo(stitched.lesions)
+            lesions = describe_lesions(stitched.lesions, stitched.best, reader, self.model.bag)
+            if len(self.folder.classes) > 1:
+                voxels = sum(int(np.count_nonzero(plane >= ORGAN)) for plane in stitched.labels)
+                organ = OrganRecord(self.folder.classes[0], voxels * volume.geometry.voxel_volume / 1000)
+        else:  # Boxes of an organ do not limit lesions, as its mask does: they are left out.
+            linker = Linker(len(self.folder.classes), threshold, reader.step)
+            for z, detections in slices:
+                linker.add(z, detections)
+            chains = linker.finish()
+            lesion_map = reader.turn.undo(paint_chains(chains, reader))
+            labels = np.where(lesion_map > 0, np.uint8(LESION), np.uint8(BACKGROUND))
+            lesions = describe_chains(chains, reader, self.model.bag)
+        warning = self.folder.warning
+        return Prediction(
+            volume=volume,
+            labels=labels,
+            lesion_map=lesion_map,
+            masks=self.masks,
+            lesions=lesions,
+            organ=organ,
+            threshold=threshold,
+            organ_threshold=ORGAN_SCORE,
+            notes=(*volume.notes, *(sentence for sentence in (note, warning) if sentence is not None)),
+            model=self.card,
+            warning=warning,
+        )
 
-    def detect(self, reader: SliceReader, targets: Sequence[int]) -> Iterator[tuple[int, SliceDetections]]:
-        """What is found on some prepared slices of a CT; see `stream`.
-
-        Args:
-            reader: Of the CT.
-            targets: The slices, each once.
-        """
+    def detect(self, reader: SliceReader, targets: Sequence[int]) -> Iterator[tuple[int, SliceResult]]:
+        """The detections on some prepared slices of a CT, each given once; see `stream`."""
         return stream(
             self.model,
             lambda centres: reader.images(centres, self.model.config.slices, self.device),
@@ -158,57 +176,19 @@ class Predictor:
             targets=targets,
             batch=self.batch,
             device=self.device,
-            bf16=self.bf16,
+            precision=self.precision,
         )
 
-    def _stitched(
-        self, volume: Volume, reader: SliceReader, slices: Iterator[tuple[int, SliceDetections]], threshold: float
-    ) -> Prediction:
-        """The masks of all slices as a label map."""
-        stitcher = Stitcher(
-            reader.canonical.shape,
-            reader.back(),
-            reader.filled,
-            len(self.folder.classes),
-            threshold,
-            single_organ=self.folder.single_organ,
-        )
-        for z, detections in slices:
-            stitcher.add(z, detections)
-        stitched = stitcher.finish()
-        return Prediction(
-            volume=volume,
-            labels=reader.turn.undo(stitched.labels),
-            lesions=reader.turn.undo(stitched.lesions),
-            masks=True,
-            records=describe_lesions(stitched.lesions, stitched.best, reader, self.model.bag),
-            organ=self._organ(stitched.labels, volume),
-            threshold=threshold,
-            organ_threshold=ORGAN_SCORE,
-        )
-
-    def _linked(
-        self, volume: Volume, reader: SliceReader, slices: Iterator[tuple[int, SliceDetections]], threshold: float
-    ) -> Prediction:
-        """The boxes of all slices as lesions; those of an organ say nothing that lesions need."""
-        linker = Linker(len(self.folder.classes), threshold, reader.step)
-        for z, detections in slices:
-            linker.add(z, detections)
-        chains = linker.finish()
-        lesions = reader.turn.undo(paint_chains(chains, reader))
-        return Prediction(
-            volume=volume,
-            labels=np.where(lesions > 0, np.uint8(LESION), np.uint8(BACKGROUND)),
-            lesions=lesions,
-            masks=False,
-            records=describe_chains(chains, reader, self.model.bag),
-            organ=None,
-            threshold=threshold,
-            organ_threshold=ORGAN_SCORE,
-        )
+    def _reporting(
+        self, name: str, reader: SliceReader, progress: Progress | None
+    ) -> Iterator[tuple[int, SliceResult]]:
+        for done, found in enumerate(self.detect(reader, range(reader.depth)), start=1):
+            yield found
+            if progress is not None:
+                progress(name, done, reader.depth)
 
     def check_threshold(self, threshold: float | None) -> float:
-        """The threshold that applies.
+        """The threshold that applies: the given one, or the model's.
 
         Raises:
             ValueError: It is not in [0, 1].
@@ -219,51 +199,37 @@ class Predictor:
             raise ValueError(f"the threshold is a score between 0 and 1, found {threshold}")
         return threshold
 
-    def _organ(self, labels: NDArray[np.uint8], volume: Volume) -> OrganRecord | None:
-        if len(self.folder.classes) == 1:
-            return None
-        voxels = sum(int(np.count_nonzero(plane >= ORGAN)) for plane in labels)
-        return OrganRecord(self.folder.classes[0], voxels * volume.geometry.voxel_volume / 1000)
-
-
-def _told(
-    slices: Iterator[tuple[int, SliceDetections]], tell: Callable[[int], None]
-) -> Iterator[tuple[int, SliceDetections]]:
-    """Tells how many have been taken and dealt with."""
-    for done, one in enumerate(slices, start=1):
-        yield one
-        tell(done)
-
 
 def load(
     source: Path | str,
     *,
     refinement: Refinement | None = None,
-    device: str = "auto",
+    device: str | None = None,
     batch: int = 1,
-    bf16: bool = False,
+    precision: Precision = "fp32",
 ) -> Predictor:
     """A predictor from a model folder.
 
     Args:
         source: A run folder of `volattn train`, or "demo" for the weights shipped with the package.
         refinement: "crf" refines a cascade's probabilities, "none" does not; None leaves what the model has.
-        device: See `Predictor`, as are `batch` and `bf16`.
+        device: See `Predictor`, as are `batch` and `precision`.
 
     Raises:
         ValueError: It is not a model folder, it cannot be refined, or see `Predictor`.
     """
     model, folder = checkpoints.load_folder(source, refinement)
-    return Predictor(model, folder, fingerprint=checkpoints.fingerprint(source), device=device, batch=batch, bf16=bf16)
+    fingerprint = checkpoints.fingerprint(source)
+    return Predictor(model, folder, fingerprint=fingerprint, device=device, batch=batch, precision=precision)
 
 
-def find_device(name: str) -> torch.device:
-    """The device that a name means.
+def find_device(name: str | None) -> torch.device:
+    """The device that a name means: "auto" is a GPU if there is one.
 
     Raises:
         ValueError: There is no such device here.
     """
-    if name == "auto":
+    if name is None or name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepared import PreparedSlices, ZWeights
-from volattn.slabs.images import image_slices, input_shape, to_input
+from volattn.slabs.images import input_shape, slab_images
 from volattn.structures.volume import Volume
 
 
@@ -22,13 +22,13 @@ class SliceReader:
     Args:
         volume: HU in file axes.
         plan: How it is prepared.
-        anchor: The slice, in canonical axes, that stays as it is; the first by default.
+        fixed_z: The slice, in canonical axes, that stays as it is; the first by default.
     """
 
-    def __init__(self, volume: Volume, plan: Plan, anchor: int = 0) -> None:
+    def __init__(self, volume: Volume, plan: Plan, fixed_z: int = 0) -> None:
         self.plan = plan
         self.turn = volume.geometry.turn()
-        self.prepared = PreparedSlices(volume, plan, anchor)
+        self.prepared = PreparedSlices(volume, plan, fixed_z)
         self.canonical = self.prepared.resampled.geometry
 
     @property
@@ -55,16 +55,14 @@ class SliceReader:
         return self.prepared.resampled.nearest(z)
 
     @property
-    def anchored(self) -> int:
-        """The prepared slice that the anchor is."""
-        return self.prepared.resampled.anchored
+    def fixed_slice(self) -> int:
+        """The prepared slice of `fixed_z`."""
+        return self.prepared.resampled.fixed_slice
 
     def covered(self, first: int, last: int) -> tuple[int, int]:
-        """The canonical slices that some prepared ones stand for, half-open: each reaches half a step to either side.
+        """The canonical slices that prepared slices `first` to `last` cover, half-open.
 
-        Args:
-            first: A prepared slice.
-            last: The same or a higher one.
+        Each prepared slice reaches half a step to either side.
         """
         weights = self.prepared.resampled.weights
         depth, spacing = self.canonical.shape[0], self.canonical.spacing[0]
@@ -74,19 +72,13 @@ class SliceReader:
         return max(0, min(start, self.nearest(first))), min(depth, max(stop, self.nearest(last) + 1))
 
     def pixels(self, boxes: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Boxes (n, 4) xyxy in input pixels as such in pixels of the canonical slices, cut to them."""
+        """Boxes (n, 4) xyxy in input pixels as such in pixels of the canonical slices, clipped to them."""
         rows, columns = self.filled
         height, width = self.canonical.shape[1:]
         scale = np.array([width / columns, height / rows] * 2)
         return np.clip(boxes.astype(np.float64) * scale, 0, [width, height, width, height])
 
-    def slice(self, z: int) -> NDArray[np.int16]:
-        """Prepared slice `z`, (h, w) HU."""
-        return self.prepared[z]
-
     def images(self, centres: Sequence[int], slices: int, device: torch.device) -> Tensor:
         """2.5D images by their centres, (k, S, size, size) in [0, 1]; scaled on the device."""
-        needed = image_slices(centres, self.depth, slices)
-        planes = {z: self.slice(z) for z in np.unique(needed).tolist()}
-        images = np.stack([np.stack([planes[z] for z in row]) for row in needed.tolist()])
-        return to_input(torch.from_numpy(images).to(device), self.plan.window, self.plan.size)
+        plan = self.plan
+        return slab_images(self.prepared.__getitem__, centres, self.depth, slices, plan.window, plan.size, device)

@@ -1,4 +1,4 @@
-"""What is said of each lesion, in the terms of the file it was found in."""
+"""The measurements of each lesion, in the terms of the file it was found in."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ from volattn.structures.lesions import Lesion, measure_lesions
 AXES = "kji"
 """Names of the file's array axes (z, y, x); NIfTI's own order is i, j, k."""
 
+VoxelBox = tuple[int, int, int, int, int, int]
+"""Half-open bounds (z0, y0, x0, z1, y1, x1) in voxels."""
+
 
 @dataclass(frozen=True)
 class BagWeights:
-    """Which slices spoke for a detection.
+    """The attention weights of a detection over the slices of its bag.
 
     Attributes:
-        model_slices: Centres of the bag, slices of the prepared volume; an end slice may be there several
-            times.
+        model_slices: Centres of the bag, slices of the prepared volume; an end slice may be there several times.
         file_slices: The nearest slices of the file, along its slice axis.
         offsets_mm: Distances of the centres from the target's, mm, positive towards the head.
         channel: Weights of channel attention, the mean over the levels; None without it.
@@ -47,8 +49,8 @@ class BagWeights:
             "model_slices": list(self.model_slices),
             "file_slices": list(self.file_slices),
             "offsets_mm": [round(offset, 4) for offset in self.offsets_mm],
-            "channel": _rounded(self.channel),
-            "spatial": _rounded(self.spatial),
+            "channel": None if self.channel is None else [round(weight, 6) for weight in self.channel],
+            "spatial": None if self.spatial is None else [round(weight, 6) for weight in self.spatial],
         }
 
 
@@ -68,12 +70,12 @@ class LesionRecord:
         file_axis: The file's slice axis: "k", "j" or "i".
         file_slice: The key slice along it.
         model_slice: The slice of the prepared volume whose detection has the highest score.
-        bag: What its bag said; None without attention.
+        bag: The attention weights of that detection; None without attention.
     """
 
     id: int
     score: float
-    box: tuple[int, int, int, int, int, int]
+    box: VoxelBox
     box_lps: tuple[float, float, float, float, float, float]
     volume_ml: float | None
     long_axis_mm: float | None
@@ -85,11 +87,15 @@ class LesionRecord:
     bag: BagWeights | None
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, lengths in mm and volumes in ml; what is not known is not there."""
-        measures = {
-            "volume_ml": _rounded_to(self.volume_ml, 6),
-            "long_axis_mm": _rounded_to(self.long_axis_mm, 4),
-            "short_axis_mm": _rounded_to(self.short_axis_mm, 4),
+        """Plain values, lengths in mm and volumes in ml; what is not known is left out."""
+        sizes = {
+            key: round(value, digits)
+            for key, value, digits in (
+                ("volume_ml", self.volume_ml, 6),
+                ("long_axis_mm", self.long_axis_mm, 4),
+                ("short_axis_mm", self.short_axis_mm, 4),
+            )
+            if value is not None
         }
         return {
             "id": self.id,
@@ -99,7 +105,7 @@ class LesionRecord:
                 "min": [round(bound, 4) for bound in self.box_lps[:3]],
                 "max": [round(bound, 4) for bound in self.box_lps[3:]],
             },
-            **{key: value for key, value in measures.items() if value is not None},
+            **sizes,
             "key_slice": {"file": {"axis": self.file_axis, "index": self.file_slice}, "from_feet": self.key_slice},
             "best_detection": {
                 "model_slice": self.model_slice,
@@ -109,17 +115,16 @@ class LesionRecord:
 
 
 def describe_lesions(
-    lesions: NDArray[np.unsignedinteger], best: Sequence[Best], reader: SliceReader, bag: int
+    lesion_map: NDArray[np.unsignedinteger], best: Sequence[Best], reader: SliceReader, bag: int
 ) -> tuple[LesionRecord, ...]:
     """Describes every lesion of a map.
 
     Args:
-        lesions: (Z, H, W) numbers from 1, canonical axes.
-        best: The detection behind each of them, in their order.
-        reader: Of the volume: its grids.
+        lesion_map: (Z, H, W) numbers from 1, canonical axes.
+        best: The detection with the highest score of each lesion, in the order of their numbers.
         bag: N of the model; 1 without attention.
     """
-    measured = measure_lesions(lesions, reader.canonical)
+    measured = measure_lesions(lesion_map, reader.canonical)
     return tuple(
         _describe(lesion.id, lesion.box, lesion.key_slice, lesion, one, reader, bag)
         for lesion, one in zip(measured, best, strict=True)
@@ -127,20 +132,15 @@ def describe_lesions(
 
 
 def describe_chains(chains: Sequence[Chain], reader: SliceReader, bag: int) -> tuple[LesionRecord, ...]:
-    """Describes linked boxes, numbered from 1 in their order.
-
-    Args:
-        chains: The lesions.
-        reader: See `describe_lesions`, as is `bag`.
-    """
+    """Describes linked boxes, numbered from 1 in their order; see `describe_lesions`."""
     return tuple(
         _describe(number, chain_box(chain, reader), reader.nearest(chain.best.z), None, chain.best, reader, bag)
         for number, chain in enumerate(chains, start=1)
     )
 
 
-def chain_box(chain: Chain, reader: SliceReader) -> tuple[int, int, int, int, int, int]:
-    """The half-open canonical voxels (z0, y0, x0, z1, y1, x1) that a chain's boxes take up together."""
+def chain_box(chain: Chain, reader: SliceReader) -> VoxelBox:
+    """The canonical voxels that a chain's boxes take up together."""
     boxes = np.rint(reader.pixels(chain.boxes)).astype(int)
     (x0, y0), (x1, y1) = boxes[:, :2].min(axis=0).tolist(), boxes[:, 2:].max(axis=0).tolist()
     height, width = reader.canonical.shape[1:]
@@ -150,13 +150,7 @@ def chain_box(chain: Chain, reader: SliceReader) -> tuple[int, int, int, int, in
 
 
 def _describe(
-    number: int,
-    box: tuple[int, int, int, int, int, int],
-    key_slice: int,
-    measured: Lesion | None,
-    best: Best,
-    reader: SliceReader,
-    bag: int,
+    number: int, box: VoxelBox, key_slice: int, measured: Lesion | None, best: Best, reader: SliceReader, bag: int
 ) -> LesionRecord:
     turn, geometry = reader.turn, reader.canonical
     return LesionRecord(
@@ -169,31 +163,29 @@ def _describe(
         short_axis_mm=None if measured is None else measured.short_axis_mm,
         key_slice=key_slice,
         file_axis=AXES[turn.axes[0]],
-        file_slice=_file_slice(key_slice, turn, geometry),
+        file_slice=_file_slice(key_slice, reader),
         model_slice=best.z,
-        bag=_bag(best, reader, bag),
+        bag=_bag_weights(best, reader, bag),
     )
 
 
-def _bag(best: Best, reader: SliceReader, bag: int) -> BagWeights | None:
-    weights = mean_weights(best.detections.weights)
+def _bag_weights(best: Best, reader: SliceReader, bag: int) -> BagWeights | None:
+    weights = mean_weights(best.weights)
     if not weights:
         return None
     centres = bag_centres(best.z, reader.depth, bag).tolist()
     rows = {kind: tuple(row.tolist()) for kind, row in weights.items()}
     return BagWeights(
         model_slices=tuple(centres),
-        file_slices=tuple(_file_slice(reader.nearest(centre), reader.turn, reader.canonical) for centre in centres),
+        file_slices=tuple(_file_slice(reader.nearest(centre), reader) for centre in centres),
         offsets_mm=tuple((centre - best.z) * reader.step for centre in centres),
         channel=rows.get("channel"),
         spatial=rows.get("spatial"),
     )
 
 
-def file_box(
-    box: tuple[int, int, int, int, int, int], turn: Turn, canonical: Geometry
-) -> tuple[int, int, int, int, int, int]:
-    """A half-open box in canonical voxels as one in voxels of the file's array."""
+def file_box(box: VoxelBox, turn: Turn, canonical: Geometry) -> VoxelBox:
+    """A box in canonical voxels as one in voxels of the file's array."""
     start, stop = [0] * 3, [0] * 3
     for axis, (place, flip) in enumerate(zip(turn.axes, turn.flips, strict=True)):
         low, high, size = box[axis], box[axis + 3], canonical.shape[axis]
@@ -201,23 +193,13 @@ def file_box(
     return (start[0], start[1], start[2], stop[0], stop[1], stop[2])
 
 
-def lps_box(
-    box: tuple[int, int, int, int, int, int], geometry: Geometry
-) -> tuple[float, float, float, float, float, float]:
-    """The bounds of a half-open box of voxels in LPS mm: of its eight corners, on oblique grids too."""
+def lps_box(box: VoxelBox, geometry: Geometry) -> tuple[float, float, float, float, float, float]:
+    """The bounds of a box of voxels in LPS mm: of its eight corners, on oblique grids too."""
     corners = np.array(list(itertools.product(*((box[axis], box[axis + 3]) for axis in range(3))))) - 0.5
     world = geometry.to_world(corners)
     x0, y0, z0, x1, y1, z1 = (float(bound) for bound in (*world.min(axis=0), *world.max(axis=0)))
     return (x0, y0, z0, x1, y1, z1)
 
 
-def _file_slice(z: int, turn: Turn, canonical: Geometry) -> int:
-    return canonical.shape[0] - 1 - z if turn.flips[0] else z
-
-
-def _rounded_to(value: float | None, digits: int) -> float | None:
-    return None if value is None else round(value, digits)
-
-
-def _rounded(row: tuple[float, ...] | None) -> list[float] | None:
-    return None if row is None else [round(weight, 6) for weight in row]
+def _file_slice(z: int, reader: SliceReader) -> int:
+    return reader.canonical.shape[0] - 1 - z if reader.turn.flips[0] else z

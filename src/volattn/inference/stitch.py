@@ -1,17 +1,19 @@
-"""From the detections of slices to a label map on the input's grid."""
+"""From what is found on slices to a label map on the input's grid."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from volattn.datasets.case import BACKGROUND, LESION, ORGAN
-from volattn.inference.stream import SliceDetections
+from volattn.inference.stream import SliceDetections, SliceProbabilities, SliceResult
 from volattn.preprocessing.prepared import ZWeights
 from volattn.slabs.images import input_shape
 from volattn.structures.lesions import component_sizes, label_components, largest_component
@@ -22,6 +24,10 @@ ORGAN_SCORE = 0.5
 MASK_PROBABILITY = 0.5
 """Where a mask begins."""
 
+_MASK_OFFSET = 0.5
+"""Input pixels from the centre of a mask's cell to where it lies in its box: torchvision draws the reference masks of
+training with `roi_align(aligned=False)`, which counts from pixel centres, half a pixel further than edges."""
+
 _ONE = 65534
 """Probability 1 as an integer. The two shares of a voxel are rounded to 65535 at most; sums of integers do
 not depend on the order in which the passes of the stream come."""
@@ -31,65 +37,140 @@ _COVERS = MASK_PROBABILITY - 2 / _ONE
 
 
 class Patch(NamedTuple):
-    """A mask on a slice's grid.
+    """Probabilities of a class on a rectangle of a slice's grid; outside they are 0.
 
-    Attributes:
-        rows: Where.
-        columns: Where.
-        values: Probabilities there, float32; outside they are 0.
+    `scores` has for each pixel the highest score of the objects that cover it, 0 without any.
     """
 
     rows: slice
     columns: slice
     values: NDArray[np.float32]
+    scores: NDArray[np.float32]
 
 
 def paste(
-    mask: NDArray[np.floating],
-    box: NDArray[np.floating],
-    shape: tuple[int, int],
-    filled: tuple[int, int],
-    offset: float = 0.5,
-) -> Patch:
-    """Puts a detection's mask on a slice's own grid: the way back through mask head and `to_input`.
+    mask: NDArray[np.floating], box: NDArray[np.floating], shape: tuple[int, int], filled: tuple[int, int]
+) -> tuple[slice, slice, NDArray[np.float32]]:
+    """Puts a mask (m, m'), in a box xyxy in input pixels, on a slice's own grid: back through mask head and `to_input`.
 
     Pixel p of the slice lies at ((p + 0.5) * scale) of the input, measured from its edge, scale being
     `filled` over `shape` along each side. Inside the box the mask is read bilinearly at that place, outside
-    it is 0. Cell i of the m cells along a side of the mask stands for x0 + (i + 0.5) * side / m + offset.
-    torchvision draws the reference masks of training with `roi_align(aligned=False)`, which counts from pixel
-    centres, half a pixel further than edges: its offset is 0.5. A segmenter's cells are pixels: 0. One
+    it is 0. Cell i of the m cells along a side of the mask lies at x0 + (i + 0.5) * side / m + 0.5. One
     continuous step, without a canvas at the input's size and without boxes rounded to pixels.
 
-    Args:
-        mask: (m, m') probabilities.
-        box: xyxy, input pixels.
-        shape: (H, W) of the slice.
-        filled: How many rows and columns of the input the slice fills.
-        offset: Of the mask's cells, input pixels.
+    Returns:
+        Rows, columns, and the probabilities there.
     """
-    rows, along_y = _sampling(float(box[1]), float(box[3]), shape[0], filled[0], mask.shape[0], offset)
-    columns, along_x = _sampling(float(box[0]), float(box[2]), shape[1], filled[1], mask.shape[1], offset)
-    return Patch(rows, columns, along_y @ mask.astype(np.float32) @ along_x.T)
+    rows, along_y = _sampling(float(box[1]), float(box[3]), shape[0], filled[0], mask.shape[0])
+    columns, along_x = _sampling(float(box[0]), float(box[2]), shape[1], filled[1], mask.shape[1])
+    return rows, columns, along_y @ mask.astype(np.float32) @ along_x.T
 
 
-def _sampling(
-    start: float, stop: float, length: int, filled: int, cells: int, offset: float
-) -> tuple[slice, NDArray[np.float32]]:
+def _sampling(start: float, stop: float, length: int, filled: int, cells: int) -> tuple[slice, NDArray[np.float32]]:
     """The pixels along one side with centres in [start, stop), and the share of each cell in each, (n, m)."""
     scale = filled / length
     first, last = (min(max(0, int(np.ceil(end / scale - 0.5))), length) for end in (start, stop))
     place = (np.arange(first, last) + 0.5) * scale
-    cell = (place - offset - start) / max(stop - start, 1e-6) * cells - 0.5
+    cell = (place - _MASK_OFFSET - start) / max(stop - start, 1e-6) * cells - 0.5
     cell = np.clip(cell, 0, cells - 1)
     shares = np.clip(1 - np.abs(cell[:, None] - np.arange(cells)), 0, None)
     return slice(first, last), shares.astype(np.float32)
 
 
-def score_maps(detections: SliceDetections, shape: tuple[int, int], size: int, classes: int) -> NDArray[np.float32]:
-    """Per class and pixel the highest score of the detections that cover it, 0 without any.
+def find_objects(probabilities: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The objects of a class on a slice: what hangs together (4 neighbours) at a probability of 0.5 or more.
+
+    A score is the highest probability in the object, by which Han (arXiv 1704.07239) drops tumours too.
+
+    Args:
+        probabilities: (H, W).
+
+    Returns:
+        (H, W) numbers from 1 with 0 elsewhere, and the n scores.
+    """
+    numbers, count = ndimage.label(probabilities >= MASK_PROBABILITY)
+    scores = ndimage.maximum(probabilities, numbers, np.arange(1, count + 1)) if count else []
+    return numbers, np.asarray(scores, np.float32)
+
+
+def class_boxes(found: SliceResult, label: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The boxes (n, 4) of a class on a slice, xyxy in input pixels, half-open, and their scores (n,)."""
+    if isinstance(found, SliceDetections):
+        chosen = np.flatnonzero(found.labels == label)
+        return found.boxes[chosen], found.scores[chosen]
+    numbers, scores = find_objects(found.probabilities[label - 1])
+    places = [(columns.start, rows.start, columns.stop, rows.stop) for rows, columns in ndimage.find_objects(numbers)]
+    return np.array(places, np.float32).reshape(-1, 4), scores
+
+
+def resample(
+    probabilities: NDArray[np.float32], threshold: float, shape: tuple[int, int], filled: tuple[int, int]
+) -> Patch:
+    """A class's probabilities on a slice's own grid: the way back through `to_input`, bilinear.
+
+    Args:
+        probabilities: (size, size) on the network's input.
+        threshold: Objects with a lower score are cut out.
+        shape: (H, W) of the slice.
+        filled: How many rows and columns of the input the slice fills.
+    """
+    inside = probabilities[: filled[0], : filled[1]]
+    numbers, scores = find_objects(inside)
+    by_pixel = np.concatenate([np.zeros(1, np.float32), np.where(scores >= threshold, scores, 0)])[numbers]
+    values = np.where((numbers > 0) & (by_pixel == 0), np.float32(0), inside)
+    if filled != shape:
+        values = F.interpolate(torch.from_numpy(values)[None, None], shape, mode="bilinear")[0, 0].numpy()
+        for axis in (0, 1):  # An object covers what is read from any of its pixels.
+            place = np.clip((np.arange(shape[axis]) + 0.5) * filled[axis] / shape[axis] - 0.5, 0, filled[axis] - 1)
+            lower, upper = np.floor(place).astype(int), np.ceil(place).astype(int)
+            by_pixel = np.maximum(by_pixel.take(lower, axis), by_pixel.take(upper, axis))
+    by_pixel = np.where(values >= _COVERS, np.maximum(by_pixel, values), np.float32(0))
+    return Patch(slice(0, shape[0]), slice(0, shape[1]), values, by_pixel)
+
+
+def pasted(
+    detections: SliceDetections, label: int, threshold: float, shape: tuple[int, int], filled: tuple[int, int]
+) -> Patch | None:
+    """The highest probability of the masks of a class, on the rectangle around them; None without any.
 
     Args:
         detections: Of one slice.
+        label: The class.
+        threshold: Detections below this score are dropped.
+        shape: (H, W) of the slice.
+        filled: How many rows and columns of the input the slice fills.
+    """
+    assert detections.masks is not None, "boxes are linked, not stitched"
+    chosen = np.flatnonzero((detections.labels == label) & (detections.scores >= threshold))
+    if len(chosen) == 0:
+        return None
+    patches = [paste(detections.masks[row], detections.boxes[row], shape, filled) for row in chosen]
+    top, bottom = min(rows.start for rows, _, _ in patches), max(rows.stop for rows, _, _ in patches)
+    left, right = min(columns.start for _, columns, _ in patches), max(columns.stop for _, columns, _ in patches)
+    highest = np.zeros((bottom - top, right - left), np.float32)
+    scores = np.zeros_like(highest)
+    for row, (rows, columns, values) in zip(chosen, patches, strict=True):
+        place = (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
+        np.maximum(highest[place], values, out=highest[place])
+        covered = np.where(values >= _COVERS, detections.scores[row], np.float32(0))
+        np.maximum(scores[place], covered, out=scores[place])
+    return Patch(slice(top, bottom), slice(left, right), highest, scores)
+
+
+def find_patch(
+    found: SliceResult, label: int, threshold: float, shape: tuple[int, int], filled: tuple[int, int]
+) -> Patch | None:
+    """What was found of a class in a slice; see `pasted` and `resample`."""
+    if isinstance(found, SliceProbabilities):
+        return resample(found.probabilities[label - 1], threshold, shape, filled)
+    return pasted(found, label, threshold, shape, filled)
+
+
+def score_maps(found: SliceResult, shape: tuple[int, int], size: int, classes: int) -> NDArray[np.float32]:
+    """Per class and pixel the highest score of the objects that cover it, 0 without any.
+
+    Args:
+        found: In one slice.
         shape: (h, w) of the prepared slice.
         size: Side of the network's input.
         classes: How many.
@@ -97,31 +178,27 @@ def score_maps(detections: SliceDetections, shape: tuple[int, int], size: int, c
     Returns:
         (classes, h, w): a mask at threshold T is where the map reaches T.
     """
-    assert detections.masks is not None, "a detector of boxes has no maps"
     maps = np.zeros((classes, *shape), np.float32)
-    filled = input_shape(*shape, size)
-    for label, score, mask, box in zip(
-        detections.labels, detections.scores, detections.masks, detections.boxes, strict=True
-    ):
-        rows, columns, values = paste(mask, box, shape, filled, detections.mask_offset)
-        place = maps[label - 1, rows, columns]
-        np.maximum(place, np.where(values >= MASK_PROBABILITY, score, np.float32(0)), out=place)
+    for label in range(1, classes + 1):
+        patch = find_patch(found, label, 0.0, shape, input_shape(*shape, size))
+        if patch is not None:
+            covered = np.where(patch.values >= MASK_PROBABILITY, patch.scores, np.float32(0))
+            maps[label - 1, patch.rows, patch.columns] = covered
     return maps
 
 
 @dataclass(frozen=True, eq=False)
 class Best:
-    """The detection that speaks for a lesion: the one with the highest score among those that cover it.
+    """The detection with the highest score among those that cover a lesion.
 
     Attributes:
-        score: Its score.
         z: Its slice, of the prepared volume.
-        detections: Of that slice.
+        weights: Attention weights over that slice's bag (`SliceDetections`).
     """
 
     score: float
     z: int
-    detections: SliceDetections
+    weights: dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +208,7 @@ class Stitched:
     Attributes:
         labels: (Z, H, W) uint8: 0 background, 1 organ, 2 lesion.
         lesions: (Z, H, W) uint16 or uint32, one number per 3D lesion (6 neighbours), from 1.
-        best: The detection behind each lesion, in the order of their numbers.
+        best: The best detection of each lesion, in the order of their numbers.
     """
 
     labels: NDArray[np.uint8]
@@ -139,21 +216,28 @@ class Stitched:
     best: list[Best]
 
 
-class Stitcher:
-    """Collects the slices' detections into a label map.
+class _Evidence(NamedTuple):
+    """The pixels of a slice (flat) that lesions cover, the best score of each, and the slice's attention weights."""
 
-    A voxel's probability of a class is the highest of the masks that cover it, interpolated linearly between
-    the two prepared slices around it and then cut at 0.5. A lesion with less volume than one voxel that the network
-    saw is a remnant of that cut, or of the organ's border, and is dropped. It takes two bytes a voxel for each class
-    while the stream runs, and the lesion masks of its slices.
+    pixels: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    weights: dict[str, NDArray[np.float32]]
+
+
+class Stitcher:
+    """Collects what is found on the slices into a label map.
+
+    A voxel's probability of a class is that of a segmenter, or the highest of the masks that cover it, interpolated
+    linearly between the two prepared slices around it and then cut at 0.5. A lesion with less volume than one voxel
+    that the network saw is a remnant of that cut, or of the organ's border, and is dropped. It takes two bytes a voxel
+    for each class while the stream runs, and eight for each pixel of a lesion on its slices.
 
     Args:
         shape: (Z, H, W) of the input in canonical axes.
         back: Which prepared slices make each slice of the input.
         filled: How many rows and columns of the network's input a slice fills (`input_shape`).
         classes: 2 with an organ, else 1; the lesion is the last.
-        threshold: Lesion detections below this score are dropped.
-        organ_threshold: The same for the organ.
+        threshold: Lesions of a slice below this score are dropped.
         single_organ: Whether only the organ's largest connected part (6 neighbours) is kept, and lesions in it.
     """
 
@@ -179,22 +263,24 @@ class Stitcher:
                 if share > 0:
                     self._uses.setdefault(int(source), []).append((z, float(share)))
         self._sums = [np.zeros(shape, np.uint16) for _ in range(classes)]
-        self._kept: dict[int, SliceDetections] = {}
+        self._evidence: dict[int, _Evidence] = {}
 
-    def add(self, z: int, detections: SliceDetections) -> None:
-        """Takes the detections of prepared slice `z`, once; the order of the slices is free."""
+    def add(self, z: int, found: SliceResult) -> None:
+        """Takes what was found in prepared slice `z`, once; the order of the slices is free."""
         uses = self._uses.get(z)
         if not uses:  # between two slices of a coarser input
             return
         for label, (threshold, sums) in enumerate(zip(self.thresholds, self._sums, strict=True), start=1):
-            chosen = np.flatnonzero((detections.labels == label) & (detections.scores >= threshold))
-            if len(chosen) == 0:
+            patch = find_patch(found, label, threshold, self.shape[1:], self.filled)
+            if patch is None:
                 continue
-            rows, columns, values = self._highest(detections, chosen)
             for target, share in uses:
-                sums[target, rows, columns] += np.rint(values * np.float32(share * _ONE)).astype(np.uint16)
-            if label == len(self._sums):
-                self._kept[z] = _subset(detections, chosen)
+                shares = np.rint(patch.values * np.float32(share * _ONE)).astype(np.uint16)
+                sums[target, patch.rows, patch.columns] += shares
+            rows, columns = np.nonzero(patch.scores)
+            if label == len(self._sums) and len(rows):
+                pixels = (rows + patch.rows.start) * self.shape[2] + columns + patch.columns.start
+                self._evidence[z] = _Evidence(pixels.astype(np.int32), patch.scores[rows, columns], found.weights)
 
     def finish(self) -> Stitched:
         """Cuts, joins and numbers; the stitcher is used up."""
@@ -203,51 +289,28 @@ class Stitcher:
         if self.single_organ:
             keep_largest(labels)
         lesions, count = number_lesions(labels, self._least, ORGAN if organ_known else BACKGROUND)
-        return Stitched(labels, lesions, self._speakers(lesions, count))
+        return Stitched(labels, lesions, self._best_detections(lesions, count))
 
-    def _highest(self, detections: SliceDetections, chosen: NDArray[np.intp]) -> Patch:
-        """The highest probability of several masks, on the rectangle around them."""
-        patches = [self._paste(detections, row) for row in chosen]
-        top, bottom = _span([patch.rows for patch in patches])
-        left, right = _span([patch.columns for patch in patches])
-        values = np.zeros((bottom - top, right - left), np.float32)
-        for patch in patches:
-            place = values[
-                patch.rows.start - top : patch.rows.stop - top, patch.columns.start - left : patch.columns.stop - left
-            ]
-            np.maximum(place, patch.values, out=place)
-        return Patch(slice(top, bottom), slice(left, right), values)
-
-    def _paste(self, detections: SliceDetections, row: int) -> Patch:
-        assert detections.masks is not None, "boxes are linked, not stitched"
-        mask, box = detections.masks[row], detections.boxes[row]
-        return paste(mask, box, self.shape[1:], self.filled, detections.mask_offset)
-
-    def _speakers(self, lesions: NDArray[np.unsignedinteger], count: int) -> list[Best]:
+    def _best_detections(self, lesions: NDArray[np.unsignedinteger], count: int) -> list[Best]:
         """The best detection of each lesion; ties go to the lower slice."""
-        candidates = [
-            (-float(score), z, row)
-            for z, detections in self._kept.items()
-            for row, score in enumerate(detections.scores)
-        ]
-        best: dict[int, Best] = {}
-        for negative, z, row in sorted(candidates):
-            if len(best) == count:
-                break
-            rows, columns, values = self._paste(self._kept[z], row)
-            covered = values >= _COVERS
+        best: list[Best | None] = [None] * (count + 1)
+        for z, evidence in sorted(self._evidence.items()):
+            highest = np.zeros(count + 1, np.float32)
             for target, _ in self._uses[z]:
-                for number in np.unique(lesions[target, rows, columns][covered]).tolist():
-                    if number and number not in best:
-                        best[number] = Best(-negative, z, self._kept[z])
-        assert len(best) == count, "every lesion is made of detections"
-        return [best[number] for number in range(1, count + 1)]
+                np.maximum.at(highest, lesions[target].ravel()[evidence.pixels], evidence.scores)
+            for number in (np.flatnonzero(highest[1:]) + 1).tolist():
+                present = best[number]
+                if present is None or highest[number] > present.score:
+                    best[number] = Best(float(highest[number]), z, evidence.weights)
+        found = [one for one in best[1:] if one is not None]
+        assert len(found) == count, "every lesion is made of detections"
+        return found
 
 
 def _cut(sums: list[NDArray[np.uint16]]) -> NDArray[np.uint8]:
     """Labels (Z, H, W) from the sums of the organ, if there is one, and the lesion; they are used up.
 
-    The labels are made in the first of them, and copied once the other has been let go: that costs no memory on top.
+    The labels are made in the first of them, and copied once the other is released: that takes no more memory.
     """
     made = sums[0]
     for z, lesion in enumerate(sums[-1]):
@@ -268,8 +331,8 @@ def number_lesions(
 
     Args:
         labels: (Z, H, W).
-        least: Components of fewer voxels are no lesions; in `labels` they become
-        instead: this label.
+        least: Components of fewer voxels are no lesions.
+        instead: What they become in `labels`.
     """
     bounds = _bounds(labels, LESION)
     inside = labels[bounds]
@@ -308,20 +371,3 @@ def _bounds(labels: NDArray[np.uint8], least: int) -> tuple[slice, slice, slice]
         return slice(0), slice(0), slice(0)
     deep, rows, columns = (slice(int(place[0]), int(place[-1]) + 1) for place in places)
     return deep, rows, columns
-
-
-def _span(sides: Sequence[slice]) -> tuple[int, int]:
-    """From the first start to the last stop."""
-    return min(side.start for side in sides), max(side.stop for side in sides)
-
-
-def _subset(detections: SliceDetections, chosen: Sequence[int] | NDArray[np.intp]) -> SliceDetections:
-    return SliceDetections(
-        detections.boxes[chosen],
-        detections.labels[chosen],
-        detections.scores[chosen],
-        # Copies: a view would keep the others in memory.
-        None if detections.masks is None else [detections.masks[row].copy() for row in chosen],
-        detections.weights,
-        detections.mask_offset,
-    )

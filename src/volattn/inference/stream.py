@@ -14,6 +14,7 @@ from torch import Tensor
 
 from volattn.inference.windows import Shares, WindowSums, window_shares
 from volattn.models.bag_backbone import BagBackbone, ContextDescriptors, Pyramid
+from volattn.models.precision import Precision, autocast
 from volattn.slabs.images import STRIDE, bag_centres
 
 ReadImages = Callable[[Sequence[int]], Tensor]
@@ -28,19 +29,32 @@ class SliceDetections:
         boxes: (n, 4) float32, xyxy in input pixels, half-open.
         labels: (n,) int64 from 1, the lesion last.
         scores: (n,) float32 in [0, 1].
-        masks: n maps float16, probabilities in the cells of the box: m x m of them from a mask head, one for each
-            pixel of the box from a segmenter; None from a detector of boxes.
+        masks: (n, m, m) float16, probabilities in the cells of the box; None from a detector of boxes.
         weights: Softmax weights over the slice's bag, (N,) float32 each, by "channel.LEVEL" and
             "spatial.LEVEL"; empty without attention.
-        mask_offset: Input pixels from the centre of a mask's cell to where it lies in the box (see `paste`).
     """
 
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
     scores: NDArray[np.float32]
-    masks: Sequence[NDArray[np.float16]] | NDArray[np.float16] | None
+    masks: NDArray[np.float16] | None
     weights: dict[str, NDArray[np.float32]]
-    mask_offset: float = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class SliceProbabilities:
+    """What a segmenter finds in one slice, on the CPU.
+
+    Attributes:
+        probabilities: (K, H, W) float32 of nested classes, input pixels.
+        weights: See `SliceDetections`.
+    """
+
+    probabilities: NDArray[np.float32]
+    weights: dict[str, NDArray[np.float32]]
+
+
+SliceResult = SliceDetections | SliceProbabilities
 
 
 class Step(NamedTuple):
@@ -77,9 +91,6 @@ def plan_stream(depth: int, bag: int, batch: int = 1, targets: Sequence[int] | N
     """Which images to encode, which targets to detect and what to forget, step by step.
 
     Args:
-        depth: Z, the slices of the volume.
-        bag: N, odd; 1 needs no context.
-        batch: Images encoded in a step.
         targets: The slices to detect in, each once; all of them by default.
 
     Returns:
@@ -120,32 +131,27 @@ def stream(
     targets: Sequence[int] | None = None,
     batch: int = 1,
     device: torch.device | str | None = None,
-    bf16: bool = False,
-) -> Iterator[tuple[int, SliceDetections]]:
+    precision: Precision = "fp32",
+) -> Iterator[tuple[int, SliceResult]]:
     """Detects in the slices of a volume; the output is that of building every bag from scratch.
 
-    A model whose targets speak for more than their own slice (`BagBackbone.window`) runs on targets a step apart. What
-    their windows say of a slice is summed, weighed by `window_shares`, and made into objects when the last one has
-    spoken: sums are held for one window of slices at most, for K > 1 of up to K - 1 windows more.
+    A model whose targets predict more than their own slice (`BagBackbone.window`) runs on targets a step apart. The
+    probabilities of a slice in their windows are summed, weighed by `window_shares`: sums are held for one window of
+    slices at most, for K > 1 of up to K - 1 windows more.
 
     Args:
-        model: In evaluation mode, on `device`.
-        read_images: Reads images by their centres.
-        depth: Z, the slices of the volume.
         targets: The slices to detect in, each once; all of them by default.
         batch: K: images encoded at once; targets that become ready together are attended and detected up to K
             at a time. For K = 1 at most (N + 1) / 2 pyramids are held, for K more of them up to 2 (K - 1)
             more; with attention after RoIAlign N + 2, and K while they are stored.
-        device: Where the images go; the model's by default.
-        bf16: Mixed precision on a GPU; without effect on a CPU.
+        precision: "fp32" throughout, or automatic mixed precision: "bf16" or "fp16".
 
     Yields:
-        (z, detections) for every target once, in the order in which their bags become complete; of a model with
-        windows, in the order in which the last window that speaks for them does.
+        (z, what was found) for every target once, in the order in which their bags, or their windows, are complete.
     """
     assert not model.training, "a model predicts in evaluation mode"
     weight = next(model.parameters())
-    run = _Run(model, torch.device(device) if device is not None else weight.device, weight.dtype, bf16)
+    run = _Run(model, torch.device(device) if device is not None else weight.device, weight.dtype, precision)
     shares = window_shares(depth, model.window, targets)
     windows = dict.fromkeys(centre for row in shares.values() for centre in row)
     steps = plan_stream(depth, model.bag, batch, list(windows))
@@ -161,11 +167,9 @@ def stream(
 class _Run:
     """What a stream holds: the pyramids of waiting targets, and descriptors in a fixed number of places."""
 
-    def __init__(self, model: BagBackbone, device: torch.device, dtype: torch.dtype, bf16: bool) -> None:
+    def __init__(self, model: BagBackbone, device: torch.device, dtype: torch.dtype, precision: Precision) -> None:
         self.model, self.device, self.dtype = model, device, dtype
-        self.autocast = torch.autocast(
-            device.type, torch.bfloat16, enabled=bf16 and device.type == "cuda", cache_enabled=False
-        )
+        self.autocast = autocast(device, precision)
         self.waiting: dict[int, Pyramid] = {}
         self.context: dict[str, Tensor] = {}
         self.place: dict[int, int] = {}
@@ -204,7 +208,7 @@ class _Run:
                     self.waiting[centre] = {level: maps[row : row + 1] for level, maps in pyramid.items()}
 
     @torch.no_grad()
-    def detect(self, targets: Sequence[int], depth: int) -> list[tuple[int, SliceDetections]]:
+    def detect(self, targets: Sequence[int], depth: int) -> list[tuple[int, SliceResult]]:
         """What is found in the slices that are complete with these targets."""
         bags = torch.tensor(
             [[self.place[z] for z in bag_centres(target, depth, self.model.bag).tolist()] for target in targets],
@@ -213,29 +217,22 @@ class _Run:
         pyramid = self._pyramid(targets)
         with self.autocast:
             attended = self.model.attend(pyramid, self.context, bags)
-            if self.model.window.slices > 1:
-                said = self.model.speak(attended, self.size)
-                complete = [one for row in zip(targets, said, strict=True) for one in self.sums.add(*row)]
-                return [(z, self._found(self.model.objects(one[None])[0])) for z, one in complete]
+            if self.model.config.output == "label_map":
+                windows = self.model.predict_window(attended, self.size)
+                weights = [_row(attended.weights, row) for row in range(len(targets))]
+                return [
+                    (z, SliceProbabilities(_numpy(one), own))
+                    for target, window, own in zip(targets, windows, weights, strict=True)
+                    for z, one in self.sums.add(target, window)
+                ]
             found = cast(list[dict[str, Tensor]], self.model.detect(attended, self.size))
-        weights = {name: _numpy(rows) for name, rows in attended.weights.items()}
         return [
-            (z, self._found(one, {name: rows[row] for name, rows in weights.items()}))
+            (z, _detections(one, _row(attended.weights, row)))
             for row, (z, one) in enumerate(zip(targets, found, strict=True))
         ]
 
-    def _found(self, one: dict[str, Tensor], weights: dict[str, NDArray[np.float32]] | None = None) -> SliceDetections:
-        return SliceDetections(
-            boxes=_numpy(one["boxes"]),
-            labels=one["labels"].cpu().numpy(),
-            scores=_numpy(one["scores"]),
-            masks=_masks(one["masks"]) if "masks" in one else None,
-            weights=weights or {},
-            mask_offset=self.model.mask_offset,
-        )
-
     def _pyramid(self, targets: Sequence[int]) -> Pyramid:
-        """The targets' pyramids, together; those that waited are let go. One alone is not copied."""
+        """The targets' pyramids, together; those that waited are released. One alone is not copied."""
         waited = [self.waiting.pop(target) for target in targets if target in self.waiting]
         if len(waited) == 1:
             return waited[0]
@@ -254,10 +251,13 @@ def _holds_pyramid(descriptors: ContextDescriptors, pyramid: Pyramid) -> bool:
     return all(descriptors.get(level) is maps for level, maps in pyramid.items())
 
 
-def _masks(masks: Tensor | list[Tensor]) -> NDArray[np.float16] | list[NDArray[np.float16]]:
-    if isinstance(masks, list):
-        return [_numpy(mask).astype(np.float16) for mask in masks]
-    return _numpy(masks.squeeze(1)).astype(np.float16)
+def _detections(one: dict[str, Tensor], weights: dict[str, NDArray[np.float32]]) -> SliceDetections:
+    masks = _numpy(one["masks"].squeeze(1)).astype(np.float16) if "masks" in one else None
+    return SliceDetections(_numpy(one["boxes"]), one["labels"].cpu().numpy(), _numpy(one["scores"]), masks, weights)
+
+
+def _row(weights: Mapping[str, Tensor], row: int) -> dict[str, NDArray[np.float32]]:
+    return {name: _numpy(rows[row]) for name, rows in weights.items()}
 
 
 def _numpy(tensor: Tensor) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Windows along z: which slices a target speaks for, how much its word counts there, and the sums of what was said."""
+"""Windows along z: which slices a target predicts, its share in each, and the sums of their probabilities."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from volattn.models.architectures import Window
+from volattn.models.config import Window
 from volattn.slabs.images import STRIDE
 
 Shares = Mapping[int, Mapping[int, float]]
-"""By slice the shares of the targets that speak for it, by target; those of a slice sum to 1."""
+"""By slice the shares of the targets that predict it, by target; those of a slice sum to 1."""
 
 _SIGMA = 1 / 8
 """Standard deviation of the Gaussian as a share of the window: nnU-Net's and MONAI's."""
@@ -39,10 +39,9 @@ def window_centres(depth: int, window: Window) -> list[int]:
 
 
 def window_shares(depth: int, window: Window, targets: Sequence[int] | None = None) -> dict[int, dict[int, float]]:
-    """Who speaks for each slice, weighed by a Gaussian of the distance (nnU-Net: Isensee et al. 2021).
+    """Which targets predict each slice, weighed by a Gaussian of the distance (nnU-Net: Isensee et al. 2021).
 
     Args:
-        depth: See `window_centres`, as is `window`.
         targets: The slices that are asked for; all of them by default. They do not change where windows are.
 
     Returns:
@@ -58,43 +57,39 @@ def window_shares(depth: int, window: Window, targets: Sequence[int] | None = No
 
 
 class WindowSums:
-    """Sums of what windows say of slices, from the first that speaks for a slice to the last.
-
-    Args:
-        shares: Of the slices that are wanted.
-    """
+    """Sums of the windows' probabilities of slices, until the last window of a slice is there."""
 
     def __init__(self, shares: Shares) -> None:
         self._sums: dict[int, Tensor] = {}
         self._left = {z: len(row) for z, row in shares.items()}
-        self._heard: dict[int, list[tuple[int, float]]] = {}
+        self._predicted: dict[int, list[tuple[int, float]]] = {}
         for z, row in shares.items():
             for centre, share in row.items():
-                self._heard.setdefault(centre, []).append((z, share))
+                self._predicted.setdefault(centre, []).append((z, share))
 
     def __len__(self) -> int:
         """The slices that wait for a window."""
         return len(self._sums)
 
     def add(self, centre: int, probabilities: Tensor) -> list[tuple[int, Tensor]]:
-        """Takes what a window says, once.
+        """Takes the probabilities of a window, once.
 
         Args:
             centre: Its target.
             probabilities: (K, R, H, W), the target's slice in the middle of R.
 
         Returns:
-            The slices that no other window speaks for any more, and their probabilities (K, H, W); they are let go.
+            The slices that no other window predicts any more, and their probabilities (K, H, W).
         """
         first = centre - probabilities.shape[1] // 2
         complete: list[tuple[int, Tensor]] = []
-        for z, share in self._heard.pop(centre):
-            said = probabilities[:, z - first] * share
+        for z, share in self._predicted.pop(centre):
+            weighed = probabilities[:, z - first] * share
             if z in self._sums:
-                said += self._sums.pop(z)
+                weighed += self._sums.pop(z)
             self._left[z] -= 1
             if self._left[z]:
-                self._sums[z] = said
+                self._sums[z] = weighed
             else:
-                complete.append((z, said.clamp_(0, 1)))
+                complete.append((z, weighed.clamp_(0, 1)))
         return complete

@@ -15,13 +15,9 @@ from volattn.io.names import shown
 
 @dataclass(frozen=True)
 class Row:
-    """One row.
+    """One row: its file, its number as a spreadsheet counts it (the header is row 1), column -> index, and cells.
 
-    Attributes:
-        path: Its file.
-        number: As a spreadsheet counts it: the header is row 1.
-        columns: Column -> its place.
-        cells: What stands in the row.
+    Its methods raise a ValueError with file, row and column where a cell does not hold what is asked for.
     """
 
     path: Path
@@ -30,35 +26,20 @@ class Row:
     cells: Sequence[str]
 
     def error(self, fault: str, way_out: str) -> ValueError:
-        """An error that says where it is."""
         return ValueError(f"{self.path}: row {self.number}: {fault}; {way_out}")
 
     def text(self, column: str) -> str:
-        """What stands in a column.
-
-        Raises:
-            ValueError: Nothing does.
-        """
-        place = self.columns[column]
-        text = self.cells[place].strip() if place < len(self.cells) else ""
+        """The text in a column, which must not be empty."""
+        index = self.columns[column]
+        text = self.cells[index].strip() if index < len(self.cells) else ""
         if not text:
             raise self.error(f"{column} is empty", "fill it or leave the row out")
         return text
 
     def number_in(self, column: str) -> float:
-        """The finite number in a column.
-
-        Raises:
-            ValueError: There is none.
-        """
         return self._number(column, self.text(column))
 
     def numbers(self, columns: Sequence[str]) -> list[float]:
-        """The finite numbers in some columns.
-
-        Raises:
-            ValueError: One is missing.
-        """
         try:
             found = [float(self.cells[self.columns[column]]) for column in columns]
         except (ValueError, IndexError):
@@ -68,37 +49,25 @@ class Row:
         return [self.number_in(column) for column in columns]  # One by one, to say which it is.
 
     def numbers_in(self, column: str, count: int) -> tuple[float, ...]:
-        """So many finite numbers, parted by commas.
-
-        Raises:
-            ValueError: They are not there.
-        """
-        parts = self.text(column).split(",")
-        if len(parts) != count:
-            raise self.error(f"{column} is {shown(self.text(column))}", f"give {count} numbers, parted by commas")
-        return tuple(self._number(column, part.strip()) for part in parts)
+        """`count` finite numbers, separated by commas."""
+        cells = self.text(column).split(",")
+        if len(cells) != count:
+            raise self.error(f"{column} is {shown(self.text(column))}", f"give {count} numbers, separated by commas")
+        return tuple(self._number(column, part.strip()) for part in cells)
 
     def whole_in(self, column: str, allowed: Sequence[int]) -> int:
-        """One of some whole numbers.
-
-        Raises:
-            ValueError: It is none of them.
-        """
+        """One of some whole numbers."""
         value = self.number_in(column)
         if value not in allowed:
             raise self.error(f"{column} is {shown(self.text(column))}", f"give one of {', '.join(map(str, allowed))}")
         return int(value)
 
     def box(self, values: Sequence[float]) -> tuple[float, float, float, float]:
-        """Four numbers as a box (x1, y1, x2, y2).
-
-        Raises:
-            ValueError: It is turned inside out.
-        """
+        """Four numbers as a box (x1, y1, x2, y2)."""
         x1, y1, x2, y2 = values
         if x2 < x1 or y2 < y1:
             shown = ", ".join(f"{value:g}" for value in values)
-            raise self.error(f"the box {shown} is turned inside out", "give x1 <= x2 and y1 <= y2")
+            raise self.error(f"the box {shown} has its corners reversed", "give x1 <= x2 and y1 <= y2")
         return x1, y1, x2, y2
 
     def _number(self, column: str, text: str) -> float:
@@ -138,7 +107,7 @@ def read_rows(path: Path | str, needed: Sequence[str]) -> Iterator[Row]:
         twice = [name for name in needed if header.count(name) > 1]
         if twice:
             raise ValueError(f"{path}: row 1: has the column {twice[0]} twice; keep one")
-        columns = {name: place for place, name in enumerate(header)}
+        columns = {name: index for index, name in enumerate(header)}
         for number, cells in enumerate(reader, start=2):
             if any(map(str.strip, cells)):
                 yield Row(path, number, columns, cells)

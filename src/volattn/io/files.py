@@ -1,7 +1,4 @@
-"""The one way to read a file: regular files only, no more of it than was expected, errors that name it.
-
-The one way to write a file: whole or not at all.
-"""
+"""The one way to read a file: a regular one, up to a limit, errors that name it. And to write one: whole or not."""
 
 from __future__ import annotations
 
@@ -31,10 +28,7 @@ _TEXT_BYTES = 256 * 2**20
 
 
 def check_regular(path: Path | str) -> int:
-    """Refuses what is not a regular file, before it is opened: opening a pipe waits, and reading a device never ends.
-
-    Returns:
-        The file's size, bytes.
+    """The size of a regular file, bytes; others are never opened: a pipe would wait, and a device has no end.
 
     Raises:
         ValueError: It does not exist, is a folder, a pipe, a socket or a device, or may not be looked at.
@@ -55,11 +49,7 @@ def check_regular(path: Path | str) -> int:
 
 
 def read_bytes(path: Path | str, limit: int) -> bytes:
-    """The whole content of a regular file.
-
-    Args:
-        path: The file.
-        limit: The most bytes that it may have.
+    """The whole content of a regular file of at most `limit` bytes.
 
     Raises:
         ValueError: See `check_regular`, or the file is larger or cannot be read.
@@ -89,7 +79,7 @@ def read_text(path: Path | str, limit: int = _TEXT_BYTES) -> str:
 
 
 def read_json(path: Path | str) -> Any:
-    """What a JSON file says.
+    """The content of a JSON file.
 
     Raises:
         ValueError: See `read_text`, or it is not JSON.
@@ -104,7 +94,7 @@ def read_json(path: Path | str) -> Any:
 
 
 def read_json_lines(path: Path | str) -> list[Any]:
-    """What a file with a line of JSON each says; a last line that a kill cut short is left out.
+    """The values of a file with one JSON value a line; a last line that a kill cut short is left out.
 
     Raises:
         ValueError: See `read_text`, or a line is not JSON.
@@ -121,17 +111,28 @@ def read_json_lines(path: Path | str) -> list[Any]:
 
 
 def sha256(path: Path | str) -> str:
-    """SHA-256 of a regular file.
+    """SHA-256 of a regular file, or of the names and content of all files in a folder that is one volume.
 
     Raises:
         ValueError: See `read_bytes`.
     """
+    path = Path(path)
+    if path.is_dir():
+        inside = sorted(file for file in path.rglob("*") if file.is_file())
+        lines = [f"{sha256(file)} {file.relative_to(path)}\n" for file in inside]
+        return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
     check_regular(path)
     try:
-        with Path(path).open("rb") as file:
+        with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({_reason(error)}); check its permissions") from None
+
+
+def sha256_of_values(content: Any) -> str:
+    """SHA-256 of JSON values, whatever the order of their keys."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _reason(error: Exception) -> str:
@@ -150,8 +151,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     pipe stays what it is: the content is written into it at the end.
 
     Args:
-        path: The file to write. What stood there before stays until the new content is complete. A symbolic link is
-            replaced, not followed.
+        path: The file to write. An earlier file stays until the new content is complete. A symbolic link is replaced,
+            not followed.
 
     Yields:
         The temporary path; the block must write a file there.
@@ -171,7 +172,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        # A full disk names no file, and the temporary name says nothing to anybody.
+        # The error of a full disk names no file, and the temporary name would not help.
         if error.errno is not None and error.filename in (None, str(temporary)):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
@@ -196,7 +197,7 @@ def is_stream(path: Path) -> bool:
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Writes UTF-8 text with `\\n` line ends, atomically; of a name that is not UTF-8 what `printable` makes."""
+    """Writes UTF-8 text with `\\n` line ends, atomically; other bytes, as names may hold, as `printable` has them."""
     with atomic_path(path) as temporary:
         temporary.write_text(printable(text), encoding="utf-8", newline="\n")
 
@@ -218,13 +219,12 @@ def write_json(path: Path | str, content: Any) -> None:
     """Writes indented JSON, atomically.
 
     Raises:
-        ValueError: `content` holds NaN or infinity, which JSON cannot say.
+        ValueError: `content` holds NaN or infinity, which JSON has not.
     """
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _pour(source: Path, target: Path) -> None:
-    """Writes a file's content into a device or a pipe."""
     # Opening a pipe that nobody reads would wait for ever; in this way it is an error.
     descriptor = os.open(target, os.O_WRONLY | os.O_NONBLOCK)
     os.set_blocking(descriptor, True)

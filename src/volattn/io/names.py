@@ -14,8 +14,6 @@ SHOWN = 80
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = SHOWN
-_SUFFIX = re.compile(r"(\.nii)?(\.gz)?\Z", re.IGNORECASE)
-_NIFTI = re.compile(r"(?s)[^.].*\.nii(\.gz)?", re.IGNORECASE)
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _CHANNEL = re.compile(r"_000\d\Z")  # nnU-Net names the images of case_x case_x_0000, ...
@@ -55,16 +53,6 @@ def both(one: Path, other: Path) -> str:
     """Two files of one name for a message, which may not show what they differ in."""
     differ = ", whose names differ in bytes that are not UTF-8" if printable(str(one)) == printable(str(other)) else ""
     return f"{one} and {other}{differ}"
-
-
-def volume_name(path: Path | str) -> str:
-    """The printable name of a file without `.nii` or `.nii.gz`, in capitals or not."""
-    return printable(_SUFFIX.sub("", Path(path).name, count=1))
-
-
-def named_nifti(path: Path) -> bool:
-    """Whether a name is a NIfTI file's, `.NII.GZ` included; hidden ones are not."""
-    return _NIFTI.fullmatch(path.name) is not None
 
 
 def check_name(name: str) -> str:
@@ -113,7 +101,6 @@ def case_number(name: str) -> int | None:
 
 
 def last_number(name: str) -> int | None:
-    """The last number in a name; None if there is none."""
     digits = re.findall(r"\d+", name)
     return int(digits[-1]) if digits else None
 

@@ -1,16 +1,13 @@
-"""Where output goes: looked at and claimed once, before any work.
-
-A file that is written must not be an input, and must be possible to write. A folder belongs to one run: others are
-refused while it writes, files of other programs are never replaced, and what a killed run left half written is removed.
-"""
+"""Where output goes: claimed before any work, so that no input and no file of another program is lost."""
 
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
@@ -18,20 +15,20 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from volattn.io.files import is_leftover, is_stream, read_json
+from volattn.io.files import is_leftover, is_stream, read_json, write_json
+from volattn.io.names import shown
 
 LOCK = ".volattn.lock"
-"""The lock's file. The operating system lets go of a lock with the process that holds it, however that one ends; the
-file stays, for a process that waits for it may have it open."""
+"""The operating system frees a lock when its process ends; the file stays, for a waiting process may have it open."""
 
 SIGNATURE = "volattn"
-"""What files of this program say of themselves: NIfTI in `descrip`, PNG under Software, pages as their generator."""
+"""In files of this program: NIfTI's `descrip`, PNG's Software, the generator of pages."""
 
 _HEAD = 4096
 
 
 def claim_file(path: Path | str, *, inputs: Iterable[Path | str | None] = (), replaces: Iterable[str] = ()) -> Path:
-    """Refuses what cannot or must not be written, before the work that leads to it; removes what a kill left of it.
+    """Refuses a file that cannot or must not be written, and removes what a killed write left of it.
 
     Args:
         path: The file. A link is followed, since the user named it; devices and pipes are written into.
@@ -70,26 +67,33 @@ def claim_folder(
     *,
     marker: str | None = None,
     what: str = "",
+    settings: Mapping[str, Any] | None = None,
+    resume: bool = True,
     lock: str = LOCK,
     links: str | None = None,
-    patience: float = 0,
+    wait: float = 0,
 ) -> Iterator[Path]:
-    """Keeps a folder to this run while the block lasts; it is made if there is none, and goes again if it stays empty.
+    """Keeps a folder to this run while the block lasts, and removes what killed writes left in it.
+
+    The folder is made if there is none, and removed again if it stays empty.
 
     Args:
-        folder: What is written to.
-        marker: The file that says that the folder is one of this program's, e.g. `job.json`; without that file a folder
-            must be empty. None takes a folder with other files in it; see `check_replaceable`.
-        what: What the marker makes of the folder, for the error, e.g. "store".
+        marker: The file that makes the folder one of this program's, e.g. `job.json`; without that file a folder must
+            be empty. None takes a folder with other files in it; see `check_replaceable`.
+        what: What a folder with the marker is, for errors, e.g. "store".
+        settings: All that the folder's content depends on, as JSON values. They are written into the marker; what is
+            found there must be the same, so that finished work can be kept. None leaves the marker to the caller.
+        resume: Whether a folder that has the marker may be continued.
         lock: Name of the lock's file, where several processes share the folder.
         links: Pattern of the links in the folder that the run itself makes.
-        patience: Seconds to wait for another process that holds it.
+        wait: Seconds to wait for another process that holds it.
 
     Yields:
         The folder.
 
     Raises:
-        ValueError: It is a file, cannot be written, holds other files or a link out of it, or another process holds it.
+        ValueError: It is a file, cannot be written, holds other files, a link out of it or the work of other settings,
+            may not be continued, or another process holds it.
     """
     folder = Path(folder)
     if (folder.exists() or folder.is_symlink()) and not folder.is_dir():
@@ -101,7 +105,7 @@ def claim_folder(
         folder.mkdir(parents=True, exist_ok=True)
         if marker is not None:
             _check_owner(folder, marker, what, links)
-        holder = FileLock(folder / lock, timeout=patience)
+        holder = FileLock(folder / lock, timeout=wait)
         holder.acquire()
     except Timeout:
         raise ValueError(
@@ -110,6 +114,8 @@ def claim_folder(
     except OSError as error:
         raise ValueError(f"{folder}: cannot be written ({error.strerror}); give another folder") from None
     try:
+        if marker is not None:
+            _check_settings(folder, folder / marker, what, settings, resume)
         sweep(folder)
         yield folder
     finally:
@@ -120,13 +126,33 @@ def claim_folder(
         holder.release()
 
 
-def sweep(folder: Path, *, below: bool = False) -> None:
-    """Removes what killed writes left in a folder of this program; links are not followed.
+def _check_settings(folder: Path, marker: Path, what: str, settings: Mapping[str, Any] | None, resume: bool) -> None:
+    if not marker.is_file():
+        if settings is not None:
+            write_json(marker, settings)
+        return
+    if not resume:
+        raise ValueError(f"{folder}: already holds a {what}; continue it with --resume, or give another folder")
+    if settings is None:
+        return
+    before = read_json(marker)
+    changed = list(_changes(before if isinstance(before, dict) else {}, json.loads(json.dumps(settings))))
+    if changed:
+        raise ValueError(f"{folder}: holds a {what} of another {', '.join(changed[:3])}; give another folder")
 
-    Args:
-        folder: Claimed by the caller.
-        below: Whether to go through its subfolders too.
-    """
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any], at: str = "") -> Iterator[str]:
+    """Each value that is not the same, as `plan.size (512, now 1024)`."""
+    for key in dict.fromkeys([*before, *after]):
+        one, other = before.get(key), after.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from _changes(one, other, f"{at}{key}.")
+        elif one != other:
+            yield f"{at}{key} ({shown(one)}, now {shown(other)})"
+
+
+def sweep(folder: Path, *, below: bool = False) -> None:
+    """Removes what killed writes left in a folder that the caller has claimed, with `below` in its subfolders too."""
     for place, folders, files in os.walk(folder):
         for name in files:
             path = Path(place, name)
@@ -139,11 +165,8 @@ def sweep(folder: Path, *, below: bool = False) -> None:
 def check_replaceable(paths: Iterable[Path]) -> None:
     """Refuses to replace files that another program or a person made.
 
-    Args:
-        paths: What is going to be written; those that are not there are fine.
-
     Raises:
-        ValueError: One is there and does not say that this program wrote it.
+        ValueError: One of the files exists without this program's signature.
     """
     for path in paths:
         if path.is_dir() and not path.is_symlink():
@@ -155,7 +178,7 @@ def check_replaceable(paths: Iterable[Path]) -> None:
 
 
 def made_here(path: Path) -> bool:
-    """Whether a file says of itself that this program wrote it; links and damaged files do not."""
+    """Whether a file bears this program's signature; links and damaged files do not."""
     if path.is_symlink() or not path.is_file():
         return False
     if path.suffix == ".csv":  # A table has no place for a signature: what was noted beside it has.

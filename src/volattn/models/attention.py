@@ -1,12 +1,12 @@
-"""Volumetric attention (MICCAI 2019, section 2): the slices around a target say what it should look at.
+"""Volumetric attention (MICCAI 2019, section 2): the slices around a target refine its feature map.
 
-Context without attention: what the images of a bag say, side by side. Not in the paper.
+`StackedContext` is context without attention; it is not in the paper.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -20,7 +20,7 @@ GATE_BIAS = 3.0
 """Gates start at sigmoid(3) = 0.95, so that a pretrained network is hardly scaled at first."""
 
 Rectifier = Literal["relu", "leaky"]
-"""What a gate reads of its bag: relu, or x where x > 0 and x / 10 elsewhere."""
+"""In front of a gate: relu, or x where x > 0 and x / 10 elsewhere."""
 
 _RECTIFIERS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -29,7 +29,7 @@ _RECTIFIERS: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 class Descriptors(NamedTuple):
-    """All that context needs to keep of an image: C numbers and one map, or a few maps.
+    """What is kept of an image as context: C numbers and one map, or a few maps.
 
     Attributes:
         channel: g(X) of eq. 2, shape (B, C), or None without channel attention.
@@ -41,7 +41,7 @@ class Descriptors(NamedTuple):
 
 
 class Refined(NamedTuple):
-    """A refined target and what its bag said.
+    """A refined target, and the attention weights of its bag.
 
     Attributes:
         features: X'' of shape (M, C, H, W).
@@ -55,14 +55,10 @@ class Refined(NamedTuple):
 
 
 class ContextModule(nn.Module):
-    """Refines targets by what their bags say; the optimiser gives all of its kind a rate of their own."""
+    """Refines targets by their bags; the optimiser gives these modules a learning rate of their own."""
 
     def describe(self, features: Tensor) -> Descriptors:
-        """What a bag needs of images.
-
-        Args:
-            features: Raw maps, shape (B, C, H, W).
-        """
+        """What bags need of raw maps (B, C, H, W)."""
         raise NotImplementedError("a context module defines describe")
 
     def refine_with_weights(self, target: Tensor, descriptors: Descriptors, bags: Tensor) -> Refined:
@@ -152,12 +148,9 @@ class VolumetricAttention(ContextModule):
     Args:
         channels: C, the channels of the maps.
         reduction: r; the channel embedding narrows C to max(1, C // r).
-        kernel_size: Odd side of the spatial embedding's convolution.
-        channel: Whether there is channel attention.
-        spatial: Whether there is spatial attention.
-        scale: Factor on the spatial dot products: "none" (the paper's letter), "sqrt" (1/sqrt(HW)) or "mean" (1/HW).
+        scale: Factor on the spatial dot products: "none" (as in the paper), "sqrt" (1/sqrt(HW)) or "mean" (1/HW).
         gate_kernel: Odd side of the convolution that makes the spatial gate.
-        rectifier: In front of both gates: "relu" (the paper's letter), or "leaky", which no training can switch off.
+        rectifier: In front of both gates: "relu" (as in the paper), or "leaky", which no training can switch off.
 
     Raises:
         ValueError: A size is not positive, a kernel is even, or scale or rectifier is unknown.
@@ -192,19 +185,25 @@ class VolumetricAttention(ContextModule):
         """Attends over exactly the images given.
 
         Args:
-            target: X_tgt, shape (M, C, H, W).
             context: The bag of each target (eq. 1), shape (M, N, C, H, W); the target is among them if the caller
                 put it there.
 
         Returns:
             X'' of shape (M, C, H, W).
         """
+        if target.dim() != 4 or context.dim() != 5 or target.shape != context[:, 0].shape:
+            raise ValueError(
+                "volumetric attention takes a target of shape (M, C, H, W) and a context of shape (M, N, C, H, W), "
+                f"found {tuple(target.shape)} and {tuple(context.shape)}"
+            )
         count, images = context.shape[:2]
         bags = torch.arange(count * images, device=context.device).view(count, images)
         return self.refine(target, self.describe(context.flatten(0, 1)), bags)
 
     def describe(self, features: Tensor) -> Descriptors:
         """g and e of raw maps (B, C, H, W)."""
+        if features.dim() != 4:
+            raise ValueError(f"describe takes maps of shape (B, C, H, W), found {tuple(features.shape)}")
         return Descriptors(
             self.channel.describe(features) if self.channel is not None else None,
             self.spatial.describe(features) if self.spatial is not None else None,
@@ -213,18 +212,18 @@ class VolumetricAttention(ContextModule):
     def refine(self, target: Tensor, descriptors: Descriptors, bags: Tensor) -> Tensor:
         """Refines targets by their bags.
 
-        Args:
-            target: X_tgt, shape (M, C, H, W).
-            descriptors: Of the B images that the bags point to.
-            bags: Integers into B, shape (M, N).
-
         Returns:
             X'' of shape (M, C, H, W).
         """
         return self.refine_with_weights(target, descriptors, bags).features
 
     def refine_with_weights(self, target: Tensor, descriptors: Descriptors, bags: Tensor) -> Refined:
-        """As `refine`, and which images of the bag spoke."""
+        """As `refine`, with the attention weights of the bags."""
+        if target.dim() != 4 or bags.dim() != 2 or len(target) != len(bags):
+            raise ValueError(
+                "refine takes a target of shape (M, C, H, W) and bags of shape (M, N), "
+                f"found {tuple(target.shape)} and {tuple(bags.shape)}"
+            )
         channel_weights = spatial_weights = None
         if self.channel is not None:
             assert descriptors.channel is not None
@@ -258,21 +257,17 @@ def entropy(weights: Tensor) -> Tensor:
     return torch.special.entr(weights).sum(dim=-1) / math.log(images)
 
 
-__all__: Sequence[str] = ("Descriptors", "Rectifier", "Refined", "VolumetricAttention", "entropy")
-
-
 class StackedContext(ContextModule):
-    """Adds to a target's feature map what the images of its bag say of each place, each in its own words.
+    """Adds to a target's feature map a few maps of every image of its bag.
 
         e(X) = W X                                          3 x 3, C -> K, no bias
         X'   = X_tgt + V relu([e(X_1), ..., e(X_N)]) + b    1 x 1, N K -> C
 
-    Volumetric attention gates with what the bag says, and a gate can only turn down what the target shows itself
-    (`docs/explanation/claim.md`). Here it is added, and slices keep their order. As with attention an image is
-    described once, whatever number of targets use it, and leaves K maps behind. V and b start at 0: a pretrained
-    network is what it was.
+    A gate can only turn down what the target itself shows (`docs/explanation/claim.md`); here context is added, and
+    slices keep their order. As with attention an image is described once, whatever number of targets use it. V and b
+    start at 0: a pretrained network is unchanged.
 
-    It stands where `VolumetricAttention` does, but for a fixed N.
+    A drop-in for `VolumetricAttention`, but for a fixed N.
 
     Args:
         channels: C.
@@ -296,5 +291,5 @@ class StackedContext(ContextModule):
     def refine_with_weights(self, target: Tensor, descriptors: Descriptors, bags: Tensor) -> Refined:
         """X' (M, C, H, W); no image is weighed."""
         assert descriptors.spatial is not None
-        told = F.relu(descriptors.spatial[bags].flatten(1, 2))
-        return Refined(target + self.mix(told), None, None)
+        stacked = F.relu(descriptors.spatial[bags].flatten(1, 2))
+        return Refined(target + self.mix(stacked), None, None)

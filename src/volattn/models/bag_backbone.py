@@ -1,7 +1,4 @@
-"""What flows between encode, attend and detect.
-
-Encode and attend: a backbone whose pyramid is refined by volumetric attention.
-"""
+"""Encode, attend, detect: a backbone whose pyramid is refined by volumetric attention, and what flows between them."""
 
 from __future__ import annotations
 
@@ -14,10 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from volattn.models.architectures import Window
 from volattn.models.attention import ContextModule, Descriptors, StackedContext, VolumetricAttention
 from volattn.models.backbones import build_backbone
-from volattn.models.config import AttentionConfig, ModelConfig
+from volattn.models.config import AttentionConfig, DetectorConfig, ModelConfig, Window
 
 Pyramid = Mapping[str, Tensor]
 """Feature maps by level name, finest first, each (B, C, h, w)."""
@@ -31,8 +27,7 @@ class RegionContext:
     """The bags of the targets, where regions are pooled in every image: attention after RoIAlign, and 3DCE.
 
     Attributes:
-        pyramid: Maps of the B context images, raw or as 3DCE pools them.
-        bags: Integers into B, shape (M, N).
+        pyramid: Maps of the B context images, raw or as 3DCE pools them; `bags` (M, N) has indices into them.
     """
 
     pyramid: Pyramid
@@ -47,7 +42,7 @@ class Attended:
         pyramid: Maps of the M targets, refined if attention sits before the RPN.
         regions: The bags, if regions are pooled in all their images.
         weights: Softmax weights over the bag, (M, N) each, by "channel.LEVEL" and "spatial.LEVEL"; for location
-            "rcnn" by "channel.box", ... (means over a target's regions, filled in by `detect`).
+            "roi" by "channel.box", ... (means over a target's regions, filled in by `detect`).
     """
 
     pyramid: Pyramid
@@ -55,7 +50,7 @@ class Attended:
     weights: dict[str, Tensor] = field(default_factory=dict)
 
     def maps(self) -> AttendedMaps:
-        """The pyramid as the plain dict that torchvision's heads take, which still knows its bags."""
+        """The pyramid as the plain dict that torchvision's heads take, with its bags."""
         maps = AttendedMaps(self.pyramid)
         maps.attended = self
         return maps
@@ -68,7 +63,7 @@ class AttendedMaps(OrderedDict[str, Tensor]):
 
 
 def build_attention(config: AttentionConfig, channels: int, bag: int) -> ContextModule:
-    """The module that a configuration describes, for maps of so many channels and bags of so many images."""
+    """The module for maps of so many channels and bags of so many images."""
     if config.kind == "stacked":
         return StackedContext(channels, bag, config.maps)
     return VolumetricAttention(
@@ -87,9 +82,7 @@ class PyramidAttention(nn.Module):
     """Volumetric attention on every level of a pyramid, own weights each or shared.
 
     Args:
-        config: The attention; its kind is not "none".
         channels: C of each level, by its name, finest first; a shared module takes one C.
-        bag: N.
     """
 
     def __init__(self, config: AttentionConfig, channels: Mapping[str, int], bag: int) -> None:
@@ -130,26 +123,19 @@ class BagBackbone(nn.Module):
 
     The module is abstract in `detect`: meta-architectures add their heads.
 
-    Attributes:
-        mask_offset: Input pixels from the centre of a mask's cell to where it lies in its box. 0.5: the masks of
-            torchvision's heads count from pixel centres. 0: the cells are the input's pixels.
-
     Args:
-        config: The model.
         backbone: From (B, S, H, W) to maps by level.
         channels: C of each of its levels, by name, finest first.
     """
-
-    mask_offset = 0.5
 
     def __init__(self, config: ModelConfig, backbone: nn.Module, channels: Mapping[str, int]) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone
         self.attention = (
-            PyramidAttention(config.attention, channels, config.bag)
-            if config.attention.kind != "none" and config.attention.location == "rpn"
-            else None
+            None
+            if config.pyramid_attention is None
+            else PyramidAttention(config.pyramid_attention, channels, config.bag)
         )
         shape = (1, -1, 1, 1)
         self.register_buffer("mean", torch.tensor(config.mean).view(shape), persistent=False)
@@ -162,7 +148,7 @@ class BagBackbone(nn.Module):
 
     @property
     def window(self) -> Window:
-        """The slices that a target speaks for: its own, or the block that its bag makes."""
+        """The slices that a target predicts: its own, or the block that its bag makes."""
         return self.config.window
 
     def encode(self, images: Tensor) -> Pyramid:
@@ -186,16 +172,14 @@ class BagBackbone(nn.Module):
         return self.attention.describe(pyramid)
 
     def describe_regions(self, pyramid: Pyramid) -> ContextDescriptors:
-        """What the regions of a target are pooled from in the images of its bag: whole maps (location "rcnn")."""
+        """What the regions of a target are pooled from in the images of its bag: whole maps (location "roi")."""
         return dict(pyramid)
 
     def attend(self, target: Pyramid, context: ContextDescriptors, bags: Tensor) -> Attended:
         """The targets, refined by their bags: nearly free.
 
         Args:
-            target: Pyramids of the M targets.
             context: What `describe` made of the B images.
-            bags: Integers into B, shape (M, N).
         """
         if not self.config.uses_context:
             return Attended(target)
@@ -206,25 +190,22 @@ class BagBackbone(nn.Module):
     def detect(
         self, attended: Attended, size: tuple[int, int], targets: list[dict[str, Tensor]] | None = None
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        """Losses if there are targets, else detections per target."""
-        raise NotImplementedError("a meta-architecture defines detect")
-
-    def speak(self, attended: Attended, size: tuple[int, int]) -> Tensor:
-        """Probabilities (M, K, R, H, W) of the slices of the targets' windows: `detect`, where a window is more than 1.
+        """Losses by torchvision's names if there are targets, else per target what is found.
 
         Args:
             attended: The M targets after attention.
             size: (H, W) of the input images.
-        """
-        raise NotImplementedError("a model with windows defines speak")
+            targets: For training; see `forward`.
 
-    def objects(self, probabilities: Tensor) -> list[dict[str, Tensor]]:
-        """Detections per slice, as of `detect`, from what windows say together.
-
-        Args:
-            probabilities: (M, K, H, W).
+        Returns:
+            Of a detector per target "boxes" (n, 4) xyxy in input pixels, "labels" (n,) from 1, "scores" (n,), and with
+            masks "masks"; of a segmenter "probabilities" (K, H, W).
         """
-        raise NotImplementedError("a model with windows defines objects")
+        raise NotImplementedError("a meta-architecture defines detect")
+
+    def predict_window(self, attended: Attended, size: tuple[int, int]) -> Tensor:
+        """Of a segmenter: probabilities (M, K, R, H, W) of nested classes on the slices of the targets' windows."""
+        raise NotImplementedError("a segmenter defines predict_window")
 
     def forward(
         self, images: Tensor, bags: Tensor, target_at: Tensor, targets: list[dict[str, Tensor]] | None = None
@@ -235,18 +216,18 @@ class BagBackbone(nn.Module):
             images: (B, S, H, W) in [0, 1].
             bags: Integers into B, shape (M, N).
             target_at: The image of each target, integers into B, shape (M,).
-            targets: Per target "boxes" (n, 4) xyxy in pixels, half-open, "labels" (n,), and for a model of masks
-                "masks" (n, H, W) uint8.
+            targets: Per target of a detector "boxes" (n, 4) xyxy in pixels, half-open, "labels" (n,), and for a model
+                of masks "masks" (n, H, W) uint8; of a segmenter "label_map" (R, H, W) uint8.
 
         Returns:
-            A dict of losses if there are targets, else a list of detections per target.
+            See `detect`.
         """
         attended = self.attend_slab(images, bags, target_at)
         return self.detect(attended, (images.shape[-2], images.shape[-1]), targets)
 
     def attend_slab(self, images: Tensor, bags: Tensor, target_at: Tensor) -> Attended:
-        """Encode and attend for a whole slab; the context's gradient as `attention.context_grad` says."""
-        mode = self.config.attention.context_grad
+        """Encode and attend for a whole slab; the context's gradient as `context_grad` says."""
+        mode = self.config.context_grad
         if mode == "full" or not torch.is_grad_enabled() or not self.config.uses_context:
             pyramid = self.encode(images)
             target = {level: maps[target_at] for level, maps in pyramid.items()}
@@ -276,13 +257,9 @@ class BagBackbone(nn.Module):
 
 
 class PyramidDetector(BagBackbone):
-    """What finds boxes on a feature pyramid, or on VGG-16's one map.
+    """What finds boxes on a feature pyramid, or on VGG-16's one map."""
 
-    Args:
-        config: The model.
-    """
-
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: DetectorConfig) -> None:
         backbone = build_backbone(config.backbone, config.slices)
         super().__init__(config, backbone, dict.fromkeys(config.backbone.levels, backbone.out_channels))
         self.channels: int = backbone.out_channels

@@ -1,53 +1,70 @@
-"""What a detector is made of, as values."""
+"""What all models share as values: the bag, volumetric attention, and the backbone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from volattn.config import Channels, Config, Factor, Images, Kernel, Share, merged
-from volattn.models.architectures import ARCHITECTURES, BLOCK_SLICES, Architecture, Name, Window, find_architecture
-from volattn.models.detectors.config import DenseConfig, ProposalConfig, RegionConfig
-from volattn.models.segmenters.config import SegmentationConfig
 
-Attention = Literal["none", "channel", "spatial", "both", "stacked"]
-Location = Literal["rpn", "rcnn"]
-Scale = Literal["none", "sqrt", "mean"]
-Rectifier = Literal["relu", "leaky"]
+Output = Literal["boxes", "masks", "label_map"]
+"""What a model finds: boxes, boxes with a mask each, or the class of every pixel."""
+
+Mean = Annotated[tuple[Annotated[float, Field(ge=-1e6, le=1e6)], ...], Field(max_length=255)]
+Std = Annotated[tuple[Factor, ...], Field(max_length=255)]
+Location = Literal["pyramid", "roi"]
 ContextGrad = Literal["full", "checkpoint", "none"]
-Norm = Literal["group", "frozen", "none"]
+Refinement = Literal["none", "crf"]
+"""Of a segmenter's probabilities, in prediction."""
+
+BLOCK_SLICES = 3
+"""Slices of a block for each image of its bag: neighbouring centres are so far apart."""
+
+
+class Window(NamedTuple):
+    """R slices around its own that a target predicts, odd, and how many slices apart such targets are.
+
+    (1, 1): every slice is a target.
+    """
+
+    slices: int = 1
+    step: int = 1
 
 
 class AttentionConfig(Config):
     """Volumetric attention (paper, section 2; the open points as in `docs/explanation`).
 
     Attributes:
-        kind: Which of the two attentions are there. "none" is the plain 2D detector. "stacked" is no attention: what
-            the bag says, side by side (`volattn.models.attention`; not in the paper).
-        location: "rpn" refines the pyramid before the proposals, "rcnn" the pooled regions after RoIAlign (table 2e).
+        kind: Which of the two attentions are there; "none" is the plain 2D model. "stacked" is no attention: maps of
+            the bag's images, side by side (`StackedContext`; not in the paper).
+        location: "pyramid" refines the pyramid before the proposals, "roi" the regions after RoIAlign (table 2e).
         reduction: r of eq. 2: the channel embedding narrows C to max(1, C // r).
         kernel_size: Odd side of the spatial embedding's convolution (eq. 3), in feature pixels.
         gate_kernel: Odd side of the convolution that makes the spatial gate; 1 is the counterpart of the channel gate.
         scale: Factor on the spatial dot products: 1, 1/sqrt(HW) or 1/HW.
-        rectifier: In front of the gates: "relu" (the paper's letter), or "leaky", which no training can switch off.
-        maps: K, what an image of the bag says of each place ("stacked").
+        rectifier: In front of the gates: "relu" (as in the paper), or "leaky", which no training can switch off.
+        maps: K, the maps that an image of the bag gives ("stacked").
         shared: Whether all pyramid levels share one module.
-        context_grad: Whether the context is trained through: "full"; "checkpoint" (recomputed in the backward pass,
-            for memory); "none" (the context is a constant).
     """
 
-    kind: Attention = "both"
-    location: Location = "rpn"
+    kind: Literal["none", "channel", "spatial", "both", "stacked"] = "both"
+    location: Location = "pyramid"
     reduction: Channels = 16
     kernel_size: Kernel = 7
     gate_kernel: Kernel = 1
-    scale: Scale = "mean"
-    rectifier: Rectifier = "relu"
+    scale: Literal["none", "sqrt", "mean"] = "mean"
+    rectifier: Literal["relu", "leaky"] = "relu"
     maps: Channels = 8
     shared: bool = False
-    context_grad: ContextGrad = "full"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for key in ("kernel_size", "gate_kernel"):
+            if getattr(self, key) % 2 == 0:
+                raise ValueError(f"{key} must be odd, found {getattr(self, key)}")
+        return self
 
 
 class DeformableConfig(Config):
@@ -63,30 +80,43 @@ class DeformableConfig(Config):
     modulated: bool = False
 
 
-class BackboneConfig(Config):
-    """ResNet with a feature pyramid, or VGG-16 with one map of stride 8 (no fourth pooling).
+class ResNetConfig(Config):
+    """A ResNet.
 
     Attributes:
-        name: Which network.
         norm: "frozen": FrozenBatchNorm2d, for pretrained weights. "group": GroupNorm, from scratch, so that no result
-            depends on what shares a batch. "none": VGG-16 as published.
+            depends on what shares a batch.
         norm_eps: Epsilon of the frozen norm: 0 for torchvision's COCO weights, 1e-5 for ImageNet's.
-        frozen_stages: How many stages get no gradient, the stem being a ResNet's first (2 freezes stem and layer1,
-            which is the usual "frozen first stage").
+        trainable_layers: How many of the 5 layers of the published network learn, counted from the last (torchvision's
+            default 3 freezes the stem and layer1; 5 trains all).
         width: Channels of the first stage; 64 is the published network.
         stages: How many residual stages are kept (4 is the published network).
+    """
+
+    name: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"] = "resnet50"
+    norm: Literal["group", "frozen"] = "frozen"
+    norm_eps: Share = 0.0
+    trainable_layers: int = Field(3, ge=0, le=5)
+    width: Channels = Field(64, ge=8)
+    stages: int = Field(4, ge=1, le=4)
+
+
+class BackboneConfig(ResNetConfig):
+    """ResNet or any pyramid network of timm with a feature pyramid, or VGG-16 with one map of stride 8.
+
+    Attributes:
+        name: A ResNet of torchvision, "vgg16" (no fourth pooling), or "timm:NAME".
+        norm: See `ResNetConfig`; "none" is VGG-16 as published. Of a network of timm it replaces batch norms only.
+        trainable_layers: See `ResNetConfig`. Of a network of timm all up to its map of stride 2^(5 - trainable_layers)
+            is frozen.
         pyramid_channels: C of every pyramid level.
-        pyramid_from: The first residual stage with a pyramid level: 1 is stride 4, 2 stride 8.
+        pyramid_from: The first stage with a pyramid level: 1 is stride 4, 2 stride 8.
         pyramid_top: What follows above the last stage: "pool" (one level, subsampled) or "p6p7" (two, convolved).
         deformable: Where the convolutions are deformable; null for none.
     """
 
-    name: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg16"] = "resnet50"
-    norm: Norm = "frozen"
-    norm_eps: Share = 0.0
-    frozen_stages: int = Field(2, ge=0, le=5)
-    width: Channels = Field(64, ge=8)
-    stages: int = Field(4, ge=1, le=4)
+    name: Annotated[str, Field(pattern=r"^(resnet(18|34|50|101|152)|vgg16|timm:[a-z0-9_.]+)$")] = "resnet50"  # type: ignore[assignment]
+    norm: Literal["group", "frozen", "none"] = "frozen"  # type: ignore[assignment]
     pyramid_channels: Channels = Field(256, ge=8)
     pyramid_from: int = Field(1, ge=1, le=4)
     pyramid_top: Literal["pool", "p6p7"] = "pool"
@@ -96,6 +126,11 @@ class BackboneConfig(Config):
     def single_map(self) -> bool:
         """Whether it gives one map instead of a pyramid."""
         return self.name == "vgg16"
+
+    @property
+    def timm(self) -> str | None:
+        """timm's name of the network; None for torchvision's."""
+        return self.name.removeprefix("timm:") if self.name.startswith("timm:") else None
 
     @property
     def stage_levels(self) -> tuple[str, ...]:
@@ -117,13 +152,16 @@ class BackboneConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        others: tuple[str, ...] = ()
         if self.single_map:
             others = ("stages", "pyramid_channels", "pyramid_from", "pyramid_top", "deformable")
-            for key in others:
-                if getattr(self, key) != type(self).model_fields[key].default:
-                    raise ValueError(f"{key} has no part in vgg16; leave it out")
         elif self.norm == "none":
             raise ValueError(f"norm none is for vgg16; {self.name} takes frozen or group")
+        elif self.timm is not None:
+            others = ("width", "deformable")
+        for key in others:
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{self.name} has no {key}; leave it out")
         if self.pyramid_from > self.stages:
             raise ValueError(f"pyramid_from must be one of the {self.stages} stages, found {self.pyramid_from}")
         missing = [stage for stage in (self.deformable.stages if self.deformable else ()) if stage > self.stages + 1]
@@ -135,46 +173,38 @@ class BackboneConfig(Config):
 
 
 class ModelConfig(Config):
-    """A detector by its catalogue name, and its parts.
-
-    The name decides the defaults of the other values, and which of them have a part in it
-    (`volattn.models.architectures`).
+    """A model by its name in the registry (`volattn.models.registry`); each model has a class of its own.
 
     Attributes:
-        name: The name in `volattn.models.catalogue`.
+        name: The name in the registry.
         bag: N, the 2.5D images in a bag; odd. 1 with attention is a gate without context, the control. M of 3DCE.
         slices: S, the adjacent slices that make one 2.5D image; odd.
-        mean: Normalisation of the backbone's input, per channel or one for all. ImageNet's values for weights that
-            were trained with them.
-        std: See `mean`.
+        mean: Normalisation of the network's input, per channel or one for all: ImageNet's for weights trained with it.
+        context_grad: Whether the context is trained through: "full"; "checkpoint" (recomputed in the backward pass,
+            for memory); "none" (the context is a constant).
     """
 
-    name: Name = "mask_rcnn"
+    summary: ClassVar[str]
+    output: ClassVar[Output]
+    locations: ClassVar[tuple[Location, ...]] = ()
+    package: ClassVar[str | None] = None
+
+    name: str
     bag: Images = 9
     slices: Images = 3
-    mean: tuple[Annotated[float, Field(ge=-1e6, le=1e6)], ...] = Field((0.485, 0.456, 0.406), max_length=255)
-    std: tuple[Factor, ...] = Field((0.229, 0.224, 0.225), max_length=255)
-    attention: AttentionConfig = AttentionConfig()
-    backbone: BackboneConfig = BackboneConfig()
-    proposals: ProposalConfig = ProposalConfig()
-    regions: RegionConfig = RegionConfig()
-    dense: DenseConfig = DenseConfig()
-    segmentation: SegmentationConfig = SegmentationConfig()
-
-    @property
-    def architecture(self) -> Architecture:
-        """What the name means."""
-        return ARCHITECTURES[self.name]
+    mean: Mean = (0.485, 0.456, 0.406)
+    std: Std = (0.229, 0.224, 0.225)
+    context_grad: ContextGrad = "full"
 
     @property
     def uses_context(self) -> bool:
         """Whether anything looks at the other images of a bag."""
-        return self.architecture.fuses or self.attention.kind != "none"
+        return False
 
     @property
-    def needs_weights(self) -> bool:
-        """Whether it cannot learn from scratch: its norms are frozen."""
-        return "backbone" not in self.architecture.unread and self.backbone.norm == "frozen"
+    def attention_kind(self) -> str:
+        """`attention.kind`, "none" where there is no place for it."""
+        return "none"
 
     @property
     def images(self) -> int:
@@ -182,101 +212,138 @@ class ModelConfig(Config):
         return self.bag if self.uses_context else 1
 
     @property
-    def window(self) -> Window:
-        """The slices that a target speaks for; the step as a multiple of 3, so that windows share their images."""
-        if self.architecture.block is None:
-            return Window()
-        step = max(1, int(self.segmentation.step * self.bag))
-        return Window(BLOCK_SLICES * self.bag, BLOCK_SLICES * step)
+    def pyramid_attention(self) -> AttentionConfig | None:
+        """The attention that refines the pyramid, if there is one."""
+        return None
 
-    def settable(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The values that settings change; those of another `name` are its own, and of ours what it reads."""
-        facts = find_architecture(given.get("name"))
-        if facts is None or given["name"] == self.name:
-            return super().settable(given)
-        theirs = type(self).parse({"name": given["name"]}, given["name"]).model_dump(mode="json")
-        ours = facts.without_unread(self.model_dump(mode="json", exclude_unset=True, exclude={"name"}))
-        return merged(theirs, ours)
+    @property
+    def window(self) -> Window:
+        """The slices that a target predicts."""
+        return Window()
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether it cannot learn from scratch: its norms are frozen."""
+        return False
+
+    @property
+    def norm_eps(self) -> float:
+        """Epsilon of its frozen norms, if it has any."""
+        return 0.0
+
+    def with_norm_eps(self, eps: float) -> Self:
+        """The same model, its frozen norms, if it has any, with another epsilon."""
+        return self
+
+    @property
+    def class_weights(self) -> tuple[float, ...] | None:
+        """Of the background, then of each class, where the loss weighs them."""
+        return None
+
+    @property
+    def refinement(self) -> Config | None:
+        """What refines its probabilities in prediction."""
+        return None
 
     @model_validator(mode="before")
     @classmethod
-    def _complete(cls, values: Any) -> Any:
+    def _fill_parts(cls, values: Any) -> Any:
+        """What a part leaves out is the model's default, which need not be the part's own."""
         if not isinstance(values, Mapping):
             return values
-        known = find_architecture(values.get("name", "mask_rcnn"))
-        return values if known is None else merged(known.defaults, values)
-
-    @model_serializer(mode="wrap")
-    def _write(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return self.architecture.without_unread(write(self))
+        filled = dict(values)
+        for key, field in cls.model_fields.items():
+            if isinstance(field.default, Config) and isinstance(filled.get(key), Mapping):
+                filled[key] = merged(field.default.model_dump(exclude_unset=True), filled[key])
+        return filled
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
-        for key, value in (
-            ("bag", self.bag),
-            ("slices", self.slices),
-            ("attention.kernel_size", self.attention.kernel_size),
-            ("attention.gate_kernel", self.attention.gate_kernel),
-        ):
+    def _check_images(self) -> Self:
+        for key, value in (("bag", self.bag), ("slices", self.slices)):
             if value % 2 == 0:
                 raise ValueError(f"{key} must be odd, found {value}")
         for key, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.slices):
                 raise ValueError(f"{key} must have 1 or {self.slices} values, found {len(values)}")
-        self._check_parts()
-        self._check_anchors()
         return self
 
-    def _check_parts(self) -> None:
-        """Whether the parts are such that this architecture can be made of them."""
-        facts, backbone = self.architecture, self.backbone
-        for key in facts.unread:
-            part, _, name = key.partition(".")
-            given = getattr(self, part)
-            default = type(given)()
-            if (getattr(given, name) != getattr(default, name)) if name else given != default:
-                raise ValueError(f"{key} has no part in {self.name}; leave it out")
-        if self.attention.kind != "none" and self.attention.location not in facts.locations:
-            raise ValueError(
-                f"{self.name} has no place for attention.location={self.attention.location}; set "
-                + (f"attention.location={facts.locations[0]}" if facts.locations else "attention.kind=none")
-            )
-        if facts.fuses and self.attention.context_grad == "none":
-            raise ValueError(f"{self.name} learns through its bag; set attention.context_grad to full or checkpoint")
-        if facts.single_image and self.bag != 1:
-            raise ValueError(
-                f"{self.name} looks at one image: set bag=1"
-                + (", or name=three_dce" if facts.fuses else "")
-                + f", found {self.bag}"
-            )
-        if facts.segments and "backbone" not in facts.unread and backbone.single_map:
-            raise ValueError(f"{self.name} takes a ResNet: set backbone.name=resnet50, found {backbone.name}")
-        if facts.block is not None and self.slices != facts.block:
-            raise ValueError(f"{self.name} takes slices={facts.block}, found {self.slices}")
-        if facts.single_map and not backbone.single_map:
-            raise ValueError(f"{self.name} takes one map: set backbone.name=vgg16, found {backbone.name}")
-        if self.regions.pooling == "pool" and not backbone.single_map:
-            raise ValueError("regions.pooling pool takes one map: set regions.pooling=align, or vgg16")
-        if (backbone.deformable is not None) != (self.name == "deformable_faster_rcnn") and self.name in (
-            "faster_rcnn",
-            "deformable_faster_rcnn",
-        ):
-            raise ValueError(
-                "deformable_faster_rcnn is faster_rcnn with backbone.deformable, e.g. {stages: [3, 4, 5]}: "
-                f"give both or neither, found {self.name} with {backbone.deformable}"
-            )
-        if self.name == "fcos" and (backbone.single_map or backbone.pyramid_channels % 32):
-            raise ValueError("fcos takes a ResNet with backbone.pyramid_channels a multiple of 32")
 
-    def _check_anchors(self) -> None:
+class AttendingConfig(ModelConfig):
+    """A model with a place for volumetric attention."""
+
+    locations: ClassVar[tuple[Location, ...]] = ("pyramid",)
+
+    attention: AttentionConfig = AttentionConfig()
+
+    @property
+    def attention_kind(self) -> str:
+        return self.attention.kind
+
+    @property
+    def uses_context(self) -> bool:
+        """Whether it has attention."""
+        return self.attention.kind != "none"
+
+    @property
+    def pyramid_attention(self) -> AttentionConfig | None:
+        return self.attention if self.uses_context and self.attention.location == "pyramid" else None
+
+    @model_validator(mode="after")
+    def _check_location(self) -> Self:
+        if self.uses_context and self.attention.location not in self.locations:
+            raise ValueError(
+                f"{self.name} has no place for attention.location={self.attention.location}; "
+                f"set attention.location={self.locations[0]}"
+            )
+        return self
+
+
+class FusingConfig(ModelConfig):
+    """A model that looks at its bag by itself, without volumetric attention, and learns through it."""
+
+    context_grad: Literal["full", "checkpoint"] = "full"
+
+    @property
+    def uses_context(self) -> bool:
+        """Always."""
+        return True
+
+
+class EncoderConfig(ModelConfig):
+    """A model on a backbone with published weights."""
+
+    backbone: ResNetConfig = ResNetConfig()
+
+    @property
+    def needs_weights(self) -> bool:
+        return self.backbone.norm == "frozen"
+
+    @property
+    def norm_eps(self) -> float:
+        return self.backbone.norm_eps
+
+    def with_norm_eps(self, eps: float) -> Self:
+        if self.backbone.norm != "frozen":
+            return self
+        return self.model_copy(update={"backbone": self.backbone.model_copy(update={"norm_eps": eps})})
+
+
+class DetectorConfig(EncoderConfig):
+    """A detector of boxes on a feature pyramid, or on VGG-16's one map."""
+
+    output: ClassVar[Output] = "boxes"
+
+    backbone: BackboneConfig = BackboneConfig()
+
+    def _check_anchors(self, key: str, sizes: tuple[tuple[float, ...], ...]) -> None:
         levels = self.backbone.levels
-        for part, sizes in (("proposals", self.proposals.anchor_sizes), ("dense", self.dense.anchor_sizes)):
-            if part in self.architecture.unread or f"{part}.anchor_sizes" in self.architecture.unread:
-                continue
-            if len(sizes) != len(levels):
-                raise ValueError(
-                    f"{part}.anchor_sizes must have one tuple for each of the {len(levels)} pyramid levels, "
-                    f"found {len(sizes)}"
-                )
-            if len({len(row) for row in sizes}) != 1:
-                raise ValueError(f"{part}.anchor_sizes must have equally many sizes on every level: they share a head")
+        if len(sizes) != len(levels):
+            raise ValueError(
+                f"{key} must have one tuple for each of the {len(levels)} pyramid levels, found {len(sizes)}"
+            )
+        if len({len(row) for row in sizes}) != 1:
+            raise ValueError(f"{key} must have equally many sizes on every level: they share a head")
+
+
+VGG16 = BackboneConfig(name="vgg16", norm="none", trainable_layers=5)
+"""The backbone of R-FCN and 3DCE, as published."""

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from volattn.models.architectures import BLOCK_SLICES
 from volattn.models.bag_backbone import Attended, BagBackbone
-from volattn.models.catalogue import build_model
-from volattn.models.config import ContextGrad, ModelConfig
-from volattn.models.detectors.rcnn import BagRCNN
+from volattn.models.config import BLOCK_SLICES, ContextGrad, FusingConfig, ModelConfig
+from volattn.models.detectors.rcnn import BagRCNN, TwoStageConfig
+from volattn.models.registry import build_model
 from volattn.models.segmenters.segmenter import BagSegmenter
 
 
@@ -25,12 +24,11 @@ class Cost:
     """What a model costs.
 
     Attributes:
-        parameters: Numbers that are learnt or frozen; buffers are not counted.
         flops: Floating point operations for one slice of a streamed volume: an image is encoded once, attended to its
             bag and detected in, with as many regions as prediction keeps at most; with windows its share of them. A
             multiplication and an addition are two.
         memory: Bytes that the backward pass keeps for one target with its bag, in float32, by
-            `attention.context_grad`, as far as the model can be trained so; weights, gradients and the optimiser's
+            `context_grad`, as far as the model can be trained so; weights, gradients and the optimiser's
             state are not in it.
     """
 
@@ -43,9 +41,6 @@ def measure(config: ModelConfig, classes: Sequence[str], size: int, *, memory: b
     """Runs a model on shapes.
 
     Args:
-        config: The model.
-        classes: See `build_model`.
-        size: Side of the input, pixels.
         memory: Whether to measure what training keeps, which takes most of the time; left empty otherwise.
     """
     with torch.device("meta"):
@@ -69,8 +64,7 @@ def _flops(model: BagBackbone, size: int) -> int:
     context = {name: tensor.expand(model.bag, *tensor.shape[1:]) for name, tensor in described.items()}
     with counter:
         attended = model.attend(pyramid, context, bags)
-        proposals, regions = model.config.proposals, model.config.regions
-        _heads(model, attended, size, proposals.after_nms[1], regions.detections)
+        _heads(model, attended, size, *_regions(model.config, training=False))
     # Targets a multiple of the distance of images apart share them: then not every slice is the centre of one.
     step = model.window.step
     return encoding // math.gcd(step, BLOCK_SLICES) + counter.get_total_flops() // step
@@ -78,7 +72,7 @@ def _flops(model: BagBackbone, size: int) -> int:
 
 def _memory_by_mode(config: ModelConfig, classes: Sequence[str], size: int) -> dict[ContextGrad, int]:
     modes: list[ContextGrad] = ["full", "checkpoint"]
-    if not config.architecture.fuses:
+    if not isinstance(config, FusingConfig):
         modes.append("none")
     if config.images == 1:
         return dict.fromkeys(modes, _memory(config, classes, size, "full"))
@@ -86,17 +80,14 @@ def _memory_by_mode(config: ModelConfig, classes: Sequence[str], size: int) -> d
 
 
 def _memory(config: ModelConfig, classes: Sequence[str], size: int, mode: ContextGrad) -> int:
-    attention = config.attention.model_copy(update={"context_grad": mode})
     with torch.device("meta"):
-        model = build_model(config.model_copy(update={"attention": attention}), classes).train()
+        model = build_model(config.model_copy(update={"context_grad": mode}), classes).train()
     middle = torch.tensor([model.bag // 2])
     bags = torch.arange(model.bag)[None]
     with _kept(model) as kept:
         images = torch.empty(model.bag, config.slices, size, size, device="meta")
         attended = model.attend_slab(images, bags, middle)
-        regions = config.regions
-        positive = math.ceil(regions.samples * regions.positive_fraction)
-        outputs = _heads(model, attended, size, regions.samples, positive)
+        outputs = _heads(model, attended, size, *_regions(config, training=True))
     bytes_kept = sum(kept.values())
     del outputs, attended
     if mode == "checkpoint":
@@ -106,6 +97,16 @@ def _memory(config: ModelConfig, classes: Sequence[str], size: int, mode: Contex
         bytes_kept += sum(again.values())
         del described
     return bytes_kept
+
+
+def _regions(config: ModelConfig, *, training: bool) -> tuple[int, int]:
+    """Regions that reach the box head and the mask head, at most."""
+    if not isinstance(config, TwoStageConfig):
+        return 0, 0
+    if not training:
+        return config.rpn.post_nms_top_n[1], config.roi_heads.detections_per_img
+    sampled = config.roi_heads.batch_size_per_image
+    return sampled, math.ceil(sampled * config.roi_heads.positive_fraction)
 
 
 @contextmanager
@@ -128,14 +129,11 @@ def _heads(model: BagBackbone, attended: Attended, size: int, regions: int, mask
     """What `detect` computes, but for choosing boxes: that depends on values, and costs little.
 
     Args:
-        model: A detector of the catalogue.
-        attended: One target.
-        size: Side of the input, pixels.
         regions: Regions of it that reach the box head.
         masked: Regions that reach the mask head.
     """
     if isinstance(model, BagSegmenter):
-        return [model.probabilities(attended, (size, size))]
+        return [model.predict_window(attended, (size, size))]
     maps = attended.maps()
     if not isinstance(model, BagRCNN):
         return [cast(Any, model).detector.head(list(maps.values()))]

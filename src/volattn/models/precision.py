@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+Precision = Literal["fp32", "bf16", "fp16"]
+"""float32 throughout, or automatic mixed precision with the named type."""
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Autocast for a precision, off for fp32; converted weights are not kept."""
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=precision != "fp32", cache_enabled=False)
 
 
 def full(value: Any) -> Any:

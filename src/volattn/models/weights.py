@@ -1,7 +1,4 @@
-"""Packages that only some models are made with.
-
-Pretrained weights: ImageNet, COCO, a file, or an earlier run.
-"""
+"""Pretrained weights: ImageNet, COCO, a file, or an earlier run; and packages that only some models are made with."""
 
 from __future__ import annotations
 
@@ -27,17 +24,13 @@ from torchvision.models.detection import (
 
 from volattn.io.files import check_regular
 from volattn.io.names import shown
-from volattn.models.architectures import Name
+from volattn.models.backbones import load_timm
 from volattn.models.bag_backbone import BagBackbone
-from volattn.models.config import ModelConfig
+from volattn.models.config import BackboneConfig, EncoderConfig, ModelConfig
 
 
 def load_extra(name: str, module: str) -> ModuleType:
-    """A module of the extra `volattn[segmentation]`.
-
-    Args:
-        name: Of the model that needs it.
-        module: What is imported.
+    """A module of the extra `volattn[segmentation]`, for the model of that name.
 
     Raises:
         ValueError: It is not installed.
@@ -58,7 +51,7 @@ _PREDICTORS = r"(roi_heads\.(box_predictor|mask_predictor)|detector\.head\.class
 _ATTENTION = r"(attention\.|roi_heads\.\w+_roi_pool\.attention\.)"
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
 _FIRST = ("backbone.body.conv1.weight", "backbone.body.features.0.weight")
-_COCO: dict[Name, Any] = {
+_COCO: dict[str, Any] = {
     "mask_rcnn": MaskRCNN_ResNet50_FPN_Weights.COCO_V1,
     "faster_rcnn": FasterRCNN_ResNet50_FPN_Weights.COCO_V1,
     "deformable_faster_rcnn": FasterRCNN_ResNet50_FPN_Weights.COCO_V1,
@@ -68,25 +61,18 @@ _COCO: dict[Name, Any] = {
 
 
 class Loaded(NamedTuple):
-    """What became of pretrained weights.
-
-    Attributes:
-        copied: Parameters and buffers of the model that now hold them.
-        new: Those that keep their initial values.
-    """
+    """What became of pretrained weights."""
 
     copied: tuple[str, ...]
     new: tuple[str, ...]
 
 
-def fitting(config: ModelConfig, source: str) -> ModelConfig:
+def match_norm_eps(config: ModelConfig, source: str) -> ModelConfig:
     """The configuration with the norm's epsilon that the weights of `source` were trained with."""
     # torchvision trained its FCOS with the epsilon of ImageNet's weights.
     coco = _IMAGENET_EPS if config.name == "fcos" else _COCO_EPS
     eps = {"imagenet": _IMAGENET_EPS, "coco": coco}.get(source)
-    if eps is None or config.backbone.norm != "frozen":
-        return config
-    return config.model_copy(update={"backbone": config.backbone.model_copy(update={"norm_eps": eps})})
+    return config if eps is None else config.with_norm_eps(eps)
 
 
 def load_weights(model: BagBackbone, source: str | Path, *, attention: bool = False) -> Loaded:
@@ -96,10 +82,9 @@ def load_weights(model: BagBackbone, source: str | Path, *, attention: bool = Fa
     predictors; an earlier run (a folder, or `.safetensors`) backbone, pyramid and RPN, the heads being new - unless it
     is of the same classes and the same network, in which case training goes on from all of it. What a head has that
     the model does not (masks, for a model of boxes) is left out. An input of more slices than the file's has the
-    file's weights in the middle, and 0 beside them.
+    file's weights in the middle, and 0 to either side.
 
     Args:
-        model: The model.
         source: "none", "imagenet", "coco", a `.safetensors` or `.pth` file, or a model folder with
             `model.safetensors` in it.
         attention: Whether attention weights of an earlier run with other heads are copied too.
@@ -111,8 +96,9 @@ def load_weights(model: BagBackbone, source: str | Path, *, attention: bool = Fa
     if str(source) == "none":
         return Loaded((), tuple(own))
     state = _read(model.config, source)
+    backbone = model.config.backbone if isinstance(model.config, EncoderConfig) else None
     state = {key: tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")}
-    if model.config.backbone.norm == "group" and any(key.endswith("running_mean") for key in state):
+    if backbone is not None and backbone.norm == "group" and any(key.endswith("running_mean") for key in state):
         raise ValueError(
             f"{source}: these weights were trained with batch norm; set model.backbone.norm=frozen to use them"
         )
@@ -134,7 +120,7 @@ def load_weights(model: BagBackbone, source: str | Path, *, attention: bool = Fa
         example = shown((unknown or wrong or ["nothing"])[0])
         raise ValueError(
             f"{source}: {len(unknown)} unknown and {len(wrong)} differently shaped tensors (first: {example}); "
-            f"the weights are of another network than {model.config.backbone.name}"
+            f"the weights are of another network than {model.config.name if backbone is None else backbone.name}"
         )
     check_finite(source, copied)
     model.load_state_dict(copied, strict=False)
@@ -195,7 +181,6 @@ def check_finite(source: Path | str, state: Mapping[str, Tensor]) -> None:
 
 
 def _odd_kind(tensor: Tensor) -> str | None:
-    """What no weights are made of; None for plain numbers."""
     if tensor.layout != torch.strided or tensor.is_nested:
         return "a sparse"
     if tensor.device.type != "cpu":
@@ -204,10 +189,13 @@ def _odd_kind(tensor: Tensor) -> str | None:
 
 
 def _download(config: ModelConfig, source: str) -> Mapping[str, Tensor]:
-    backbone = config.backbone
-    if "backbone" in config.architecture.unread:
+    if not isinstance(config, EncoderConfig):
         raise ValueError(f"--weights {source}: there are none for {config.name}; give none, a file or a run")
-    norms = ("none", "frozen") if backbone.single_map else ("frozen",)
+    backbone = config.backbone
+    timm, single_map = (backbone.timm, backbone.single_map) if isinstance(backbone, BackboneConfig) else (None, False)
+    norms = ("none", "frozen") if single_map else ("frozen",)
+    if timm is not None and source == "imagenet":
+        return _download_timm(config, timm)
     if backbone.width != 64 or backbone.norm not in norms or config.slices < 3:
         raise ValueError(
             f"--weights {source}: needs backbone.width=64, backbone.norm={' or '.join(norms)} and slices=3 or more, "
@@ -220,15 +208,29 @@ def _download(config: ModelConfig, source: str) -> Mapping[str, Tensor]:
             raise ValueError(f"--weights coco: published for resnet50 only, the model has {backbone.name}")
         weights = _COCO[config.name]
     else:
-        name = "vgg16_bn" if backbone.single_map and backbone.norm == "frozen" else backbone.name
+        name = "vgg16_bn" if single_map and backbone.norm == "frozen" else backbone.name
         weights = next(w for w in get_model_weights(name) if w.name == "IMAGENET1K_V1")
     try:
         return weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:
         raise ValueError(
             f"--weights {source}: {weights.url} could not be downloaded ({error}); fetch it where there is a network "
-            f"and give its path instead, or train with --weights none"
+            f"and give its path instead, or train from new weights: "
+            f"--weights none --set model.backbone.norm=group --set model.backbone.frozen_stages=0"
         ) from None
+
+
+def _download_timm(config: EncoderConfig, name: str) -> Mapping[str, Tensor]:
+    try:
+        network = load_timm(config.backbone.name).create_model(
+            name, pretrained=True, features_only=True, in_chans=config.slices
+        )
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"--weights imagenet: {config.backbone.name} could not be downloaded ({shown(str(error))}); run it once "
+            "where there is a network, or train with --weights none"
+        ) from None
+    return {f"backbone.body.{key}": tensor for key, tensor in network.state_dict().items()}
 
 
 def _current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -260,13 +262,13 @@ def _is_run(source: str | Path) -> bool:
 
 
 def _widened(weight: Tensor, own: Tensor) -> Tensor:
-    """A first convolution for more input channels than it was trained with: its own in the middle, 0 beside them."""
+    """A first convolution for more input channels than it was trained with: its own in the middle, 0 to either side."""
     if weight.dim() != 4 or weight[:, 0].shape != own[:, 0].shape:
         return weight
-    beside = own.shape[1] - weight.shape[1]
-    if beside <= 0 or beside % 2:
+    more = own.shape[1] - weight.shape[1]
+    if more <= 0 or more % 2:
         return weight
-    return torch.nn.functional.pad(weight, (0, 0, 0, 0, beside // 2, beside // 2))
+    return torch.nn.functional.pad(weight, (0, 0, 0, 0, more // 2, more // 2))
 
 
 def _same_network(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:
@@ -275,4 +277,5 @@ def _same_network(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> boo
 
 def _dropped_stage(key: str, config: ModelConfig) -> bool:
     found = re.match(r"backbone\.body\.layer(\d)\.", key)
-    return found is not None and int(found[1]) > config.backbone.stages
+    stages = config.backbone.stages if isinstance(config, EncoderConfig) else 0
+    return found is not None and int(found[1]) > stages

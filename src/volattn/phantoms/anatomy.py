@@ -18,7 +18,6 @@ class Body:
     """The frame that organs are placed in; mm, the origin in the middle of the body, z from the lowest slice.
 
     Attributes:
-        height: Of the volume.
         cavity: Semi-axes (x, y) of the abdominal cavity.
         wall: Semi-axes (x, y) of the middle of the muscle wall, where the ribs run.
         spine: y of the middle of the vertebrae.
@@ -141,7 +140,6 @@ def paint_chest(canvas: Canvas, rng: np.random.Generator, body: Body) -> None:
 
 
 def paint_bowel(canvas: Canvas, rng: np.random.Generator, body: Body) -> None:
-    """Loops of bowel with contents and gas."""
     grid = canvas.grid
     a, b = body.cavity
     for _ in range(int(rng.integers(18, 40))):
@@ -161,7 +159,6 @@ def paint_bowel(canvas: Canvas, rng: np.random.Generator, body: Body) -> None:
 
 
 def paint_stomach(canvas: Canvas, rng: np.random.Generator, body: Body, liver_z: float) -> None:
-    """Stomach with contents and an air level."""
     grid = canvas.grid
     a, b = body.cavity
     centre = (a * rng.uniform(0.3, 0.55), -b * rng.uniform(0.2, 0.5), liver_z + rng.uniform(-10, 40))
@@ -180,7 +177,6 @@ def paint_stomach(canvas: Canvas, rng: np.random.Generator, body: Body, liver_z:
 
 
 def paint_organs(canvas: Canvas, rng: np.random.Generator, body: Body, liver_z: float) -> None:
-    """Spleen, kidneys, pancreas."""
     grid = canvas.grid
     a, b = body.cavity
     spleen = (a * rng.uniform(0.68, 0.8), b * rng.uniform(0.15, 0.45), liver_z + rng.uniform(-10, 40))

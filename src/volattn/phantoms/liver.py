@@ -16,12 +16,7 @@ _LONG = 900.0
 
 @dataclass(frozen=True)
 class LiverPlan:
-    """Where the liver is to be, mm; organs around it are painted first.
-
-    Attributes:
-        centre: Of the right lobe.
-        radii: Of the right lobe.
-    """
+    """Centre and radii (x, y, z) of the right lobe, mm, drawn before the organs around it are painted."""
 
     centre: NDArray[np.float64]
     radii: NDArray[np.float64]

@@ -1,7 +1,4 @@
-"""One synthetic abdominal CT with its labels.
-
-What was drawn into a phantom, for `truth-N.json`.
-"""
+"""One synthetic abdominal CT with its labels."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from volattn.phantoms.anatomy import (
     paint_spine,
     paint_stomach,
 )
-from volattn.phantoms.findings import Structure, paint_findings
+from volattn.phantoms.lesions import Structure, paint_structures
 from volattn.phantoms.liver import LiverPlan, paint_liver
 from volattn.phantoms.shapes import Canvas, Field, Grid
 
@@ -38,16 +35,15 @@ class Phantom:
     Attributes:
         image: (Z, H, W) int16 HU.
         labels: (Z, H, W) uint8: 0 background, 1 liver, 2 lesion.
-        numbers: (Z, H, W) uint8: k where `findings[k - 1]` is, distractors too; 0 elsewhere.
+        numbers: (Z, H, W) uint8: k where `structures[k - 1]` is, distractors too; 0 elsewhere.
         spacing: mm (z, y, x).
-        findings: Lesions and distractors.
     """
 
     image: NDArray[np.int16]
     labels: NDArray[np.uint8]
     numbers: NDArray[np.uint8]
     spacing: tuple[float, float, float]
-    findings: tuple[Structure, ...]
+    structures: tuple[Structure, ...]
 
 
 def make_phantom(seed: int, index: int, size: int = 512) -> Phantom:
@@ -58,7 +54,6 @@ def make_phantom(seed: int, index: int, size: int = 512) -> Phantom:
     Args:
         seed: The cohort's, at least 0.
         index: The case's, at least 0.
-        size: Rows and columns of a slice.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -89,7 +84,7 @@ def make_phantom(seed: int, index: int, size: int = 512) -> Phantom:
     paint_stomach(canvas, rng, body, float(plan.centre[2]))
     paint_organs(canvas, rng, body, float(plan.centre[2]))
     liver = paint_liver(canvas, rng, body, plan)
-    lesions, numbers, findings = paint_findings(canvas, rng, liver, spacing, float(plan.radii.min()) * 1.1)
+    lesions, numbers, structures = paint_structures(canvas, rng, liver, spacing, float(plan.radii.min()) * 1.1)
     paint_ribs(canvas, rng, body)
 
     def to_slices(field: Field) -> Field:
@@ -99,7 +94,7 @@ def make_phantom(seed: int, index: int, size: int = 512) -> Phantom:
     labels = organ.astype(np.uint8) * np.uint8(ORGAN)
     labels[organ & (to_slices(lesions) >= 0.5)] = LESION
     image = _scan(rng, to_slices(canvas.hu), spacing, size)
-    return Phantom(image, labels, numbers[samples // 2 :: samples], (spacing, pixel, pixel), tuple(findings))
+    return Phantom(image, labels, numbers[samples // 2 :: samples], (spacing, pixel, pixel), tuple(structures))
 
 
 def _scan(rng: np.random.Generator, hu: Field, spacing: float, size: int) -> NDArray[np.int16]:
@@ -117,12 +112,12 @@ def _scan(rng: np.random.Generator, hu: Field, spacing: float, size: int) -> NDA
 
 
 def truth_of(phantom: Phantom, seed: int, index: int, size: int) -> dict[str, object]:
-    """Where it is from, its lesions and its distractors, for JSON."""
+    """The content of `truth-N.json`: the origin of a phantom, its lesions and its distractors."""
     return {
         "seed": seed,
         "index": index,
         "size": size,
         "spacing_mm_zyx": list(phantom.spacing),
-        "lesions": [finding.as_json() for finding in phantom.findings if finding.kind == "lesion"],
-        "distractors": [finding.as_json() for finding in phantom.findings if finding.kind != "lesion"],
+        "lesions": [structure.as_json() for structure in phantom.structures if structure.kind == "lesion"],
+        "distractors": [structure.as_json() for structure in phantom.structures if structure.kind != "lesion"],
     }

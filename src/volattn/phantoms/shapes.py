@@ -1,7 +1,4 @@
-"""Smooth shapes painted into a volume: each touches only its own bounding box.
-
-Painting shapes over each other, in HU.
-"""
+"""Smooth shapes painted over each other in a volume, in HU; each touches only its own bounding box."""
 
 from __future__ import annotations
 
@@ -32,7 +29,6 @@ class Grid:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(D, H, W)."""
         return len(self.z), len(self.y), len(self.x)
 
     @property
@@ -106,11 +102,8 @@ def ellipsoid(
     """Distance outside an ellipsoid (mm, about), turned by `angle` radians in the plane.
 
     Args:
-        grid: Where.
-        centre: (x, y, z) mm.
         radii: (x, y, z) mm, before the turn.
         angle: Turn about z.
-        wobble: Irregularity of the surface.
         power: 2 is an ellipsoid, more is boxier.
     """
     reach = max(radii[0], radii[1]) + (2 * wobble.amplitude if wobble else 0) + 2 * grid.pixel
@@ -161,11 +154,7 @@ Part = tuple[Box, Field]
 
 
 class Canvas:
-    """A volume under paint.
-
-    Args:
-        grid: Its samples.
-    """
+    """A volume under paint."""
 
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
@@ -178,7 +167,6 @@ class Canvas:
 
         Args:
             part: The shape; nothing is painted where it misses the grid.
-            hu: Its value.
             within: (D, H, W) coverage that limits it.
             edge: Width of its border, mm; a pixel at least.
 
@@ -196,7 +184,6 @@ class Canvas:
         return box, coverage
 
     def blank(self) -> Field:
-        """An empty coverage of the whole grid."""
         return np.zeros(self.grid.shape, np.float32)
 
 

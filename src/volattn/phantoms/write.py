@@ -1,9 +1,4 @@
-"""The key slices of a phantom, measured and boxed as a radiologist's findings are in DeepLesion.
-
-Phantom cohorts in the layout of DeepLesion: a file a slice, and lesions boxed on key slices.
-
-Phantom cohorts on disk, in the layout of LiTS or DeepLesion.
-"""
+"""Phantom cohorts on disk: LiTS's layout, or DeepLesion's with a file a slice and lesions boxed on key slices."""
 
 from __future__ import annotations
 
@@ -13,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from nibabel.nifti1 import Nifti1Image
@@ -21,15 +16,15 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import pdist, squareform
 
 from volattn.datasets.case import LESION
-from volattn.datasets.deeplesion import IMAGES, TABLE, KeyLesion, Part, as_published, write_dl_info
-from volattn.io.files import atomic_path, read_json, write_json
+from volattn.datasets.deeplesion import IMAGES, TABLE, KeyLesion, Subset, as_published, write_dl_info
+from volattn.io.files import atomic_path, write_json
 from volattn.io.names import count_of
 from volattn.io.output import claim_folder
 from volattn.io.readers.png import write_slice
 from volattn.phantoms.make import Phantom, make_phantom, truth_of
 from volattn.structures.geometry import Geometry
 from volattn.structures.lesions import label_components, measure_lesions
-from volattn.workers import WorkerDied, each
+from volattn.workers import Progress, map_items
 
 MOST = 3
 """Key slices of a phantom."""
@@ -46,7 +41,6 @@ class MarkedLesion:
     """A lesion on a key slice.
 
     Attributes:
-        z: The key slice.
         ends: (4, 2) pixels (x, y), centres at whole numbers: both ends of the long diameter and of the short one.
         box: (x0, y0, x1, y1) half-open pixels: around the ends, with a margin; it may reach over the image's edge.
         diameters: Long and short, pixels.
@@ -100,8 +94,8 @@ def _diameters(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[
     return outer[[first, second, low, high]], (long, float(across[high] - across[low]))
 
 
-_CYCLE: tuple[Part, ...] = ("train", "train", "val", "train", "test", "train", "train")
-"""Parts of seven patients in turn: about the official 70, 15 and 15 %."""
+_CYCLE: tuple[Subset, ...] = ("train", "train", "val", "train", "test", "train", "train")
+"""Subsets of seven patients in turn: about the official 70, 15 and 15 %."""
 
 
 def write_key_slices(folder: Path, seed: int, size: int, index: int) -> None:
@@ -146,12 +140,11 @@ def _numbers(z: int, depth: int, spacing: float) -> range:
 
 
 def _row(phantom: Phantom, lesion: MarkedLesion, scan: str, index: int) -> dict[str, str]:
-    """A row of the table."""
     depth, height, width = phantom.image.shape
     interval, pixel_height, pixel_width = (round(value, 6) for value in phantom.spacing)
     number = depth - lesion.z
     numbers = _numbers(lesion.z, depth, phantom.spacing[0])
-    part = _CYCLE[index % len(_CYCLE)]
+    subset = _CYCLE[index % len(_CYCLE)]
     long, short = lesion.diameters
     x1, y1, x2, y2 = (round(value, 3) for value in as_published(lesion.box))
     row = KeyLesion(
@@ -159,10 +152,10 @@ def _row(phantom: Phantom, lesion: MarkedLesion, scan: str, index: int) -> dict[
         file_name=f"{scan}_{number:03d}.png",
         patient=str(index + 1),
         box=(x1, y1, x2, y2),
-        part=part,
+        subset=subset,
         noisy=False,
-        # As in the release: nobody has typed the training part.
-        lesion_type=None if part == "train" else "liver",
+        # As in the release: the training subset has no types.
+        lesion_type=None if subset == "train" else "liver",
         diameters_mm=(long * pixel_width, short * pixel_width),
         slice_interval_mm=interval,
         key_slice=number,
@@ -181,11 +174,10 @@ def _row(phantom: Phantom, lesion: MarkedLesion, scan: str, index: int) -> dict[
 
 
 Kind = Literal["lits", "deeplesion"]
-Progress = Callable[[str, int, int], None]
 Writer = Callable[[Path, int, int, int], None]
 
 MANIFEST = "phantoms.json"
-"""Whose folder it is: kind, seed and size of its phantoms."""
+"""Kind, seed and size of a folder's phantoms."""
 
 
 def write_phantoms(
@@ -196,23 +188,19 @@ def write_phantoms(
     size: int = 512,
     first: int = 0,
     kind: Kind = "lits",
-    workers: int = 0,
+    workers: int | None = 0,
     progress: Progress | None = None,
 ) -> None:
     """Writes the files of every case, and `truth-N.json`; same seed, same bytes.
 
     In the layout of LiTS these are `volume-N.nii.gz` and `segmentation-N.nii.gz`; in DeepLesion's, a PNG for each slice
-    around a key slice, and `DL_info.csv` with the rows of all cases in the folder. Cases that are there already are
-    made again only if one of their files is missing.
+    around a key slice, and `DL_info.csv` with the rows of all cases in the folder. Cases whose files are all there are
+    kept.
 
     Args:
-        folder: Where.
-        cases: How many.
-        seed: At least 0.
         size: Rows and columns of a slice.
         first: Number of the first case.
-        kind: Whose layout.
-        workers: Processes; 0 or 1 works in this one.
+        workers: Processes; 0 or 1 works in this one, None takes one for each core.
         progress: Called with ("phantom", done, cases).
 
     Raises:
@@ -221,35 +209,24 @@ def write_phantoms(
     """
     if cases < 1:
         raise ValueError(f"a cohort needs at least one case, found {cases}")
-    tell = progress or (lambda what, done, total: None)
-    with claim_folder(folder, marker=MANIFEST, what="phantoms") as folder:
-        _claim(folder, {"kind": kind, "seed": seed, "size": size})
-        tell("phantom", 0, cases)
+    report = progress or (lambda what, done, total: None)
+    settings = {"kind": kind, "seed": seed, "size": size}
+    with claim_folder(folder, marker=MANIFEST, what="phantom cohort", settings=settings) as folder:
+        report("phantom", 0, cases)
         write = partial(_WRITERS[kind], folder, seed, size)
-        for done, (number, result) in enumerate(each(write, range(first, first + cases), workers), start=1):
-            if isinstance(result, WorkerDied):
-                raise ValueError(f"{folder}: the process that made phantom {number} was killed; give fewer workers")
-            tell("phantom", done, cases)
+        for done, (_, result) in enumerate(
+            map_items(write, range(first, first + cases), workers, name=lambda number: f"{folder}: phantom {number}"),
+            start=1,
+        ):
+            if isinstance(result, Exception):
+                raise result
+            report("phantom", done, cases)
         if kind == "deeplesion":
             write_table(folder)
 
 
-def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Notes whose folder it is, or sees that phantoms of the same make lie there already."""
-    path = folder / MANIFEST
-    before = read_json(path) if path.is_file() else settings
-    for key, value in settings.items():
-        found = before.get(key) if isinstance(before, dict) else None
-        if found != value:
-            raise ValueError(
-                f"{folder}: holds phantoms of another {key} ({found}, now {value}); give another folder or delete it"
-            )
-    if not path.is_file():
-        write_json(path, before)
-
-
 def write_phantom(folder: Path, seed: int, size: int, index: int) -> None:
-    """Writes one case; `truth-N.json` last, so that it says that the others are whole."""
+    """Writes one case; `truth-N.json` last: with it the others are complete."""
     images = (folder / f"volume-{index}.nii.gz", folder / f"segmentation-{index}.nii.gz")
     truth = folder / f"truth-{index}.json"
     if truth.is_file() and all(path.is_file() for path in images):

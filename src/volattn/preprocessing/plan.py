@@ -1,7 +1,4 @@
-"""How a volume is prepared: the same for training and prediction.
-
-HU to what is stored, and to what a network takes.
-"""
+"""How a volume is prepared: the same for training and prediction."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ class Plan(Config):
     """How a volume is prepared; saved with the store and with every model.
 
     Attributes:
-        window: HU that are kept; what is outside is clamped (paper, section 3.2).
+        window: HU that are kept; others are clamped to it (paper, section 3.2).
         z_spacing: Distance between slices, mm; None keeps the volume's own.
         size: Longest in-plane side, pixels. Larger slices are averaged down; smaller ones stay as they are in
             the store and are scaled up on their way into the network.
@@ -42,11 +39,5 @@ def clamp(array: np.ndarray, window: tuple[float, float]) -> NDArray[np.float32]
 
 
 def whole(array: np.ndarray) -> NDArray[np.int16]:
-    """HU to the nearest whole one, as the store keeps them."""
+    """HU rounded to whole numbers, as in the store."""
     return np.rint(array).astype(np.int16)
-
-
-def normalise(array: np.ndarray, window: tuple[float, float]) -> NDArray[np.float32]:
-    """HU to [0, 1], linear in the window and clamped outside."""
-    low, high = window
-    return (clamp(array, window) - np.float32(low)) / np.float32(high - low)

@@ -1,9 +1,7 @@
-"""`volattn prepare`: a data set becomes a store; killed at any moment, it goes on where it was."""
+"""`volattn prepare`: a data set becomes a store; killed at any moment, it continues where it was."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -13,13 +11,13 @@ import numpy as np
 from volattn.config import Config
 from volattn.datasets.case import LESION, Case, Dataset, LabelScheme
 from volattn.faults import explain
-from volattn.io.files import atomic_path, sha256, write_json, write_text
+from volattn.io.files import atomic_path, sha256, sha256_of_values, write_json, write_text
 from volattn.io.names import count_of
 from volattn.io.output import claim_folder
-from volattn.preprocessing.measures import percentiles
+from volattn.phantoms.write import MANIFEST as PHANTOMS
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepared import shrunk_shape
-from volattn.preprocessing.sources import Prepared, canonical_geometry, digests, prepare_source
+from volattn.preprocessing.sources import canonical_geometry, digests, percentiles, prepare_source
 from volattn.preprocessing.store import (
     CASE,
     IMAGE,
@@ -28,15 +26,15 @@ from volattn.preprocessing.store import (
     STORE,
     CaseDescription,
     Measure,
+    PreparedBoxes,
     Store,
     StoreDescription,
-    canonical_json,
     case_folder,
     write_array,
     write_slices,
 )
 from volattn.structures.geometry import resampled_depth
-from volattn.workers import WorkerDied, each
+from volattn.workers import Progress, map_items
 
 FINGERPRINT = "fingerprint.json"
 PLAN = "plan.yaml"
@@ -44,17 +42,9 @@ _SECONDS_PER_VOXEL = 1.6e-7  # two-core laptop class; reading, hashing, averagin
 _COMPRESSED = 0.5  # of int16 HU with noise
 _ORPHANS = 60.0  # seconds for a killed run's workers to end: at once, unless they are deep in a large volume
 
-Progress = Callable[[str, int, int], None]
-
 
 class Job(Config):
-    """`job.json`, written first: what the store is being made of.
-
-    Attributes:
-        dataset: The data set's name.
-        plan: How the volumes are prepared.
-        scheme: What the data set's label values mean.
-    """
+    """`job.json`, written first: all that the store depends on beside its source files."""
 
     dataset: str
     plan: Plan
@@ -63,12 +53,8 @@ class Job(Config):
 
 @dataclass(frozen=True)
 class Estimate:
-    """What preparing will take, judged from the headers.
-
-    Attributes:
-        cases: Cases with labels and a readable header.
-        disk_bytes: Of the store, about.
-        seconds: With the given workers, about.
+    """What preparing will take, judged from the headers: cases with annotation and a readable header, bytes of the
+    store, and seconds with the given workers.
     """
 
     cases: int
@@ -81,11 +67,9 @@ class Outcome:
     """What `prepare_dataset` did.
 
     Attributes:
-        store: The store.
-        prepared: Names of the cases prepared now.
-        kept: Names of those that stood from before.
+        kept: Names of those that were complete already.
         failed: Name -> reason of those that could not be prepared; they are not in the store.
-        notes: What was overlooked because the user said so.
+        notes: What was overlooked because the user asked for it.
     """
 
     store: Store
@@ -99,7 +83,7 @@ def estimate(dataset: Dataset, plan: Plan, workers: int = 1) -> Estimate:
     """Disk and time that preparing will take; reads headers only."""
     cases, stored, read = 0, 0, 0
     for case in dataset.cases:
-        if not case.has_reference:
+        if case.annotation is None:
             continue
         try:
             canonical = canonical_geometry(case)
@@ -120,57 +104,54 @@ def prepare_dataset(
     plan: Plan,
     out: Path | str,
     *,
-    workers: int = 1,
+    workers: int | None = 0,
     progress: Progress | None = None,
     force: bool = False,
     trust_grid: bool = False,
+    resume: bool = True,
 ) -> Outcome:
-    """Prepares every labelled case of a data set.
+    """Prepares every annotated case of a data set.
 
-    Killed at any moment and called again it goes on; the store's bytes do not depend on that, nor on the workers.
+    Killed at any moment and called again it continues; the store's bytes do not depend on that, nor on the workers.
     One bad case does not stop the others.
 
     Args:
-        dataset: The data set; cases without labels are left out.
-        plan: How.
-        out: The store's folder.
-        workers: Processes; 0 or 1 works in this one.
+        dataset: The data set; cases without annotation are left out.
+        workers: Processes; 0 or 1 works in this one, None takes one for each core.
         progress: Called with ("prepare", done, total).
         force: See `prepare_source`, as is `trust_grid`; what they overlook is noted.
+        resume: Whether a folder with a store, finished or not, may be continued: complete cases are kept, missing and
+            damaged ones rebuilt.
 
     Raises:
-        ValueError: The folder holds something else or a store of another plan or data set, another process is
-            preparing it, or no case could be prepared.
+        ValueError: The folder holds something else, a store without `resume` being given, or a store of another plan
+            or data set; another process is preparing it; or no case could be prepared.
     """
     out = Path(out)
+    job = Job(dataset=dataset.name, plan=plan, scheme=dataset.scheme)
     overlook = {"force": force, "trust_grid": trust_grid}
-    with claim_folder(out, marker=JOB, what="store"):
-        return _prepare(dataset, plan, out, workers, progress or (lambda what, done, total: None), overlook)
+    report = progress or (lambda what, done, total: None)
+    with claim_folder(out, marker=JOB, what="store", settings=job.model_dump(mode="json"), resume=resume):
+        return _prepare(dataset, job, out, workers, report, overlook)
 
 
 def _prepare(
-    dataset: Dataset, plan: Plan, out: Path, workers: int, tell: Progress, overlook: dict[str, bool]
+    dataset: Dataset, job: Job, out: Path, workers: int | None, report: Progress, overlook: dict[str, bool]
 ) -> Outcome:
-    job = Job(dataset=dataset.name, plan=plan, scheme=dataset.scheme)
-    _claim(out, job)
-    cases = [case for case in dataset.cases if case.has_reference]
+    cases = [case for case in dataset.cases if case.annotation is not None]
     if not cases:
         raise ValueError(f"{dataset.root}: no case has labels; there is nothing to train on")
     fresh: dict[str, bool] = {}
     failed: dict[str, str] = {}
 
-    tell("prepare", 0, len(cases))
-    tasks = [_Task(case, dataset.scheme, plan, case_folder(out, case.name), overlook) for case in cases]
-    for task, result in each(_attempt, tasks, workers):
-        if isinstance(result, WorkerDied):
-            failed[task.case.name] = (
-                f"{task.case.image}: the process that prepared it was killed, likely for memory; give fewer workers"
-            )
-        elif isinstance(result, str):
-            failed[task.case.name] = result
+    report("prepare", 0, len(cases))
+    tasks = [_Task(case, job.scheme, job.plan, case_folder(out, case.name), overlook) for case in cases]
+    for task, result in map_items(_prepare_claimed, tasks, workers, name=lambda task: task.case.image):
+        if isinstance(result, Exception):  # One bad case must not cost the user the others.
+            failed[task.case.name] = explain(result, task.case.image)
         else:
             fresh[task.case.name] = result
-        tell("prepare", len(fresh) + len(failed), len(cases))
+        report("prepare", len(fresh) + len(failed), len(cases))
 
     done = [case.name for case in cases if case.name in fresh]
     if not done:
@@ -178,17 +159,19 @@ def _prepare(
             f"{dataset.root}: none of {count_of(len(cases), 'case')} could be prepared; first: {failed[cases[0].name]}"
         )
     described = [CaseDescription.read(case_folder(out, name) / CASE) for name in done]
-    write_text(out / PLAN, plan.text())
+    write_text(out / PLAN, job.plan.text())
     write_json(out / FINGERPRINT, _measured(described))
+    sources = [[case.name, case.image_sha256, case.labels_sha256] for case in described]
     description = StoreDescription(
-        dataset=dataset.name,
-        plan=plan,
-        scheme=dataset.scheme,
-        fingerprint=_fingerprint(job, described),
+        dataset=job.dataset,
+        plan=job.plan,
+        scheme=job.scheme,
+        fingerprint=sha256_of_values([job.model_dump(mode="json"), sources]),
         cases=tuple(done),
+        phantoms=(dataset.root / PHANTOMS).is_file(),
         failed={case.name: failed[case.name] for case in cases if case.name in failed},
         patients={case.name: case.patient for case in cases if case.patient and case.name in fresh} or None,
-        parts={case.name: case.part for case in cases if case.part and case.name in fresh} or None,
+        subsets={case.name: case.subset for case in cases if case.subset and case.name in fresh} or None,
     )
     write_text(out / STORE, description.text("json"))
     return Outcome(
@@ -200,23 +183,8 @@ def _prepare(
     )
 
 
-def _claim(out: Path, job: Job) -> None:
-    """Makes the folder ours, or sees that it is."""
-    if (out / JOB).is_file():
-        before = Job.read(out / JOB)
-        if before != job:
-            different = [key for key in Job.model_fields if getattr(before, key) != getattr(job, key)]
-            raise ValueError(
-                f"{out}: holds a store of another {' and '.join(different)}; give another folder or delete this one"
-            )
-    else:
-        write_text(out / JOB, job.text("json"))
-
-
 @dataclass(frozen=True)
 class _Task:
-    """One case to prepare, as it travels to a worker."""
-
     case: Case
     scheme: LabelScheme
     plan: Plan
@@ -224,34 +192,33 @@ class _Task:
     overlook: dict[str, bool]
 
 
-def _attempt(task: _Task) -> bool | str:
-    """True if the case was prepared, False if it stood already, a reason if it cannot be."""
-    try:
-        # A killed run's workers outlive it by a moment, and by its lock: a case has one of its own.
-        with claim_folder(task.folder, patience=_ORPHANS):
-            return _prepare_case(task)
-    except Exception as error:  # Whatever is wrong with one case must not cost the user the others.
-        return explain(error, task.case.image)
+def _prepare_claimed(task: _Task) -> bool:
+    # The workers of a killed run may hold a case for a moment after its lock is free: a case has a lock of its own.
+    with claim_folder(task.folder, wait=_ORPHANS):
+        return _prepare_case(task)
 
 
 def _prepare_case(task: _Task) -> bool:
     case, folder = task.case, task.folder
     sources = digests(case)
-    if _stands(folder, sources):
+    if _is_complete(folder, sources):
         return False
     prepared = prepare_source(case, task.scheme, task.plan, **task.overlook)
-    image, resampled = prepared.image, prepared.image.resampled
+    image, annotation, resampled = prepared.image, prepared.annotation, prepared.image.resampled
     shape = (len(image), *resampled.shape)
     files = {}
     with atomic_path(folder / IMAGE) as temporary:
         write_slices(temporary, image, shape, np.int16)
         files[IMAGE] = sha256(temporary)
-    if prepared.labels is not None:
-        assert prepared.labels.shape == shape
+    if isinstance(annotation, PreparedBoxes):
+        organ_pixels = lesion_pixels = tuple(annotation.pixels(shape).tolist())
+    else:
+        assert annotation.shape == shape
         with atomic_path(folder / LABELS) as temporary:
-            write_array(temporary, prepared.labels)
+            write_array(temporary, annotation)
             files[LABELS] = sha256(temporary)
-    organ_pixels, lesion_pixels = _pixels(prepared, shape)
+        organ_pixels = tuple(int(np.count_nonzero(plane)) for plane in annotation)
+        lesion_pixels = tuple(int(np.count_nonzero(plane == LESION)) for plane in annotation)
     geometry = resampled.geometry
     description = CaseDescription(
         name=case.name,
@@ -265,31 +232,21 @@ def _prepare_case(task: _Task) -> bool:
         labels_sha256=sources[1],
         files=files,
         measures=prepared.measures,
-        boxes=prepared.boxes,
+        boxes=annotation if isinstance(annotation, PreparedBoxes) else None,
         notes=prepared.notes or None,
     )
     write_text(folder / CASE, description.text("json"))
     return True
 
 
-def _pixels(prepared: Prepared, shape: tuple[int, int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Pixels of organ or lesion, and of lesion, in each slice."""
-    if prepared.boxes is not None:
-        covered = tuple(prepared.boxes.pixels(shape).tolist())
-        return covered, covered
-    assert prepared.labels is not None
-    organ = tuple(int(np.count_nonzero(plane)) for plane in prepared.labels)
-    return organ, tuple(int(np.count_nonzero(plane == LESION)) for plane in prepared.labels)
-
-
-def _stands(folder: Path, sources: tuple[str, str]) -> bool:
+def _is_complete(folder: Path, sources: tuple[str, str]) -> bool:
     if not (folder / CASE).is_file():
         return False
     try:
         description = CaseDescription.read(folder / CASE)
     except ValueError:
         return False
-    if description.notes:  # What may be overlooked is for this run to say.
+    if description.notes:  # What may be overlooked is for this run to decide.
         return False
     if description.name != folder.name or description.measures.keys() != set(get_args(Measure)):
         return False
@@ -299,14 +256,14 @@ def _stands(folder: Path, sources: tuple[str, str]) -> bool:
 
 
 def _measured(cases: list[CaseDescription]) -> dict[str, Any]:
-    """The data set in numbers: what a plan, and a reader, wants to know of it."""
+    """The data set in numbers, for choosing a plan."""
     measures = [case.measures for case in cases]
     axes = [axis for measured in measures for axis in measured["lesion_long_axes_mm"]]
     spacing = np.array([measured["spacing_mm"] for measured in measures])
 
     def median(key: Measure) -> list[float]:
-        known = [measured[key] for measured in measures if measured[key]]
-        return np.round(np.median(known, axis=0), 2).tolist() if known else []
+        found = [measured[key] for measured in measures if measured[key]]
+        return np.round(np.median(found, axis=0), 2).tolist() if found else []
 
     return {
         "cases": len(cases),
@@ -328,8 +285,3 @@ def _measured(cases: list[CaseDescription]) -> dict[str, Any]:
         "organ_hu_5_50_95": median("organ_hu"),
         "lesion_hu_5_50_95": median("lesion_hu"),
     }
-
-
-def _fingerprint(job: Job, cases: list[CaseDescription]) -> str:
-    content = [job.model_dump(mode="json"), [[case.name, case.image_sha256, case.labels_sha256] for case in cases]]
-    return hashlib.sha256(canonical_json(content).encode()).hexdigest()

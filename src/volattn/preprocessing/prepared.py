@@ -1,7 +1,4 @@
-"""Resampling along z, shrinking in the plane, and the way back.
-
-One volume, prepared slice by slice: the same code for the store and for prediction.
-"""
+"""A volume prepared slice by slice, for the store and for prediction: resampled along z, shrunk in the plane."""
 
 from __future__ import annotations
 
@@ -33,37 +30,33 @@ class ZWeights(NamedTuple):
     weight: NDArray[np.float64]
 
 
-def z_weights(depth: int, spacing: float, step: float, anchor: int = 0) -> ZWeights:
+def z_weights(depth: int, spacing: float, step: float, fixed_z: int = 0) -> ZWeights:
     """From resampled slices back to the `depth` slices of the input: the inverse of `resampling_weights`.
 
     Slices beyond the centre of the first or last resampled one (less than a step) take its value.
+    """
+    first, count = resampled_extent(depth, spacing, step, fixed_z)
+    return _weights(first + (np.arange(depth) - fixed_z) * (spacing / step), count)
+
+
+def resampling_weights(depth: int, spacing: float, step: float, fixed_z: int = 0) -> ZWeights:
+    """From the `depth` slices of the input to resampled ones: the centre of the fixed slice stays, the step is exact.
 
     Args:
         depth: Slices of the input.
         spacing: Distance between them, mm.
         step: Distance between the resampled slices, mm.
-        anchor: The slice of the input that they were counted from.
+        fixed_z: The slice of the input that the resampled ones are counted from, 0 to depth - 1.
     """
-    first, count = resampled_extent(depth, spacing, step, anchor)
-    return _weights(first + (np.arange(depth) - anchor) * (spacing / step), count)
+    first, count = resampled_extent(depth, spacing, step, fixed_z)
+    return _weights(fixed_z + (np.arange(count) - first) * (step / spacing), depth)
 
 
-def resampling_weights(depth: int, spacing: float, step: float, anchor: int = 0) -> ZWeights:
-    """From the `depth` slices of the input to resampled ones: the anchor's centre stays, the step is exact.
-
-    Args:
-        depth: See `z_weights`, as are `spacing` and `step`.
-        anchor: The slice of the input that the resampled ones are counted from, 0 to depth - 1.
-    """
-    first, count = resampled_extent(depth, spacing, step, anchor)
-    return _weights(anchor + (np.arange(count) - first) * (step / spacing), depth)
-
-
-def resampled_extent(depth: int, spacing: float, step: float, anchor: int = 0) -> tuple[int, int]:
-    """Which resampled slice the anchor becomes, and how many there are: as many as fit on either side of it."""
-    assert 0 <= anchor < depth, (anchor, depth)
-    before = resampled_depth(anchor + 1, spacing, step) - 1
-    return before, before + resampled_depth(depth - anchor, spacing, step)
+def resampled_extent(depth: int, spacing: float, step: float, fixed_z: int = 0) -> tuple[int, int]:
+    """Which resampled slice the fixed one becomes, and how many there are: as many as fit on either side of it."""
+    assert 0 <= fixed_z < depth, (fixed_z, depth)
+    before = resampled_depth(fixed_z + 1, spacing, step) - 1
+    return before, before + resampled_depth(depth - fixed_z, spacing, step)
 
 
 def _weights(positions: NDArray[np.floating], depth: int) -> ZWeights:
@@ -138,31 +131,29 @@ class Resampled:
     Args:
         plane: Gives slice z of the array in canonical axes, (H, W) float32.
         geometry: The array's canonical grid.
-        plan: The grid that is made of it.
-        anchor: The slice of the array that stays as it is; the others are counted from it.
+        fixed_z: The slice of the array that stays as it is; the others are counted from it.
     """
 
-    def __init__(self, plane: Callable[[int], np.ndarray], geometry: Geometry, plan: Plan, anchor: int = 0) -> None:
+    def __init__(self, plane: Callable[[int], np.ndarray], geometry: Geometry, plan: Plan, fixed_z: int = 0) -> None:
         depth, *in_plane = geometry.shape
         self.geometry = geometry
-        self.anchor = anchor
+        self.fixed_z = fixed_z
         self.step = plan.z_spacing or geometry.spacing[0]
         self.shape = shrunk_shape((in_plane[0], in_plane[1]), plan.size)
-        _, slices = resampled_extent(depth, geometry.spacing[0], self.step, anchor)
+        _, slices = resampled_extent(depth, geometry.spacing[0], self.step, fixed_z)
         planned = slices * self.shape[0] * self.shape[1]
         if planned > _MOST_VOXELS:
             raise ValueError(
                 f"its {count_of(depth, 'slice')} {geometry.spacing[0]:.4g} mm apart become {slices} at "
                 f"{self.step:g} mm, {planned:.2g} voxels in all; give a larger plan.z_spacing or a smaller plan.size"
             )
-        self.weights = resampling_weights(depth, geometry.spacing[0], self.step, anchor)
+        self.weights = resampling_weights(depth, geometry.spacing[0], self.step, fixed_z)
         # A stream passes three times. Shrunk slices are slow to make and small: all are kept where they take no more
         # than a byte per voxel of the input.
         few = 4 * self.shape[0] * self.shape[1] > in_plane[0] * in_plane[1]
         self._plane = lru_cache(maxsize=_FEW if few else depth)(lambda z: shrink(plane(z), self.shape))
 
     def __len__(self) -> int:
-        """Z, the number of slices."""
         return len(self.weights.lower)
 
     def __getitem__(self, z: int) -> NDArray[np.float32]:
@@ -176,14 +167,14 @@ class Resampled:
         return lower + weight * (self._plane(int(self.weights.upper[z])) - lower)
 
     @property
-    def anchored(self) -> int:
-        """Which of these slices the anchor is."""
-        first, _ = resampled_extent(self.geometry.shape[0], self.geometry.spacing[0], self.step, self.anchor)
+    def fixed_slice(self) -> int:
+        """Which of these slices is the input's `fixed_z`."""
+        first, _ = resampled_extent(self.geometry.shape[0], self.geometry.spacing[0], self.step, self.fixed_z)
         return first
 
     def back(self) -> ZWeights:
         """Which of these slices make each slice of the input, and how."""
-        return z_weights(self.geometry.shape[0], self.geometry.spacing[0], self.step, self.anchor)
+        return z_weights(self.geometry.shape[0], self.geometry.spacing[0], self.step, self.fixed_z)
 
     def nearest(self, z: int) -> int:
         """The slice of the input that is nearest to slice z."""
@@ -197,21 +188,17 @@ class PreparedSlices:
     once, at the end.
 
     Args:
-        volume: HU in file axes.
-        plan: How.
-        anchor: The slice, in canonical axes, that stays as it is; the first by default.
+        fixed_z: The slice, in canonical axes, that stays as it is; the first by default.
     """
 
-    def __init__(self, volume: Volume, plan: Plan, anchor: int = 0) -> None:
+    def __init__(self, volume: Volume, plan: Plan, fixed_z: int = 0) -> None:
         canonical = volume.canonical()
-        self.resampled = Resampled(lambda z: clamp(canonical.array[z], plan.window), canonical.geometry, plan, anchor)
+        self.resampled = Resampled(lambda z: clamp(canonical.array[z], plan.window), canonical.geometry, plan, fixed_z)
 
     def __len__(self) -> int:
-        """Z, the number of slices."""
         return len(self.resampled)
 
     def __iter__(self) -> Iterator[NDArray[np.int16]]:
-        """All slices in order."""
         return (self[z] for z in range(len(self)))
 
     def __getitem__(self, z: int) -> NDArray[np.int16]:
@@ -232,11 +219,6 @@ def prepare_labels(labels: Volume, scheme: LabelScheme, plan: Plan) -> NDArray[n
     """Label map on the grid of `prepare_volume`: 0 background, 1 organ, 2 lesion.
 
     Each class (the organ with its lesions; the lesions) is resampled linearly and cut at 0.5.
-
-    Args:
-        labels: The data set's values in file axes.
-        scheme: What they mean.
-        plan: How.
 
     Raises:
         ValueError: A value is not in the scheme.

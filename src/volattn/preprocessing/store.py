@@ -1,11 +1,7 @@
-"""What a store says of itself and of its cases, as JSON.
-
-The store: prepared cases on disk, chunked along z so that a slab reads little.
-"""
+"""The store: prepared cases on disk, chunked along z so that a slab reads little, and its JSON files."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from volattn.config import Config
+from volattn.config import Config, read_values
 from volattn.datasets.case import CaseName, LabelScheme
 from volattn.io.files import check_regular, sha256
 from volattn.io.names import count_of, shown
@@ -37,42 +33,40 @@ _Row = tuple[float, float, float, float]
 
 
 class StoreFile(Config):
-    """A file of the store: what its kind of data set does not know is left out of it."""
+    """A JSON file of the store; values that are None are left out."""
 
     @model_serializer(mode="wrap")
-    def _known(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_none(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {key: value for key, value in serialise(self).items() if value is not None}
 
 
 class StoreDescription(StoreFile):
-    """`store.json`: written last, so that its presence says that the store is whole.
+    """`store.json`, written last: a store that has it is complete; see `Store`.
 
     Attributes:
-        dataset: The data set's name.
-        plan: How the volumes were prepared.
+        format: Of the store's files; stores of version 0.1 have none.
         scheme: What the data set's label values meant; the store's own are 0 background, 1 organ, 2 lesion.
-        fingerprint: SHA-256 over the plan, the scheme and the content of every source file.
-        cases: Names, in the data set's order.
         failed: Names of the cases that could not be prepared, with the reason.
-        patients: Case -> patient, where patients have several cases.
-        parts: Case -> its part of the data set's own split, where there is one.
+        phantoms: Whether the data set is of phantoms, as their folder's manifest says.
     """
 
+    format: Literal[2] = 2
     dataset: str
     plan: Plan
     scheme: LabelScheme
     fingerprint: str
     cases: tuple[CaseName, ...]
     failed: dict[str, str] = Field(default_factory=dict)
+    phantoms: bool = False
     patients: dict[str, str] | None = None
-    parts: dict[str, str] | None = None
+    subsets: dict[str, str] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         twice = [name for name, count in Counter(self.cases).items() if count > 1]
         if twice:
             raise ValueError(f"cases has {shown(twice[0])} twice")
-        for key, given in (("patients", self.patients), ("parts", self.parts)):
+        for key, given in (("patients", self.patients), ("subsets", self.subsets)):
             unknown = sorted((given or {}).keys() - set(self.cases))
             if unknown:
                 raise ValueError(f"{key} has {shown(unknown[0])}, which is none of the cases")
@@ -80,12 +74,7 @@ class StoreDescription(StoreFile):
 
 
 class PreparedBoxes(Config):
-    """The lesions of a case that are known by their boxes on one slice.
-
-    Attributes:
-        slice: The prepared slice.
-        boxes: (x0, y0, x1, y1) half-open, in pixels of it, fractional.
-    """
+    """The annotation of a case by boxes (x0, y0, x1, y1) on one prepared slice, half-open, in pixels, fractional."""
 
     slice: int = Field(ge=0)
     boxes: tuple[_Row, ...] = Field(max_length=10_000)
@@ -101,22 +90,21 @@ class PreparedBoxes(Config):
 
 
 class CaseDescription(StoreFile):
-    """`case.json`: written last of a case's files.
+    """`case.json`, written last of a case's files.
 
     Attributes:
-        name: The case's name.
         shape: (Z, h, w) of the prepared arrays.
         step: Distance between the prepared slices, mm.
         source_shape: Of the source in canonical axes (z, y, x).
         source_affine: Of the source in canonical axes: (z, y, x, 1) -> LPS mm.
         organ_pixels: Per prepared slice, pixels of organ or lesion.
-        lesion_pixels: Per prepared slice, pixels of lesion.
+        lesion_pixels: Per prepared slice, pixels of lesion, or in its boxes.
         image_sha256: Of the source CT's file or files.
-        labels_sha256: Of the source labels' file, or of the boxes and all else that the table says of the case.
+        labels_sha256: Of the source labels' file, or of all that a table has on the case.
         files: Name -> SHA-256 of the prepared files.
         measures: What the data set's fingerprint needs of the case: lesion long axes (mm), HU in the organ, ...
-        boxes: The lesions, where there is no label map; the pixels are then those in boxes.
-        notes: What was overlooked because the user said so.
+        boxes: The annotation, where it is no label map.
+        notes: What was overlooked because the user asked for it.
     """
 
     name: CaseName
@@ -165,10 +153,8 @@ class StoredArray:
     """A stored array; slicing it reads from the disk.
 
     Args:
-        path: A `.b2nd` file.
-        shape: (Z, h, w), as the case's description says.
-        dtype: Of its numbers.
-        digest: SHA-256 of the file, if it is known. The format has no checksums of its own.
+        shape: (Z, h, w), of the case's description.
+        digest: SHA-256 of the file, if known. The format has no checksums of its own.
 
     Raises:
         ValueError: The file is missing, truncated, damaged or another case's.
@@ -189,11 +175,10 @@ class StoredArray:
         if found != (self.shape, self.dtype):
             raise ValueError(
                 f"{path}: holds {found[1]} of shape {found[0]} where {CASE} says {self.dtype} of shape {shape}; "
-                "run `volattn prepare` again: it makes anew what does not stand"
+                "run `volattn prepare` again: it rebuilds missing or damaged cases"
             )
 
     def __len__(self) -> int:
-        """Z."""
         return self.shape[0]
 
     def __getitem__(self, key: int | slice) -> NDArray[Any]:
@@ -212,19 +197,13 @@ class StoredArray:
         if not self.path.exists():
             reason = "there is no such file"
         return ValueError(
-            f"{self.path}: cannot be read ({reason}); it is missing or damaged, run `volattn prepare` again: it "
-            "makes anew what does not stand"
+            f"{self.path}: cannot be read ({reason}); run `volattn prepare` again: it rebuilds missing or damaged cases"
         )
 
 
 @dataclass(frozen=True)
 class SliceTable:
-    """Which slices of a case hold what.
-
-    Attributes:
-        organ_pixels: (Z,) pixels of organ or lesion.
-        lesion_pixels: (Z,) pixels of lesion.
-    """
+    """The classes in each slice of a case: (Z,) pixels of organ or lesion, and of lesion."""
 
     organ_pixels: NDArray[np.int64]
     lesion_pixels: NDArray[np.int64]
@@ -243,28 +222,27 @@ class SliceTable:
 class StoredCase:
     """One prepared case; its arrays are opened when they are first asked for, in whichever process that is.
 
-    Args:
-        folder: The case's folder.
-        description: Its `case.json`.
+    Attributes:
+        shape: (Z, h, w).
+        boxes: The annotation, if that is boxes on one slice.
+        slices: The classes in each slice.
+        source: The source's grid in canonical axes.
     """
 
     def __init__(self, folder: Path, description: CaseDescription) -> None:
         self.folder = folder
         self.description = description
+        self.name = description.name
+        self.shape = description.shape
+        self.boxes = description.boxes
+        self.slices = SliceTable(
+            np.array(description.organ_pixels, np.int64), np.array(description.lesion_pixels, np.int64)
+        )
+        self.source = Geometry(description.source_shape, np.array(description.source_affine))
 
     def __getstate__(self) -> dict[str, Any]:
         # Open arrays do not travel to data workers.
-        return {"folder": self.folder, "description": self.description}
-
-    @property
-    def name(self) -> str:
-        """The case's name."""
-        return self.description.name
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(Z, h, w)."""
-        return self.description.shape
+        return {key: value for key, value in self.__dict__.items() if key not in ("image", "labels")}
 
     @cached_property
     def image(self) -> StoredArray:
@@ -273,172 +251,105 @@ class StoredCase:
 
     @cached_property
     def labels(self) -> StoredArray:
-        """(Z, h, w) uint8, 0 background, 1 organ, 2 lesion."""
+        """The annotation, if that is a label map: (Z, h, w) uint8, 0 background, 1 organ, 2 lesion.
+
+        Raises:
+            ValueError: It is boxes.
+        """
+        if self.boxes is not None:
+            raise ValueError(
+                f"{self.folder}: is annotated by boxes on one slice and has no label map; use a data set with label "
+                "maps for what needs masks"
+            )
         return StoredArray(self.folder / LABELS, self.shape, np.uint8, self.description.files.get(LABELS))
 
     @property
-    def known(self) -> Sequence[int]:
-        """The slices of which the reference says what they show."""
-        return range(self.shape[0])
-
-    @property
-    def slices(self) -> SliceTable:
-        """What each slice holds."""
-        return SliceTable(
-            np.array(self.description.organ_pixels, np.int64), np.array(self.description.lesion_pixels, np.int64)
-        )
-
-    @property
-    def source(self) -> Geometry:
-        """The source's grid in canonical axes."""
-        return Geometry(self.description.source_shape, np.array(self.description.source_affine))
-
-
-class BoxedCase(StoredCase):
-    """A prepared case whose lesions are known by their boxes, and on one slice only.
-
-    Args:
-        folder: See `StoredCase`.
-        description: Has boxes.
-    """
-
-    def __init__(self, folder: Path, description: CaseDescription) -> None:
-        super().__init__(folder, description)
-        assert description.boxes is not None
-        self.boxes = description.boxes
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "boxes": self.boxes}
-
-    @property
-    def known(self) -> Sequence[int]:
-        """The one slice that was marked."""
-        return (self.boxes.slice,)
-
-    @property
-    def labels(self) -> StoredArray:
-        """There are none.
-
-        Raises:
-            ValueError: Always.
-        """
-        raise ValueError(
-            f"{self.folder}: its lesions are known by boxes on one slice, there is no label map; use a data set with "
-            "label maps for what needs masks"
-        )
+    def annotated_slices(self) -> Sequence[int]:
+        """Those whose lesions are all annotated: every slice of a label map, or the one with boxes."""
+        return range(self.shape[0]) if self.boxes is None else (self.boxes.slice,)
 
 
 class Store:
     """Prepared cases; open one with `Store.open`.
 
-    Args:
-        path: The folder.
-        description: Its `store.json`.
+    Attributes:
+        plan: How the volumes were prepared.
+        scheme: What the data set's label values meant.
+        classes: Names of the classes, the lesion last.
+        fingerprint: SHA-256 over the plan, the scheme and the content of every source file.
+        names: The cases, in the data set's order.
+        patients: Case -> patient, where patients have several cases.
+        subsets: Case -> subset of the data set's own split; empty where there is none.
     """
 
     def __init__(self, path: Path, description: StoreDescription) -> None:
         self.path = path
         self.description = description
+        self.plan = description.plan
+        self.scheme = description.scheme
+        self.classes = description.scheme.classes
+        self.fingerprint = description.fingerprint
+        self.names = description.cases
+        self.patients = description.patients
+        self.subsets = description.subsets or {}
+        self._names = frozenset(description.cases)
+        self._cases: dict[str, CaseDescription] = {}
 
     @classmethod
     def open(cls, path: Path | str) -> Store:
         """Opens a store.
 
         Raises:
-            ValueError: It is not a store, or not a whole one.
+            ValueError: It is not a store, is incomplete, or was made by an earlier version.
         """
         path = Path(path)
         if not (path / STORE).is_file():
             if (path / JOB).is_file():
                 raise ValueError(
-                    f"{path}: is not a finished store ({STORE} missing); run the same `volattn prepare` again, it "
-                    "goes on where it was"
+                    f"{path}: is an unfinished store ({STORE} missing); run the same `volattn prepare` again, which "
+                    "continues it"
                 )
             raise ValueError(
                 f"{path}: is not a finished store ({STORE} missing); make one with `volattn prepare DATASET -o {path}`"
             )
-        return cls(path, StoreDescription.read(path / STORE))
-
-    @property
-    def plan(self) -> Plan:
-        """How the volumes were prepared."""
-        return self.description.plan
-
-    @property
-    def scheme(self) -> LabelScheme:
-        """What the data set's label values meant."""
-        return self.description.scheme
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes, the lesion last."""
-        return self.description.scheme.classes
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 over the plan, the scheme and the content of every source file."""
-        return self.description.fingerprint
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The cases, in the data set's order."""
-        return self.description.cases
-
-    @cached_property
-    def _known(self) -> frozenset[str]:
-        return frozenset(self.names)
-
-    @property
-    def patients(self) -> dict[str, str] | None:
-        """Case -> patient, where patients have several cases."""
-        return self.description.patients
-
-    @property
-    def parts(self) -> dict[str, str]:
-        """Case -> its part of the data set's own split; empty where there is none."""
-        return self.description.parts or {}
+        values = read_values(path / STORE)
+        if isinstance(values, dict) and "fingerprint" in values and "format" not in values:
+            raise ValueError(f"{path}: was made by volattn 0.1; run `volattn prepare` again into another folder")
+        return cls(path, StoreDescription.parse(values, str(path / STORE)))
 
     def case(self, name: str) -> StoredCase:
-        """One case.
+        """One case; its description is read once.
 
         Raises:
             ValueError: It is not in the store, or its folder is damaged.
         """
-        if name not in self._known:
-            raise ValueError(f"{self.path}: has no case {name!r}; it has {', '.join(self.names[:8])}")
         folder = case_folder(self.path, name)
-        try:
-            description = CaseDescription.read(folder / CASE)
-            if description.name != name:
-                raise ValueError(f"{folder / CASE}: is of the case {shown(description.name)}")
-        except ValueError as error:
-            raise ValueError(f"{error}; run `volattn prepare` again: it makes anew what does not stand") from None
-        return (StoredCase if description.boxes is None else BoxedCase)(folder, description)
+        if name not in self._cases:
+            if name not in self._names:
+                raise ValueError(f"{self.path}: has no case {name!r}; it has {', '.join(self.names[:8])}")
+            try:
+                description = CaseDescription.read(folder / CASE)
+                if description.name != name:
+                    raise ValueError(f"{folder / CASE}: is of the case {shown(description.name)}")
+            except ValueError as error:
+                raise ValueError(
+                    f"{error}; run `volattn prepare` again: it rebuilds missing or damaged cases"
+                ) from None
+            self._cases[name] = description
+        return StoredCase(folder, self._cases[name])
 
 
 def case_folder(store: Path, name: str) -> Path:
-    """Where a case lies in a store."""
     return store / "cases" / name
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Writes an array as `write_slices` does; the same array gives the same bytes.
-
-    Args:
-        path: The file; overwritten.
-        array: (Z, h, w).
-    """
+    """Writes an array (Z, h, w) as `write_slices` does; the same array gives the same bytes."""
     write_slices(path, array, array.shape, array.dtype)
 
 
 def write_slices(path: Path, slices: Iterable[NDArray[Any]], shape: tuple[int, ...], dtype: DTypeLike) -> None:
-    """Writes slices as they come, chunked along z; no more than a chunk of them is held.
-
-    Args:
-        path: The file; overwritten.
-        slices: Z arrays (h, w).
-        shape: (Z, h, w).
-        dtype: Of the numbers in the file.
+    """Writes Z slices (h, w) as they come, chunked along z; no more than a chunk of them is held.
 
     Raises:
         OSError: The file cannot be written; the disk is full, for one.
@@ -468,10 +379,5 @@ def write_slices(path: Path, slices: Iterable[NDArray[Any]], shape: tuple[int, .
 
 
 def _unwritable(path: Path, error: RuntimeError) -> OSError:
-    # blosc2 says neither where nor why. The file's own name is a temporary one.
+    # blosc2's error has neither name nor reason, and the file's own name is a temporary one.
     return OSError(f"{path.parent}: cannot be written ({error}); make space on its disk, or look at its permissions")
-
-
-def canonical_json(content: Any) -> str:
-    """JSON with sorted keys and no spaces, for hashing."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":"))

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from volattn.io.names import count_of
-from volattn.report.pages import Page, Result, span
+from volattn.report.pages import Page, Result, interval_text
 from volattn.report.plots import draw_bars, draw_estimates, draw_froc
 from volattn.report.report import SHOWN, Report, add_footer, add_notices, bootstrap_in_words, worst_of
-from volattn.report.scores import PRECISIONS, detection_table
+from volattn.report.tables import detection_table
 from volattn.scoring.froc import Start
-from volattn.scoring.pool import Measures, Pool, image_errors, pool_of, sensitivity_band
-from volattn.scoring.score_files import measures_of
+from volattn.scoring.metrics import METRICS
+from volattn.scoring.pool import FrocSettings, Pool, image_errors, pool_of, sensitivity_band
+from volattn.scoring.score_files import froc_settings
 
 OPERATING_LEVEL = 1.0
 """False positives per image at which groups and images are looked at."""
@@ -26,29 +27,29 @@ def detection_report(content: Mapping[str, Any]) -> Report:
     """FROC with its band, sensitivity by group, images with the most errors first, the table.
 
     Args:
-        content: What `evaluate deeplesion` or `evaluate detection` writes.
+        content: Of `evaluate deeplesion` or `evaluate detection`.
 
     Raises:
         ValueError: The content is not as an evaluation writes it.
     """
-    measures = measures_of(content)
-    assert measures is not None
-    pool = pool_of(content["cases"], measures)
+    settings = froc_settings(content)
+    assert settings is not None
+    pool = pool_of(content["cases"], settings)
     way = (
-        f"DeepLesion's key slices, split {content['split']}"
+        f"DeepLesion's key slices, subset {content['subset']}"
         if content["kind"] == "deeplesion"
         else f"volumes, preset {content['settings']['preset']}"
     )
     page = Page("Lesion detection: scores")
     counted = ", ".join(
-        count_of(content[f"{thing}s"], thing) for thing in ("patient", measures.unit, "lesion", "detection")
+        count_of(content[f"{thing}s"], thing) for thing in ("patient", settings.unit, "lesion", "detection")
     )
-    page.lead(f"Detections on {way}: {counted}. {bootstrap_in_words(content)}")
+    page.lead(f"Detections on {way}: {counted}. {bootstrap_in_words(content, content['patients'], 'patient')}")
     add_notices(page, content)
-    page.results(_results(content, measures))
+    page.results(_results(content, settings))
     report = Report(page)
     _add_curve(report, content, pool)
-    _add_groups(report, content, measures)
+    _add_groups(report, content, settings)
     _add_images(report, pool)
     page.section("Table")
     page.table(detection_table(content, "All lesions, and group by group"))
@@ -56,36 +57,30 @@ def detection_report(content: Mapping[str, Any]) -> Report:
     return report
 
 
-def _results(content: Mapping[str, Any], measures: Measures) -> list[Result]:
-    levels = ", ".join(f"{level:g}" for level in measures.averaged)
-    shown = [("mean_sensitivity", f"Mean sensitivity at {levels} FP per {measures.unit}")]
-    if measures.precision_key is not None:
-        shown.append((measures.precision_key, PRECISIONS[measures.precision_key]))
+def _results(content: Mapping[str, Any], settings: FrocSettings) -> list[Result]:
+    levels = ", ".join(f"{level:g}" for level in settings.averaged)
+    shown = [("mean_sensitivity", f"Mean sensitivity at {levels} FP per {settings.unit}")]
+    if settings.precision_key is not None:
+        shown.append((settings.precision_key, METRICS[settings.precision_key].title))
     results = []
     for key, name in shown:
         ends, value = content["intervals"][key], content[key]
-        results.append(
-            Result(
-                name,
-                "-" if value is None else f"{value:.3f}",
-                "no interval" if ends is None else f"95 %: {span(ends, '.3f')}",
-            )
-        )
+        results.append(Result(name, "-" if value is None else f"{value:.3f}", interval_text(ends, ".3f")))
     return results
 
 
 def _add_curve(report: Report, content: Mapping[str, Any], pool: Pool) -> None:
     report.page.section("FROC")
-    measures = pool.measures
+    settings = pool.settings
     if not pool.lesions:
         report.page.paragraph("There is no lesion in the references, and so no sensitivity.")
         return
     scores = {detection.score for image in pool.images for detection in image.detections}
     single = " All detections have one score: there is one operating point, and no curve." if len(scores) == 1 else ""
-    marks = {level: content[measures.sensitivity_key][f"{level:g}"] for level in measures.levels}
-    fine = np.geomspace(measures.levels[0], measures.levels[-1], _POINTS)
+    marks = {level: content[settings.sensitivity_key][f"{level:g}"] for level in settings.levels}
+    fine = np.geomspace(settings.levels[0], settings.levels[-1], _POINTS)
     # The reported levels too, so that the curve goes through its marks.
-    levels = np.unique(np.concatenate([fine, measures.levels]))
+    levels = np.unique(np.concatenate([fine, settings.levels]))
     report.figure(
         "froc",
         draw_froc(
@@ -93,18 +88,18 @@ def _add_curve(report: Report, content: Mapping[str, Any], pool: Pool) -> None:
             pool.froc.sensitivity(levels),
             sensitivity_band(pool, levels, content["bootstrap"]["seed"]),
             marks,
-            unit=measures.unit,
+            unit=settings.unit,
             note=f"{count_of(pool.lesions, 'lesion')}, {count_of(len(pool.patients), 'patient')}",
         ),
-        f"Sensitivity against false positives per {measures.unit} with its interval.",
-        f"All detections pooled over {count_of(len(pool.images), measures.unit)} and sorted by score; before its first "
-        f"point the curve is {_BEFORE[measures.start]}.{single} The band is the interval at each number of false "
+        f"Sensitivity against false positives per {settings.unit} with its interval.",
+        f"All detections pooled over {count_of(len(pool.images), settings.unit)} and sorted by score; before its first "
+        f"point the curve is {_BEFORE[settings.start]}.{single} The band is the interval at each number of false "
         "positives by itself.",
     )
 
 
-def _add_groups(report: Report, content: Mapping[str, Any], measures: Measures) -> None:
-    key, level = measures.sensitivity_key, f"{OPERATING_LEVEL:g}"
+def _add_groups(report: Report, content: Mapping[str, Any], settings: FrocSettings) -> None:
+    key, level = settings.sensitivity_key, f"{OPERATING_LEVEL:g}"
     rows = [("all", content)]
     for kind, groups in content.items():
         if kind.startswith("by_"):
@@ -116,15 +111,15 @@ def _add_groups(report: Report, content: Mapping[str, Any], measures: Measures) 
             [f"{name} (n = {group['lesions']})" for name, group in rows],
             [group[key][level] for _, group in rows],
             [group["intervals"][key][level] for _, group in rows],
-            axis=f"Sensitivity at {level} false positive per {measures.unit}",
+            axis=f"Sensitivity at {level} false positive per {settings.unit}",
         ),
-        f"Sensitivity of groups of lesions at {level} false positive per {measures.unit}, with intervals.",
+        f"Sensitivity of groups of lesions at {level} false positive per {settings.unit}, with intervals.",
         "A false positive belongs to no group: each group is measured at the threshold of all lesions together.",
     )
 
 
 def _add_images(report: Report, pool: Pool) -> None:
-    unit = pool.measures.unit
+    unit = pool.settings.unit
     threshold = pool.froc.threshold(OPERATING_LEVEL)
     errors = image_errors(pool, threshold)
     wrong = [one for one in errors if one.missed or one.false_positives]
@@ -136,12 +131,12 @@ def _add_images(report: Report, pool: Pool) -> None:
         else "No score is high enough to keep to one false positive: without any detection"
     )
     missed, false = (sum(values) for values in zip(*((one.missed, one.false_positives) for one in errors), strict=True))
-    said = (
+    summary = (
         f"{at} {missed} of {count_of(pool.lesions, 'lesion')} missed, {count_of(false, 'false positive')} in "
         f"{count_of(len(pool.images), unit)}"
     )
     if not wrong:
-        report.page.paragraph(f"{said}.")
+        report.page.paragraph(f"{summary}.")
         return
     shown = wrong[:SHOWN]
     report.figure(
@@ -156,5 +151,5 @@ def _add_images(report: Report, pool: Pool) -> None:
             axis=f"Errors in the {unit} (count)",
         ),
         f"Missed lesions and false positives of the {unit}s with the most errors.",
-        f"{said}. Shown: {worst_of(len(wrong), unit)} with errors.",
+        f"{summary}. Shown: {worst_of(len(wrong), unit)} with errors.",
     )

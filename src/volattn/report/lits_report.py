@@ -8,47 +8,42 @@ from typing import Any
 import numpy as np
 
 from volattn.io.names import count_of
-from volattn.report.pages import Column, Page, Result, Table, span
+from volattn.report.pages import Column, Page, Result, Table, interval_text
 from volattn.report.plots import draw_agreement, draw_bars, draw_estimates, draw_spread
 from volattn.report.report import SHOWN, Report, add_footer, add_notices, bootstrap_in_words, worst_of
-from volattn.report.scores import SIZE_NAMES, lits_tables
+from volattn.report.tables import SIZE_NAMES, organ_of, score_tables
 from volattn.scoring.lesions import SIZES
 
-_MEASURES = {
+_QUANTITIES = {
     "lesion_volume_ml": "volume of a found lesion, ml",
     "lesion_long_axis_mm": "long axis of a found lesion, mm",
     "lesion_volume_per_case_ml": "lesion volume of a case, ml",
-    "liver_volume_per_case_ml": "liver volume of a case, ml",
+    "liver_volume_per_case_ml": "{organ} volume of a case, ml",
 }
 
 
 def lits_report(content: Mapping[str, Any]) -> Report:
-    """Dice and recall by size, volumes, cases with the worst first, tables.
-
-    Args:
-        content: What `evaluate lits` writes.
-    """
-    cases, lesions = content["cases"], content["all_sizes"]["lesions"]
+    """Dice and recall by size, volumes, cases with the worst first, and tables, of the content of `evaluate lits`."""
+    cases, lesions, organ = content["cases"], content["all_sizes"]["lesions"], organ_of(content)
     strict = ", lesions counted with the faults of the challenge's scorer" if content["settings"]["strict"] else ""
-    page = Page(f"Liver lesions: scores of {count_of(len(cases), 'case')}")
+    page = Page(f"{'' if organ is None else f'{organ} '}lesions: scores of {count_of(len(cases), 'case')}".capitalize())
     page.lead(
         f"Predicted label maps against their references: {count_of(len(cases), 'case')} with "
-        f"{count_of(lesions, 'reference lesion')}{strict}. {bootstrap_in_words(content)}"
+        f"{count_of(lesions, 'reference lesion')}{strict}. {bootstrap_in_words(content, len(cases), 'case')}"
     )
     add_notices(page, content)
     page.results(_results(content))
     report = Report(page)
     _add_sizes(report, content)
     _add_volumes(report, content)
-    _add_cases(report, cases)
+    _add_cases(report, cases, organ)
     page.section("Tables")
-    for table in lits_tables(content):
+    for table in score_tables(content):
         page.table(table)
-    page.section("What is not here")
+    page.section("No FROC curve")
     page.paragraph(
-        "Label maps carry no scores, so that there is no FROC curve: what they say is one operating point. "
-        "volattn evaluate detection draws the curve of predictions that come with scores, such as the NAME.json that "
-        "volattn predict writes."
+        "Label maps carry no scores: they are one operating point, and have no FROC curve. volattn evaluate detection "
+        "draws the curve of predictions that come with scores, such as the NAME.json that volattn predict writes."
     )
     add_footer(page, content)
     return report
@@ -57,24 +52,20 @@ def lits_report(content: Mapping[str, Any]) -> Report:
 def _results(content: Mapping[str, Any]) -> list[Result]:
     shown = [("lesion", "dice_per_case", "Lesion Dice per case"), ("lesion", "dice_global", "Lesion Dice, global")]
     if content["liver"] is not None:
-        shown.append(("liver", "dice_per_case", "Liver Dice per case"))
+        shown.append(("liver", "dice_per_case", f"{(organ_of(content) or '').capitalize()} Dice per case"))
     shown += [
         ("lesion_detection", "recall", "Lesions recalled at overlap > 0.5"),
         ("lesion_detection", "precision", "Predictions right at overlap > 0.5"),
     ]
     results = [
-        Result(name, f"{content[section][key]:.3f}", _beside(content["intervals"][section][key], ".3f"))
+        Result(name, f"{content[section][key]:.3f}", interval_text(content["intervals"][section][key], ".3f"))
         for section, key, name in shown
     ]
     false = content["intervals"]["false_positives_per_case"]
     return [
         *results,
-        Result("False positives per case", f"{content['false_positives_per_case']:.2f}", _beside(false, ".2f")),
+        Result("False positives per case", f"{content['false_positives_per_case']:.2f}", interval_text(false, ".2f")),
     ]
-
-
-def _beside(ends: Sequence[float] | None, form: str) -> str:
-    return "no interval" if ends is None else f"95 %: {span(ends, form)}"
 
 
 def _add_sizes(report: Report, content: Mapping[str, Any]) -> None:
@@ -128,23 +119,26 @@ def _add_volumes(report: Report, content: Mapping[str, Any]) -> None:
         f"overlap it; {missed} missed. Right: the found ones as Bland and Altman draw them.",
         found_only=True,
     )
-    for key, organ in (("lesion_volume_per_case_ml", "lesion"), ("liver_volume_per_case_ml", "liver")):
-        together = "lesions together" if organ == "lesion" else "liver with its lesions"
-        volumes = [case["volume_ml"][organ] for case in cases if case["volume_ml"][organ] is not None]
+    organ = organ_of(content) or "organ"
+    for key, part, name, together in (
+        ("lesion_volume_per_case_ml", "lesion", "lesion", "lesions together"),
+        ("liver_volume_per_case_ml", "liver", organ, f"{organ} with its lesions"),
+    ):
+        volumes = [case["volume_ml"][part] for case in cases if case["volume_ml"][part] is not None]
         if volumes:
             _add_agreement(
                 report,
                 content,
                 key,
                 [(volume["reference"], volume["prediction"]) for volume in volumes],
-                f"{organ} volume of a case",
+                f"{name} volume of a case",
                 f"The same for the {together}, {count_of(len(volumes), 'case')}.",
             )
     report.page.table(
         Table(
             "Agreement in Bland and Altman's numbers: differences are predicted - reference",
             (
-                Column("Measure"),
+                Column("Quantity"),
                 Column("n", "d"),
                 Column("Bias", "+.3f"),
                 Column("SD", ".3f"),
@@ -152,7 +146,14 @@ def _add_volumes(report: Report, content: Mapping[str, Any]) -> None:
                 Column("Upper limit", "+.3f"),
             ),
             tuple(
-                (_MEASURES[key], found["n"], found["bias"], found["sd"], found["lower"], found["upper"])
+                (
+                    _QUANTITIES[key].format(organ=organ),
+                    found["n"],
+                    found["bias"],
+                    found["sd"],
+                    found["lower"],
+                    found["upper"],
+                )
                 for key, found in content["agreement"].items()
                 if found["n"]
             ),
@@ -190,33 +191,32 @@ def _add_agreement(
     )
 
 
-def _add_cases(report: Report, cases: Sequence[Mapping[str, Any]]) -> None:
+def _add_cases(report: Report, cases: Sequence[Mapping[str, Any]], organ: str | None) -> None:
     report.page.section("Case by case")
-    for organ in ("lesion", "liver"):
-        scored = [case for case in cases if case[f"{organ}_dice"] is not None]
-        if scored:
-            _add_dices(report, scored, organ)
+    _add_dices(report, cases, "lesion", "Lesion")
+    if organ is not None:
+        _add_dices(report, cases, "liver", organ.capitalize())
 
 
-def _add_dices(report: Report, cases: Sequence[Mapping[str, Any]], organ: str) -> None:
-    key, title = f"{organ}_dice", organ.capitalize()
+def _add_dices(report: Report, cases: Sequence[Mapping[str, Any]], part: str, title: str) -> None:
+    key = f"{part}_dice"
 
     def badness(case: Mapping[str, Any]) -> tuple[float, float]:
         """Dice, and where it is equal the volume that was missed or made up."""
-        volume = case["volume_ml"][organ]
+        volume = case["volume_ml"][part]
         return case[key], -abs(volume["prediction"] - volume["reference"])
 
     def note(case: Mapping[str, Any]) -> str:
-        volume, lesions = case["volume_ml"][organ]["reference"], case["reference_lesions"]
+        volume, lesions = case["volume_ml"][part]["reference"], case["reference_lesions"]
         found = sum(lesion["dice"] > 0 for lesion in lesions)
-        if organ == "lesion" and not lesions:
+        if part == "lesion" and not lesions:
             return f"{case[key]:.3f}  (no lesion)"
-        counted = f", {found} of {len(lesions)} found" if organ == "lesion" else ""
+        counted = f", {found} of {len(lesions)} found" if part == "lesion" else ""
         return f"{case[key]:.3f}  ({volume:.{2 if volume < 10 else 1 if volume < 100 else 0}f} ml{counted})"
 
     shown = sorted(cases, key=badness)[:SHOWN]
     report.figure(
-        f"{organ}-dice-by-case",
+        f"{part}-dice-by-case",
         draw_bars(
             [case["name"] for case in shown],
             {"Dice": [case[key] for case in shown]},

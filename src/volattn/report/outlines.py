@@ -1,7 +1,4 @@
-"""The slices with the largest lesions, outlined, as a radiologist reads them (paper, figure 4).
-
-Slices with outlines and an enlarged inset, one label map beside the other (paper, figure 4).
-"""
+"""The slices with the largest lesions, outlined and enlarged: of one case, or of several label maps side by side."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from numpy.typing import NDArray
 from volattn.io.files import atomic_path
 from volattn.io.names import count_of
 from volattn.io.output import SIGNATURE
-from volattn.report.scene import Kind, Named, Scene, View, choose_slices
+from volattn.report.scene import Area, Kind, Label, Scene, View, choose_slices
 from volattn.report.style import DPI, GAP, HEAD, INK, LEGEND, PAPER, TITLE, Sheet, take_literally
 
 SOFT_TISSUE = (-160.0, 240.0)
@@ -45,39 +42,34 @@ def draw_outlines(
     hit_iou: float = 0.0,
     organ: str | None = "organ",
     title: str = "",
+    footer: str = "",
     slices: int = 4,
 ) -> None:
     """Writes a PNG of the slices with the largest lesions, atomically.
 
-    Each row is a slice: whole, enlarged around its largest lesion, and the same outlined. Radiological
-    display: the patient's right is on the left, the front is up. Without lesions it shows the slice with the
-        most organ.
+    Each row is a slice: whole, enlarged around its largest lesion, and the same outlined. Radiological display: the
+    patient's right is on the left, the front is up. Without lesions it shows the slice with the most organ.
 
     Args:
-        path: The PNG.
         image: (z, y, x) HU in canonical axes (to the head, to the back, to the patient's left).
         labels: (z, y, x) the prediction: 0 background, 1 organ, 2 lesion.
         lesions: (z, y, x) one number per predicted lesion, from 1.
-        spacing: mm (z, y, x).
         scores: Of the lesions, by their numbers; none by default.
         reference: (z, y, x) as `labels`. Lesions that overlap one of the reference are found, others false
             positives; those of the reference that none overlaps are missed.
-        hit_iou: The least IoU with one of the reference; for 0 any overlap is enough.
-        organ: The organ's name; None if there is none.
-        title: The case.
-        slices: Rows at most.
+        hit_iou: The least IoU of a found lesion; for 0 any overlap is enough.
     """
     scene = Scene.compare(image, labels, lesions, spacing, scores, reference, hit_iou)
-    figure = _figure(scene, organ, title, slices)
+    figure = _figure(scene, organ, title, slices, footer)
     take_literally(figure)
     with atomic_path(path) as temporary:
         # Without its version number the same case gives the same bytes.
         figure.savefig(temporary, format="png", dpi=DPI, facecolor=PAPER, metadata={"Software": SIGNATURE})
 
 
-def _figure(scene: Scene, organ: str | None, title: str, slices: int) -> Figure:
+def _figure(scene: Scene, organ: str | None, title: str, slices: int, footer: str) -> Figure:
     views = [scene.view(z) for z in choose_slices([scene], slices)]
-    aspect = max(view.width_mm(view.body) / view.height_mm(view.body) for view in views)
+    aspect = max(1 / _height_by_width(view) for view in views)
     widths = [_HEIGHT * min(max(aspect, 0.8), 1.7), _HEIGHT, _HEIGHT]
     sheet = Sheet(sum(widths) + GAP * (len(widths) + 1), TITLE + LEGEND + len(views) * (_HEIGHT + GAP))
     for row, view in enumerate(views):
@@ -89,11 +81,12 @@ def _figure(scene: Scene, organ: str | None, title: str, slices: int) -> Figure:
     low, high = SOFT_TISSUE
     sheet.title(title, f"{summary(scene)}   ·   window {low:g} to {high:g} HU")
     sheet.legend(list(legend_handles([scene], organ)))
+    sheet.footer(footer)
     return sheet.figure
 
 
 def summary(scene: Scene) -> str:
-    """How many lesions there are, or how many were found, in words."""
+    """The number of lesions, or of those that were found, in words."""
     if scene.truth is None:
         count = len(scene.kinds)
         return count_of(count, "lesion") if count else "no lesion found"
@@ -103,7 +96,7 @@ def summary(scene: Scene) -> str:
 
 
 def legend_handles(scenes: Sequence[Scene], organ: str | None) -> Iterator[Line2D]:
-    """The legend: every colour that can appear; of a single scene with the number of lesions in the whole volume."""
+    """Every colour that can appear; for a single scene with the number of lesions in the whole volume."""
     alone, compared = len(scenes) == 1, any(scene.truth is not None for scene in scenes)
     if organ is not None:
         yield Line2D([], [], color=COLOURS["organ"], lw=1.2, label=f"{organ} (predicted)" if alone else organ)
@@ -115,18 +108,15 @@ def legend_handles(scenes: Sequence[Scene], organ: str | None) -> Iterator[Line2
 
 
 def kind_label(kind: Kind, compared: bool) -> str:
-    """What a legend calls a kind: beside predictions that were compared, plain lesions are the reference's."""
+    """The name of a kind in a legend: with predictions that were compared, plain lesions are the reference's."""
     return "lesion of the reference" if compared and kind == "lesion" else NAMES[kind]
 
 
 def draw_panel(axes: Axes, view: View, *, whole: bool, organ: bool = True, outlined: bool = True) -> None:
-    """Draws a slice, or the part of it that is enlarged, in radiological display with a scale.
+    """Draws a slice in radiological display with a scale.
 
     Args:
-        axes: Where.
-        view: The slice.
-        whole: The whole slice, with the sides of the patient named; the enlarged part otherwise, its lesions
-            numbered.
+        whole: Whether the whole slice is drawn, with the patient's sides, or its enlarged part with numbered lesions.
         organ: Whether the organ is outlined too.
         outlined: Whether there are outlines and numbers at all.
     """
@@ -172,7 +162,7 @@ def draw_panel(axes: Axes, view: View, *, whole: bool, organ: bool = True, outli
 
 
 def _contour(
-    axes: Axes, view: View, area: tuple[slice, slice], mask: NDArray[np.bool_], colour: str, width: float, style: Any
+    axes: Axes, view: View, area: Area, mask: NDArray[np.bool_], colour: str, width: float, style: Any
 ) -> None:
     """The outline of a mask, through the edges of its pixels."""
     wider = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in area)
@@ -188,7 +178,7 @@ def _contour(
     axes.contour(x, y, padded, levels=[0.5], colors=[colour], linewidths=width, linestyles=[style])
 
 
-def _tag(axes: Axes, view: View, area: tuple[slice, slice], lesion: Named) -> None:
+def _tag(axes: Axes, view: View, area: Area, lesion: Label) -> None:
     """Number and score (or "missed") above a lesion; below it where the panel ends."""
     rows, columns = np.nonzero(lesion.mask[area])
     if not len(rows):
@@ -219,8 +209,7 @@ def _frame(axes: Axes, view: View) -> None:
     axes.add_patch(
         Rectangle(
             (columns.start * width, rows.start * height),
-            view.width_mm(view.zoom),
-            view.height_mm(view.zoom),
+            *view.size_mm(view.zoom)[::-1],
             fill=False,
             edgecolor=INK,
             lw=0.8,
@@ -246,13 +235,7 @@ def side_mark(
 
 
 def scale_bar(axes: Axes, extent: tuple[float, float, float, float], length: float) -> None:
-    """A bar of some mm at the lower right, if there is room.
-
-    Args:
-        axes: In mm.
-        extent: Its left, right, bottom and top; the bottom is the larger number.
-        length: mm.
-    """
+    """A bar of some mm at the lower right, if there is room; the axes' extent is left, right, bottom, top in mm."""
     left, right, bottom, top = extent
     if length > 0.6 * (right - left):
         return
@@ -278,15 +261,12 @@ def draw_panels(
 
     Args:
         scenes: Of one case, by the columns' titles.
-        organ: The organ's name; None if there is none.
-        title: The case.
-        slices: Rows at most.
 
     Returns:
         The picture (height, width, 3).
     """
     rows = [_alike([scene.view(z) for scene in scenes.values()]) for z in choose_slices(list(scenes.values()), slices)]
-    heights = [_WIDTH * min(max(view.height_mm(view.body) / view.width_mm(view.body), 0.6), 1.2) for view, *_ in rows]
+    heights = [_WIDTH * min(max(_height_by_width(view), 0.6), 1.2) for view, *_ in rows]
     columns = [("CT", ""), *((name, summary(scene)) for name, scene in scenes.items())]
     sheet = Sheet(len(columns) * (_WIDTH + GAP) + GAP, TITLE + HEAD + sum(heights) + GAP * len(heights) + LEGEND)
     for column, (name, about) in enumerate(columns):
@@ -308,6 +288,11 @@ def draw_panels(
     return sheet.pixels()
 
 
+def _height_by_width(view: View) -> float:
+    height, width = view.size_mm(view.body)
+    return height / width
+
+
 def _alike(views: Sequence[View]) -> list[View]:
     """The views of one slice with one part enlarged: that around the largest lesion that any of them names."""
     most = max(views, key=lambda view: max((np.count_nonzero(one.mask) for one in view.named), default=0))
@@ -315,7 +300,7 @@ def _alike(views: Sequence[View]) -> list[View]:
 
 
 def _at_right(views: Sequence[View]) -> bool:
-    """Whether the inset is at the upper right or at the lower left, wherever it hides less organ and fewer lesions."""
+    """Whether the inset hides less of organ and lesions at the upper right than at the lower left."""
     rows, columns = views[0].body
     shown: NDArray[np.bool_] = np.zeros(views[0].image[rows, columns].shape, bool)
     for view in views:

@@ -1,7 +1,4 @@
-"""One table, as plain text and as HTML, from the same rows.
-
-A page in one file: no scripts, no fonts, nothing from elsewhere.
-"""
+"""Tables as plain text and HTML, and pages in one file: no scripts, no fonts, nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -20,18 +17,13 @@ Cell = str | int | float | None
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table.
-
-    Attributes:
-        title: Its head.
-        format: How numbers are written (a format specification); text stands as it is, None as a dash.
-    """
+    """A column: its head, and the format specification of its numbers; text is left as it is, None is a dash."""
 
     title: str
     format: str = ""
 
     def text(self, cell: Cell) -> str:
-        """The cell as it is read."""
+        """The cell's text."""
         if cell is None:
             return "-"
         return cell if isinstance(cell, str) else format(cell, self.format)
@@ -42,16 +34,14 @@ def span(ends: Sequence[float] | None, form: str) -> str | None:
     return None if ends is None else f"{ends[0]:{form}} to {ends[1]:{form}}"
 
 
+def interval_text(ends: Sequence[float] | None, form: str) -> str:
+    """The interval of a result, in words."""
+    return "no interval" if ends is None else f"95 %: {span(ends, form)}"
+
+
 @dataclass(frozen=True)
 class Table:
-    """Rows under named columns; the first column names the row.
-
-    Attributes:
-        caption: What the table shows.
-        columns: At least one.
-        rows: As many cells each as there are columns.
-        foot: Rows that sum up the others (means, totals), set apart below them.
-    """
+    """Rows under named columns; the first column names the row, and `foot` has means or totals of the others."""
 
     caption: str
     columns: tuple[Column, ...]
@@ -123,12 +113,7 @@ _STYLE = Path(__file__).with_name("page.css")
 
 @dataclass
 class Page:
-    """A page that is built from top to bottom and written once; all text is escaped.
-
-    Attributes:
-        title: Head of the page and of the browser's window.
-        language: Of the text.
-    """
+    """A page that is built from top to bottom and written once; all text is escaped."""
 
     title: str
     language: str = "en"
@@ -136,7 +121,7 @@ class Page:
     _footer: str = field(default="", init=False, repr=False)
 
     def lead(self, text: str) -> Self:
-        """A paragraph that says what the page is about."""
+        """An introduction."""
         return self._add(f'<p class="lead">{escape(text)}</p>')
 
     def notice(self, text: str) -> Self:
@@ -160,16 +145,11 @@ class Page:
         return self._add(table.html())
 
     def results(self, results: list[Result]) -> Self:
-        """Numbers in large type, beside what they are held against."""
+        """Numbers in large type."""
         return self._add(f'<ul class="results">{"".join(result.html() for result in results)}</ul>')
 
     def figure(self, png: bytes, alt: str, caption: str = "") -> Self:
-        """A picture, carried in the page itself.
-
-        Args:
-            png: The file's content.
-            alt: What it shows, for those who cannot see it.
-            caption: Text below it.
+        """A picture, carried in the page itself; `alt` describes it for those who cannot see it.
 
         Raises:
             ValueError: It is no PNG.
@@ -209,12 +189,10 @@ class Page:
 
 @dataclass(frozen=True)
 class Result:
-    """A number and what it is held against.
+    """A number in large type.
 
     Attributes:
-        name: What was measured.
-        value: The result, as it is shown.
-        beside: What stands beside it: the bar, a ceiling, a count.
+        beside: A remark: its interval, or the bar that it must reach.
         met: Whether the bar is met; None if there is none.
     """
 
@@ -224,7 +202,7 @@ class Result:
     met: bool | None = None
 
     def html(self) -> str:
-        """One item of a list; whether the bar is met is said in words too, not in colour alone."""
+        """One item of a list; whether the bar is met is also in the text, not in colour alone."""
         mark = "" if self.met is None else (" met" if self.met else " missed")
         beside = f'<span class="beside">{escape(self.beside)}</span>' if self.beside else ""
         return (

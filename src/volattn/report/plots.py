@@ -1,9 +1,7 @@
 """Plots of scores: arrays in, PNG files' contents out.
 
-Everything is drawn on figures of its own, without pyplot, so that nothing is shared between threads or left open. The
-colours are Okabe and Ito's, which stay apart for the colour-blind, and no meaning hangs on colour alone.
-
-A study's table as a picture: arrays in, a PNG file's content out.
+Everything is drawn without pyplot, so that nothing is shared between threads or left open. The colours are Okabe and
+Ito's, which the colour-blind can tell apart, and no meaning depends on colour alone.
 """
 
 from __future__ import annotations
@@ -58,9 +56,8 @@ def draw_froc(
         levels: (K,) false positives per image, ascending, above 0.
         sensitivity: (K,) from 0 to 1.
         band: (2, K) lower and upper end of its interval; None if there is none.
-        marks: Sensitivity where it is reported, by false positives per image.
-        unit: What an image is.
-        note: Names the curve in the legend: what it was measured on.
+        unit: "image" or "scan".
+        note: The curve's name in the legend.
     """
     figure, (axes,) = new_figure(4.6)
     if band is not None:
@@ -101,10 +98,7 @@ def draw_estimates(
     """Numbers with their intervals, a row each, from top to bottom.
 
     Args:
-        names: Of the rows, with what is counted in them.
         values: None where there is nothing to measure.
-        intervals: None where there is none.
-        axis: What is shown, with its unit.
         shares: Whether the axis goes from 0 to 1; else it is drawn around 0.
     """
     figure, (axes,) = new_figure(rows_height(len(names)))
@@ -130,11 +124,7 @@ def draw_spread(
 ) -> bytes:
     """Every value of some groups as a dot, their means with intervals beside them.
 
-    Args:
-        names: Of the groups, with what is counted in them.
-        values: From 0 to 1; a group may be empty.
-        intervals: Of the means.
-        axis: What is shown, with its unit.
+    Values are from 0 to 1; a group may be empty.
     """
     figure, (axes,) = new_figure(4.3)
     for place, (of_group, ends) in enumerate(zip(values, intervals, strict=True)):
@@ -174,12 +164,7 @@ def draw_agreement(
 
     Args:
         reference: (n,) at least 0; what is 0 is drawn on the edge.
-        prediction: (n,) the same.
-        compared: (n,) those that the bias and the limits are made of, and that are drawn beside them.
-        quantity: What is measured.
-        unit: Of the measures.
-        bias: Mean difference; None without.
-        limits: Limits of agreement; None without.
+        compared: (n,) those that the bias and the limits are of, and that are drawn with them.
     """
     figure, (left, right) = new_figure(4.0, 2)
     for axes in (left, right):
@@ -228,10 +213,8 @@ def draw_bars(
     """Horizontal bars, the first at the top.
 
     Args:
-        names: Of the bars.
-        parts: What each bar is stacked of, by name; one part needs no legend. At most two.
-        notes: What stands beside each bar, its number for one.
-        axis: What is shown, with its unit.
+        parts: The parts that bars are stacked of, by name; one needs no legend. At most two.
+        notes: Texts to the right of the bars.
         mean: Of shares, marked by a line; None for counts.
     """
     figure, (axes,) = new_figure(rows_height(len(names)))
@@ -256,14 +239,7 @@ def draw_bars(
 
 @dataclass(frozen=True)
 class Mark:
-    """One row in one panel.
-
-    Attributes:
-        value: Over all seeds; None where nothing is measured yet.
-        interval: Of that.
-        by_seed: The value of each seed.
-        paper: The paper's number; None without.
-    """
+    """One row in one panel: a value over all seeds with its interval, that of each seed, and the paper's."""
 
     value: float | None
     interval: Sequence[float] | None
@@ -272,12 +248,7 @@ class Mark:
 
 
 def draw_study(names: Sequence[str], panels: dict[str, Sequence[Mark]]) -> bytes:
-    """Rows from top to bottom, measures side by side, each on a scale of its own.
-
-    Args:
-        names: Of the rows.
-        panels: For each measure a mark for each row.
-    """
+    """A study's rows from top to bottom; a panel for each metric, by title, with a mark for each row."""
     figure, row = new_figure(1.7 * rows_height(len(names)) - 0.3, len(panels))
     for place, (axes, (title, marks)) in enumerate(zip(row, panels.items(), strict=True)):
         for height, mark in enumerate(marks):

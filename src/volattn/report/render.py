@@ -1,9 +1,9 @@
-"""One case as pictures: its label maps as surfaces and as slices, beside each other and held against a reference."""
+"""One case as pictures: its label maps as surfaces and as slices, side by side and compared with a reference."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -17,7 +17,7 @@ from volattn.datasets.case import LESION, ORGAN, label_values
 from volattn.io.files import atomic_path
 from volattn.io.names import count_of
 from volattn.io.output import SIGNATURE, claim_file
-from volattn.io.readers.nifti import read_labels, read_volume, volume_name
+from volattn.io.readers import read_labels, read_volume, volume_name
 from volattn.provenance import versions
 from volattn.report.outlines import draw_panels
 from volattn.report.pages import Cell, Column, Page, Table
@@ -31,24 +31,20 @@ from volattn.scoring.overlap import Contingency
 from volattn.structures.geometry import Geometry, check_same_grid
 from volattn.structures.lesions import label_components
 from volattn.structures.volume import Box, Volume, foreground_box
+from volattn.workers import Progress
 
 Pictures = Literal["all", "surfaces", "panels"]
-Progress = Callable[[str, int, int], None]
-
-_SUFFIXES = (".png", ".html")
 
 
 @dataclass(frozen=True)
 class Rendering:
-    """What is drawn, and how.
+    """The pictures of a case, and how they are drawn.
 
     Attributes:
         pictures: Surfaces, slices ("panels"), or both.
-        views: Where the viewer of the surfaces stands; none for the front in a `.png`, and for all in a `.html`.
+        views: Of the surfaces; by default the front in a `.png`, and all in a `.html`.
         organ: Label of the organ; None for masks of lesions only.
-        lesion: Label of lesions.
-        slices: At most as many are drawn.
-        trust_grid: Label maps of the CT's shape are taken as they lie, whatever their own grid says.
+        trust_grid: Takes label maps of the CT's shape as they lie, whatever their own grid says.
     """
 
     pictures: Pictures = "all"
@@ -64,12 +60,7 @@ class Rendering:
 
 @dataclass(frozen=True)
 class Rendered:
-    """What was drawn.
-
-    Attributes:
-        table: What each label map holds.
-        notes: What the user should know.
-    """
+    """The contents of each label map as a table, and notes for the user."""
 
     table: Table
     notes: tuple[str, ...]
@@ -87,24 +78,24 @@ def render_case(
 ) -> Rendered:
     """Draws the label maps of one case and writes the picture, or a page with the pictures, atomically.
 
-    Lesions are found, false or missed as `evaluate lits` counts them at any overlap (`lesion_detection.detect`).
+    Lesions are found, false or missed as `evaluate lits` counts them at any overlap (`scoring.lesions.detect`).
 
     Args:
         image: The CT; None to draw surfaces only.
         labels: Label maps, at least one.
-        reference: The label map that they are held against; it gets the last column.
+        reference: The label map that they are compared with; it gets the last column.
         out: A `.png` or `.html` file.
         names: Titles of the label maps, in their order; their files' names by default, or their folders' where those
             are the same.
-        how: What is drawn.
-        progress: Told what is being done.
+        progress: Called with what is being done, steps done, and steps.
 
     Raises:
         ValueError: `out` is neither; names are missing or equal; a file cannot be read; the grids differ; slices are
             wanted and there is no CT; surfaces are wanted and cannot be rendered.
     """
     how = how or Rendering()
-    _check_out(out)
+    if out.suffix not in (".png", ".html"):
+        raise ValueError(f"{out}: is neither .png nor .html; name a file that ends in one of them")
     out = claim_file(out, inputs=(image, *labels, reference))
     titles = _titles(labels, names, reserved=() if reference is None else (_REFERENCE,))
     if how.pictures == "panels" and image is None:
@@ -116,7 +107,8 @@ def render_case(
     pictures = list(case.draw(how, every_view=out.suffix == ".html", progress=progress))
     table = case.table(how.organ is not None)
     if out.suffix == ".png":
-        _write_png(out, [picture for _, picture in pictures])
+        with atomic_path(out) as temporary:
+            temporary.write_bytes(_png([picture for _, picture in pictures]))
     else:
         _page(case.name, table, pictures).write(out)
     return Rendered(table, tuple(case.notes))
@@ -166,7 +158,7 @@ class _Case:
         return cls(volume_name(first), grid, scenes, volume is not None, notes)
 
     def draw(self, how: Rendering, *, every_view: bool, progress: Progress) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-        """The pictures, with what each shows."""
+        """The pictures, each with its title."""
         organ = None if how.organ is None else "organ"
         surfaces, panels = how.pictures != "panels", how.pictures != "surfaces" and self.has_image
         steps = surfaces + panels
@@ -180,7 +172,7 @@ class _Case:
         progress("Drawing", steps, steps)
 
     def table(self, organ: bool) -> Table:
-        """What each label map holds."""
+        """The contents of each label map."""
         compared = any(scene.truth is not None for scene in self.scenes.values())
         columns = [Column("Label map"), Column("Lesions"), Column("Lesions, ml", ".1f")]
         columns += [Column("Found"), Column("Missed"), Column("False")] if compared else []
@@ -204,7 +196,7 @@ def _scene(
     truth: NDArray[np.uint8] | None,
     spacing: tuple[float, float, float],
 ) -> Scene:
-    """A label map, its lesions numbered and held against the reference's."""
+    """A label map, its lesions numbered and compared with the reference's."""
     box = foreground_box(*(its == LESION for its in (labels, truth) if its is not None))
     if truth is None:
         lesions, count = label_components(labels[box] == LESION)
@@ -267,16 +259,6 @@ def _titles(labels: Sequence[Path], names: Sequence[str], reserved: Sequence[str
         if len({*titles, *reserved}) == len(titles) + len(reserved):
             return titles
     raise ValueError(f"the names {', '.join((*names, *reserved))} are not all different; change --name")
-
-
-def _check_out(out: Path) -> None:
-    if out.suffix not in _SUFFIXES:
-        raise ValueError(f"{out}: is neither .png nor .html; name a file that ends in one of them")
-
-
-def _write_png(path: Path, pictures: Sequence[NDArray[np.uint8]]) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(_png(pictures))
 
 
 def _png(pictures: Sequence[NDArray[np.uint8]]) -> bytes:

@@ -1,4 +1,4 @@
-"""A page with its pictures beside it."""
+"""The report of scores: a page, and its pictures as files."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from volattn.io.files import atomic_path
 from volattn.io.names import count_of
 from volattn.io.output import check_replaceable, claim_folder
 from volattn.report.pages import Page
+from volattn.scoring.statistics import few_warning
 
 PAGE = "index.html"
 SHOWN = 40
@@ -20,12 +21,7 @@ SHOWN = 40
 
 @dataclass
 class Report:
-    """What is said of scores, in pictures.
-
-    Attributes:
-        page: Carries its pictures in itself.
-        pictures: The same as PNG files, by name without suffix.
-    """
+    """A page, which carries its pictures in itself, and the same pictures as PNG files by name without suffix."""
 
     page: Page
     pictures: dict[str, bytes] = field(default_factory=dict)
@@ -50,7 +46,7 @@ class Report:
 
 @contextmanager
 def claim_report(folder: Path | None) -> Iterator[None]:
-    """Keeps a report's folder to this run, if one is wanted, before the scoring takes its time.
+    """Keeps a report's folder to this run, if there is one, before the scoring takes its time.
 
     Raises:
         ValueError: It is a file, cannot be written, another run writes to it, or its page is not one of this program's.
@@ -63,25 +59,44 @@ def claim_report(folder: Path | None) -> Iterator[None]:
         yield
 
 
+def build_report(content: Mapping[str, Any]) -> Report:
+    """The report of an evaluation.
+
+    Args:
+        content: A `scores.json`, as `read_scores` gives it.
+
+    Raises:
+        ValueError: Its kind is unknown.
+    """
+    from volattn.report.detection_report import detection_report
+    from volattn.report.lits_report import lits_report
+
+    kind = content.get("kind")
+    if kind not in ("lits", "deeplesion", "detection"):
+        raise ValueError(f"there is no report for scores of the kind {kind}; give the scores.json of an evaluation")
+    return lits_report(content) if kind == "lits" else detection_report(content)
+
+
 def worst_of(count: int, thing: str) -> str:
-    """Says which of so many things a picture shows."""
+    """The part of so many things that a picture shows, in words."""
     counted = count_of(count, thing)
     if count > SHOWN:
         return f"the worst {SHOWN} of {counted}"
     return f"all {counted}" if count > 1 else counted
 
 
-def bootstrap_in_words(content: Mapping[str, Any]) -> str:
-    """How the intervals came about."""
+def bootstrap_in_words(content: Mapping[str, Any], count: int, thing: str) -> str:
+    """How the intervals were made, with a warning where there are few of the things that were drawn."""
     made = content["bootstrap"]
+    few = few_warning(count, thing)
     return (
         f"Intervals hold {100 * made['level']:g} % of {made['resamples']} bootstrap samples of {made['over']} drawn "
-        f"with replacement (seed {made['seed']}); with a single one there are none."
+        f"with replacement (seed {made['seed']}){few}{'; with a single one there are none' if count < 2 else ''}."
     )
 
 
 def add_notices(page: Page, content: Mapping[str, Any]) -> None:
-    """What was left out, and what else the reader must know."""
+    """Notes, and the cases that failed."""
     for note in content.get("notes", ()):
         page.notice(note)
     failed = content["failed"]

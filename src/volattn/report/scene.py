@@ -1,4 +1,4 @@
-"""What a picture of a case shows: which slices, which part of them, and which lesions were found."""
+"""The contents of a picture of a case: its slices, the enlarged parts, and the lesions that were found."""
 
 from __future__ import annotations
 
@@ -26,30 +26,16 @@ _REPEATED = 0.6
 _NAMED = 12
 
 
-@dataclass(frozen=True, eq=False)
-class Outline:
-    """What is drawn with one line.
-
-    Attributes:
-        mask: (y, x) all lesions of the kind.
-        kind: What they are.
-        reference: Whether it is the reference's outline.
-    """
+class Outline(NamedTuple):
+    """All lesions of a kind in a slice (y, x), which are drawn with one line."""
 
     mask: NDArray[np.bool_]
     kind: Kind
     reference: bool
 
 
-@dataclass(frozen=True, eq=False)
-class Named:
-    """A lesion with a text beside it.
-
-    Attributes:
-        mask: (y, x).
-        kind: What it is.
-        text: Its number and score, or that it was missed.
-    """
+class Label(NamedTuple):
+    """A lesion in a slice (y, x), and the text at it: its number and score, or that it was missed."""
 
     mask: NDArray[np.bool_]
     kind: Kind
@@ -61,8 +47,7 @@ class View:
     """One slice to draw.
 
     Attributes:
-        z: Its index, from the feet.
-        depth: Slices of the volume.
+        z: Its index, from the feet, in a volume of `depth` slices.
         image: (y, x) HU.
         organ: (y, x) the predicted organ with its lesions.
         outlines: The reference's first, so that predictions are drawn on top.
@@ -77,23 +62,19 @@ class View:
     image: NDArray[Any]
     organ: NDArray[np.bool_]
     outlines: list[Outline]
-    named: list[Named]
+    named: list[Label]
     spacing: tuple[float, float]
     body: Area
     zoom: Area
 
-    def height_mm(self, area: Area) -> float:
-        """Of a part."""
-        return (area[0].stop - area[0].start) * self.spacing[0]
-
-    def width_mm(self, area: Area) -> float:
-        """Of a part."""
-        return (area[1].stop - area[1].start) * self.spacing[1]
+    def size_mm(self, area: Area) -> tuple[float, float]:
+        """Height and width of a part."""
+        return (area[0].stop - area[0].start) * self.spacing[0], (area[1].stop - area[1].start) * self.spacing[1]
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A case and what was compared, canonical axes.
+    """The label map of a case, compared with its reference if there is one; canonical axes.
 
     Attributes:
         image: (z, y, x) HU.
@@ -101,10 +82,10 @@ class Scene:
         lesions: (z, y, x) one number per predicted lesion.
         spacing: mm (z, y, x).
         scores: By the lesions' numbers; empty if they have none.
-        kinds: What each predicted lesion is, by its number.
+        kinds: Of the predicted lesions, by number.
         truth: (z, y, x) one number per reference lesion; None without a reference.
-        found: Reference lesions that overlap a predicted one.
-        missed: Reference lesions that overlap none.
+        found: Reference lesions that a predicted one hits.
+        missed: The others.
     """
 
     image: NDArray[Any]
@@ -175,19 +156,19 @@ class Scene:
                 drawn.append(Outline(np.isin(lesions[z], numbers), kind, False))
         return drawn
 
-    def _named(self, z: int) -> list[Named]:
+    def _named(self, z: int) -> list[Label]:
         found = []
         for number in _largest_numbers(self.lesions[z]):
             score = f"  {self.scores[number - 1]:.2f}" if len(self.scores) else ""
-            found.append(Named(self.lesions[z] == number, self.kinds[number], f"#{number}{score}"))
+            found.append(Label(self.lesions[z] == number, self.kinds[number], f"#{number}{score}"))
         if self.truth is not None:
             for number in _largest_numbers(np.where(np.isin(self.truth[z], list(self.missed)), self.truth[z], 0)):
-                found.append(Named(self.truth[z] == number, "missed", "missed"))
+                found.append(Label(self.truth[z] == number, "missed", "missed"))
         return sorted(found, key=lambda one: -np.count_nonzero(one.mask))[:_NAMED]
 
 
-class _Which(NamedTuple):
-    """A lesion: its number, in the reference or in the prediction, of which scene, and whether it is false."""
+class _Lesion(NamedTuple):
+    """A lesion by its number in the reference (`truth`) or the prediction of the scene at a place."""
 
     number: int
     truth: bool
@@ -196,25 +177,21 @@ class _Which(NamedTuple):
 
 
 def choose_slices(scenes: Sequence[Scene], most: int) -> list[int]:
-    """The slices to show of a case, of which there may be several predictions.
+    """At most so many slices to show of a case, of which there may be several predictions.
 
     They are those where the largest lesions, predicted or missed, have their largest area; false ones take turns with
-    the others, lest they crowd them out. A lesion that a chosen slice shows well already gets no slice of its own.
+    the others, so that both are shown. A lesion that a chosen slice shows well already gets no slice of its own.
     Without lesions it is the slice with the most organ; without organ the middle one.
-
-    Args:
-        scenes: Of one case.
-        most: Slices at most.
     """
-    areas: dict[tuple[_Which, int], int] = {}
+    areas: dict[tuple[_Lesion, int], int] = {}
     for place, scene in enumerate(scenes):
         for number, z, area in _areas(scene.lesions):
-            areas[_Which(number, False, place, scene.kinds[number] == "false"), z] = area
+            areas[_Lesion(number, False, place, scene.kinds[number] == "false"), z] = area
         if scene.truth is not None:
             for number, z, area in _areas(scene.truth):
                 if number in scene.missed:
-                    areas[_Which(number, True, place, False), z] = area
-    best: dict[_Which, int] = {}
+                    areas[_Lesion(number, True, place, False), z] = area
+    best: dict[_Lesion, int] = {}
     for lesion, z in sorted(areas, key=lambda key: (-areas[key], key)):
         best.setdefault(lesion, z)
     turns = zip_longest(*([lesion for lesion in best if lesion.wrong == wrong] for wrong in (False, True)))
@@ -247,20 +224,13 @@ def _largest_numbers(plane: NDArray[np.unsignedinteger]) -> list[int]:
 
 
 def _numbers(array: NDArray[np.unsignedinteger]) -> list[int]:
-    """The numbers above 0 in an array."""
     return np.unique(array[array > 0]).tolist()
 
 
 def _matches(
     lesions: NDArray[np.unsignedinteger], truth: NDArray[np.unsignedinteger], least: float
 ) -> tuple[set[int], frozenset[int]]:
-    """Predicted lesions that hit one of the reference, and those of the reference that are hit.
-
-    Args:
-        lesions: One number per predicted lesion.
-        truth: The same of the reference.
-        least: IoU of a hit; for 0 one voxel in common is enough.
-    """
+    """Predicted lesions that hit one of the reference, and those that are hit; IoU 0 means one voxel in common."""
     both = (lesions > 0) & (truth > 0)
     if least <= 0:
         return set(_numbers(lesions[both])), frozenset(_numbers(truth[both]))

@@ -1,7 +1,4 @@
-"""A dark sheet for pictures: title, panels and legend, placed in inches from the upper left corner.
-
-How plots look: axes, colours, ticks and texts that all of them share.
-"""
+"""The look of all pictures: a dark sheet for slices and surfaces, and the axes, colours and texts of plots."""
 
 from __future__ import annotations
 
@@ -35,12 +32,7 @@ def take_literally(figure: Figure) -> None:
 
 
 class Sheet:
-    """An empty sheet.
-
-    Args:
-        width: Inches.
-        height: Inches.
-    """
+    """A dark sheet with title, panels and legend, placed in inches from the upper left corner."""
 
     def __init__(self, width: float, height: float) -> None:
         self.figure = Figure(figsize=(width, height), dpi=DPI, facecolor=PAPER)
@@ -54,7 +46,7 @@ class Sheet:
         return self.figure.add_axes(place, facecolor="black")
 
     def title(self, title: str, about: str = "") -> None:
-        """What the sheet shows at the left, and something about it at the right."""
+        """The title at the left, and a remark at the right."""
         y = 1 - 0.30 / self._height
         left, right = GAP / self._width, 1 - GAP / self._width
         self.figure.text(left, y, title, color=INK, fontsize=13, weight="bold", va="center", ha="left")
@@ -72,6 +64,10 @@ class Sheet:
         take_literally(self.figure)
         self._canvas.draw()
         return np.asarray(self._canvas.buffer_rgba())[..., :3].copy()
+
+    def footer(self, text: str) -> None:
+        """A line below the legend."""
+        self.figure.text(0.5, 0.05 / self._height, text, color=INK, fontsize=8, va="bottom", ha="center")
 
     def legend(self, handles: Sequence[Line2D]) -> None:
         """The colours, at the lower edge."""
@@ -97,12 +93,7 @@ _LONGEST_NAME = 34  # characters of a line
 
 
 def new_figure(height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of the page's width, and its axes side by side.
-
-    Args:
-        height: Inches.
-        columns: How many axes.
-    """
+    """A figure of the page's width and a height in inches, and its axes side by side."""
     figure = Figure(figsize=(WIDTH, height), dpi=PLOT_DPI, layout="constrained")
     row = figure.subplots(1, columns, squeeze=False)[0]
     for axes in row:
@@ -123,7 +114,7 @@ def _style(axes: Axes) -> None:
 
 
 def write_beside(axes: Axes, text: str, at: tuple[float, float]) -> None:
-    """Text to the right of a point, given as a share of the axes' width and a value of the other axis."""
+    """Text to the right of a point, whose x is a share of the axes' width."""
     axes.annotate(
         text,
         at,
@@ -137,7 +128,7 @@ def write_beside(axes: Axes, text: str, at: tuple[float, float]) -> None:
 
 
 def draw_dots(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], marker: str, label: str) -> None:
-    """A cloud of dots; what is no plain dot is orange and larger."""
+    """A cloud of dots; other markers are orange and larger."""
     plain = marker == "o"
     axes.plot(
         x,

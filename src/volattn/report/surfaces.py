@@ -1,7 +1,4 @@
-"""Surfaces of masks, in the patient's millimetres; needs PyVista.
-
-Organ and lesions as surfaces in 3D, one label map beside the other (paper, figure 1).
-"""
+"""Organ and lesions as surfaces in 3D, one label map beside the other (paper, figure 1); needs PyVista."""
 
 from __future__ import annotations
 
@@ -38,12 +35,10 @@ _LARGEST = 30_000_000
 def surface(mask: NDArray[np.bool_], geometry: Geometry) -> pyvista.PolyData | None:
     """The smoothed surface of a mask.
 
-    It begins as the faces of the voxels, which hold the mask's volume exactly and close at the edge of the volume too,
-    and loses its steps to a windowed sinc filter (Taubin, Zhang and Golub, ECCV 1996). That keeps the volume of
-    whatever has many triangles, but a single voxel has twelve, and vanishes. So the smoothest surface is taken that
-    keeps the volume within 5 %, if need be of voxels that were divided before, and the faces themselves if none does.
-
-    The filter moves points along differences of neighbours, so that it may work on indices: the affine comes after it.
+    The faces of the voxels hold the mask's volume exactly; a windowed sinc filter smooths them (Taubin, Zhang and
+    Golub, ECCV 1996). The filter keeps the volume of surfaces with many triangles, but a single voxel has twelve, and
+    vanishes. So the smoothest surface that keeps the volume within 5 % is taken, if need be of divided voxels, and the
+    faces themselves if none does. The filter is linear and works on indices; the affine comes after it.
 
     Args:
         mask: (z, y, x) in canonical axes.
@@ -96,14 +91,7 @@ _OPACITY = 0.3
 
 @dataclass(frozen=True)
 class Direction:
-    """Where the viewer stands.
-
-    Attributes:
-        words: For a caption.
-        right: LPS direction to the right of the picture.
-        up: LPS direction to its upper edge.
-        sides: The patient's sides at the left and at the right of the picture.
-    """
+    """A view: LPS directions to the right and up in the picture, and the patient's sides at its left and right."""
 
     words: str
     right: tuple[int, int, int]
@@ -126,13 +114,7 @@ DIRECTIONS: dict[Viewer, Direction] = {
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A surface and how it looks.
-
-    Attributes:
-        mesh: In LPS mm.
-        colour: A key of `COLOURS`.
-        opacity: 1 hides what is behind it.
-    """
+    """A surface in LPS mm, its key of `COLOURS`, and its opacity (1 hides all behind it)."""
 
     mesh: pyvista.PolyData
     colour: str
@@ -141,15 +123,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """What a picture with parallel rays shows.
-
-    Attributes:
-        direction: Where the viewer stands.
-        centre: LPS mm of the picture's centre.
-        width: Of the picture, mm.
-        height: Of the picture, mm.
-        depth: Of what is shown, along the rays, mm.
-    """
+    """The box of space that a picture with parallel rays shows: its centre in LPS mm, its extents in mm."""
 
     direction: Direction
     centre: NDArray[np.float64]
@@ -159,7 +133,7 @@ class Frame:
 
     @classmethod
     def around(cls, points: NDArray[np.float64], direction: Direction) -> Self:
-        """The least picture that shows some points (n, 3) in LPS mm, but for a margin."""
+        """The smallest frame around points (n, 3) in LPS mm, with a margin."""
         axes = np.array([direction.right, direction.up, direction.towards], float)
         along = points @ axes.T
         low, high = along.min(axis=0), along.max(axis=0)
@@ -169,7 +143,7 @@ class Frame:
 
 
 def check_rendering() -> None:
-    """Finds out whether surfaces can be rendered here.
+    """Checks that surfaces can be rendered here.
 
     Raises:
         ValueError: PyVista is not installed, or VTK has nothing to draw with.
@@ -205,8 +179,6 @@ def draw_surfaces(
         scenes: By the columns' titles.
         geometry: The grid of all of them, in canonical axes.
         views: Keys of `DIRECTIONS`.
-        organ: The organ's name; None if there is none.
-        title: The case.
 
     Returns:
         The picture (height, width, 3).
@@ -236,15 +208,7 @@ def draw_surfaces(
 
 
 def render(parts: Sequence[Part], frames: Sequence[Frame]) -> list[NDArray[np.uint8]]:
-    """Renders surfaces off screen.
-
-    Args:
-        parts: The surfaces; there may be none.
-        frames: Of the pictures.
-
-    Returns:
-        A picture (height, width, 3) of each frame, black behind the surfaces.
-    """
+    """Renders surfaces off screen: a picture (height, width, 3) of each frame, black behind the surfaces."""
     with _quiet():
         return [_picture(parts, frame) for frame in frames]
 
@@ -264,7 +228,7 @@ def _picture(parts: Sequence[Part], frame: Frame) -> NDArray[np.uint8]:
     camera.parallel_scale = frame.height / 2
     camera.clipping_range = (1.0, 2 * frame.depth + 200)
     whole = np.array(plotter.screenshot(return_img=True))
-    # The veil of the organ would make violet lesions pink and green ones olive: half of it is taken off them.
+    # The translucent organ would make violet lesions pink and green ones olive: half of it is taken off them.
     for part, actor in zip(parts, actors, strict=True):
         actor.SetVisibility(part.opacity == 1)
     plotter.render()
@@ -303,7 +267,7 @@ def _parts(scene: Scene, geometry: Geometry, organ: bool) -> list[Part]:
 
 
 def _points(columns: Sequence[Sequence[Part]], geometry: Geometry) -> NDArray[np.float64]:
-    """What the pictures must show; the whole grid if there is nothing else."""
+    """Points of all surfaces; the corners of the grid if there are none."""
     points = [np.asarray(part.mesh.points, np.float64) for parts in columns for part in parts]
     if points:
         return np.concatenate(points)

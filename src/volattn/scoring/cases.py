@@ -1,42 +1,35 @@
-"""How well one mask matches another: overlap and surface, as the LiTS challenge counts them.
-
-Scores of one case, organ and lesions.
-
-Scores over cases, every mean with the number behind it.
-
-Scores of a folder of predictions, case by case: a bad file stops nothing but its own case.
-"""
+"""Scores of label maps, one case and all cases: overlap and surface as the LiTS challenge counts them, and lesions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from volattn.datasets.case import LESION, ORGAN, Dataset, LabelScheme
-from volattn.faults import explain
-from volattn.io.readers.nifti import read_labels
+from volattn.io.readers import read_labels
 from volattn.scoring.lesions import SIZES, LesionScore, LesionwiseScore, Size, score_components
 from volattn.scoring.overlap import LabelPair, Overlap, check_shapes
-from volattn.scoring.pairing import Pair, trained_on
+from volattn.scoring.pairing import Pair, score_pairs, trained_on
 from volattn.scoring.surface import SurfaceDistances
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
+from volattn.workers import Progress
 
 FAR = 9001.0
-"""What the challenge's scorer writes where there is nothing to measure."""
+"""The value that the challenge's scorer writes where there is nothing to measure."""
 TOLERANCE_MM = 2.0
 """Of the normalised surface Dice."""
 
 
 @dataclass(frozen=True)
 class MaskScore:
-    """Scores of one pair of masks, or means of several.
+    """Scores of one pair of masks.
 
     Attributes:
         dice: 2 |R and P| / (|R| + |P|).
@@ -62,12 +55,7 @@ class MaskScore:
 
     @classmethod
     def of(cls, overlap: Overlap, distances: SurfaceDistances | None) -> MaskScore:
-        """What the overlap of two masks and the distances between their surfaces come to.
-
-        Args:
-            overlap: Of the masks.
-            distances: Of their surfaces; None if one of the masks is empty, which scores `NOTHING`.
-        """
+        """Scores masks by their overlap and surfaces; `distances` is None, and the score `NOTHING`, if one is empty."""
         if distances is None:
             return NOTHING
         conventional = overlap.volume_difference
@@ -84,30 +72,13 @@ class MaskScore:
             surface_dice_2mm=distances.share_within(TOLERANCE_MM),
         )
 
-    @classmethod
-    def mean(cls, scores: Sequence[MaskScore]) -> MaskScore:
-        """The mean of each value; `NOTHING` if there is no score."""
-        if not scores:
-            return NOTHING
-        names = [field.name for field in fields(cls)]
-        return cls(**{name: float(np.mean([getattr(score, name) for score in scores])) for name in names})
-
-    def as_json(self) -> dict[str, float]:
-        """Plain values."""
-        return asdict(self)
-
 
 NOTHING = MaskScore(0.0, 0.0, 1.0, FAR, FAR, FAR, FAR, FAR, 0.0)
 """Where one of the masks is empty, as the challenge's scorer has it."""
 
 
 def surface_dice(overlap: Overlap, distances: SurfaceDistances | None) -> float:
-    """Normalised surface Dice at 2 mm: 1 if both masks are empty, 0 if one of them is.
-
-    Args:
-        overlap: Of the masks.
-        distances: Of their surfaces; None if one of the masks is empty.
-    """
+    """Normalised surface Dice at 2 mm: 1 if both masks are empty, 0 if one of them is (`distances` is then None)."""
     if distances is None:
         return float(overlap.reference == overlap.prediction == 0)
     return distances.share_within(TOLERANCE_MM)
@@ -119,14 +90,12 @@ WRITTEN = LabelScheme(organ_name="organ", organ_values=(ORGAN,), lesion_values=(
 
 @dataclass(frozen=True)
 class CaseScore:
-    """What one case scored.
+    """The scores of one case.
 
     Attributes:
-        name: The case.
         voxel_ml: Volume of a voxel.
         organ: Voxels of the organ with its lesions; None for data with lesions only.
         lesion: Voxels of the lesions.
-        lesionwise: The same lesion by lesion.
         trained_on: Whether the model was trained on this case, so that its score is no test.
     """
 
@@ -139,26 +108,14 @@ class CaseScore:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, lengths in mm and volumes in ml."""
-        lesions = self.lesionwise
         return {
             "name": self.name,
             "trained_on": self.trained_on,
             "organ": None if self.organ is None else self._overlap_json(self.organ),
             "lesion": self._overlap_json(self.lesion),
-            "reference_lesions": [
-                {
-                    "id": lesion.id,
-                    "long_axis_mm": lesion.long_axis_mm,
-                    "volume_ml": lesion.volume_ml,
-                    "size": lesion.size,
-                    "dice": lesion.dice,
-                    "predicted_long_axis_mm": lesion.predicted_long_axis_mm,
-                    "predicted_volume_ml": lesion.predicted_volume_ml,
-                }
-                for lesion in lesions.lesions
-            ],
-            "predicted_lesions": lesions.predicted,
-            "false_positives": lesions.false_positives,
+            "reference_lesions": [asdict(lesion) for lesion in self.lesionwise.lesions],
+            "predicted_lesions": self.lesionwise.predicted,
+            "false_positives": self.lesionwise.false_positives,
         }
 
     def _overlap_json(self, overlap: Overlap) -> dict[str, Any]:
@@ -181,12 +138,8 @@ def score_case(
     """Scores one label map against another.
 
     Args:
-        name: The case.
-        reference: 0 background, 1 organ, 2 lesion, shape (z, y, x) in canonical order (z along the patient).
-        prediction: The same values and shape.
-        geometry: Of that grid.
+        reference: (z, y, x) 0 background, 1 organ, 2 lesion, in canonical axes.
         organ: Whether the data have an organ.
-        trained_on: Noted in the score.
 
     Raises:
         ValueError: The shapes differ.
@@ -210,12 +163,10 @@ def score_volumes(
     Both are turned to canonical axes first, so that axial diameters are axial.
 
     Args:
-        name: The case.
         reference: As read.
         prediction: As written by `predict`, on the same grid.
         scheme: What the reference's values mean.
-        trained_on: Noted in the score.
-        trust_grid: Voxels are compared as they lie, whatever the prediction's grid says.
+        trust_grid: Compares voxels as they lie, whatever the prediction's grid says.
 
     Raises:
         ValueError: The grids differ, or a label is unknown.
@@ -226,14 +177,7 @@ def score_volumes(
 
 
 def score_pair(name: str, pair: LabelPair, *, organ: bool = True, trained_on: bool = False) -> CaseScore:
-    """Scores label maps that lie on one grid.
-
-    Args:
-        name: The case.
-        pair: The label maps.
-        organ: Whether the data have an organ.
-        trained_on: Noted in the score.
-    """
+    """Scores label maps that lie on one grid; see `score_case`."""
     return CaseScore(
         name=name,
         voxel_ml=pair.geometry.voxel_volume / 1000,
@@ -261,16 +205,17 @@ class SizeScore:
     @classmethod
     def of(cls, lesions: Sequence[LesionScore]) -> SizeScore:
         """Pools lesions."""
-        return cls(
-            lesions=len(lesions),
-            found=sum(lesion.found for lesion in lesions),
-            dice=_mean(lesion.dice for lesion in lesions),
-        )
+        found = sum(lesion.found for lesion in lesions)
+        return cls(len(lesions), found, sum(one.dice for one in lesions) / len(lesions) if lesions else None)
 
     @property
     def recall(self) -> float | None:
         """Share found; None without lesions."""
         return self.found / self.lesions if self.lesions else None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self) | {"recall": self.recall}
 
 
 @dataclass(frozen=True)
@@ -285,16 +230,20 @@ class ClassScore:
     dice_per_case: float
     dice_global: float
 
+    @classmethod
+    def of(cls, overlaps: Sequence[Overlap]) -> ClassScore:
+        """Pools the overlaps of all cases."""
+        mean = sum(overlap.dice for overlap in overlaps) / len(overlaps)
+        return cls(mean, reduce(Overlap.__add__, overlaps).dice)
+
 
 @dataclass(frozen=True)
 class Summary:
     """Scores over cases.
 
     Attributes:
-        cases: How many.
         trained_on: How many of them the model was trained on.
         organ: None for data with lesions only.
-        lesion: Of the lesion class.
         sizes: Lesion by lesion, by size.
         all_sizes: The same for all lesions together.
         false_positives_per_case: Mean number of predicted components that overlap no reference lesion.
@@ -310,11 +259,8 @@ class Summary:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
-        values = asdict(self)
-        values["all_sizes"]["recall"] = self.all_sizes.recall
-        for name, size in self.sizes.items():
-            values["sizes"][name]["recall"] = size.recall
-        return values
+        sizes = {name: size.as_json() for name, size in self.sizes.items()}
+        return asdict(self) | {"sizes": sizes, "all_sizes": self.all_sizes.as_json()}
 
 
 def summarise(cases: Sequence[CaseScore]) -> Summary:
@@ -330,94 +276,32 @@ def summarise(cases: Sequence[CaseScore]) -> Summary:
     return Summary(
         cases=len(cases),
         trained_on=sum(case.trained_on for case in cases),
-        organ=_class_score(organs) if organs else None,
-        lesion=_class_score([case.lesion for case in cases]),
+        organ=ClassScore.of(organs) if organs else None,
+        lesion=ClassScore.of([case.lesion for case in cases]),
         sizes={size: SizeScore.of([lesion for lesion in lesions if lesion.size == size]) for size in SIZES},
         all_sizes=SizeScore.of(lesions),
         false_positives_per_case=sum(case.lesionwise.false_positives for case in cases) / len(cases),
     )
 
 
-def _class_score(overlaps: Sequence[Overlap]) -> ClassScore:
-    return ClassScore(
-        dice_per_case=sum(overlap.dice for overlap in overlaps) / len(overlaps),
-        dice_global=reduce(Overlap.__add__, overlaps).dice,
-    )
-
-
-def _mean(values: Iterable[float]) -> float | None:
-    found = list(values)
-    return sum(found) / len(found) if found else None
-
-
-Score = TypeVar("Score")
-
-
 @dataclass(frozen=True)
 class FolderScores:
-    """What could be scored, and what could not.
-
-    Attributes:
-        cases: In the data set's order.
-        failed: One line for each case that could not be scored.
-    """
+    """The scores of a folder: cases in the data set's order, and one line for each that could not be scored."""
 
     cases: tuple[CaseScore, ...]
     failed: tuple[str, ...] = ()
 
 
-def score_pairs(
-    pairs: Sequence[Pair],
-    score: Callable[[Pair], Score],
-    *,
-    fail_fast: bool = False,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> tuple[list[Score], dict[str, str]]:
-    """Scores cases one after the other.
-
-    Args:
-        pairs: The cases.
-        score: Scores one; an exception fails that case.
-        fail_fast: The first failure ends it all.
-        progress: Called with ("score", cases done, cases) after each case.
-
-    Returns:
-        The scores in the order of the pairs, and the reason by case for those that failed.
-
-    Raises:
-        Exception: `fail_fast`, and a case failed.
-    """
-    scored: list[Score] = []
-    failed: dict[str, str] = {}
-    for done, pair in enumerate(pairs, start=1):
-        try:
-            scored.append(score(pair))
-        except Exception as error:  # Whatever is wrong with one case must not cost the user the others.
-            if fail_fast:
-                raise
-            failed[pair.name] = explain(error, pair.prediction)
-        if progress is not None:
-            progress("score", done, len(pairs))
-    return scored, failed
-
-
 def score_folder(
-    dataset: Dataset,
-    predictions: Path | str,
-    *,
-    progress: Callable[[str, int, int], None] | None = None,
-    trust_grid: bool = False,
+    dataset: Dataset, predictions: Path | str, *, progress: Progress | None = None, trust_grid: bool = False
 ) -> FolderScores:
-    """Scores `NAME.nii.gz` in a folder, as `predict` writes it, against each case of a data set.
+    """Scores `NAME.nii.gz` in a folder, as `predict` writes it, against each case of a data set with a label map.
 
-    Cases without a label map have nothing to be scored against and are left out. A case that cannot be scored
-    does not stop the others.
+    A case that cannot be scored does not stop the others.
 
     Args:
-        dataset: The references.
-        predictions: Folder of label maps with 0, 1 and 2.
         progress: Called with ("score", cases done, cases) after each case.
-        trust_grid: Voxels are compared as they lie, whatever a prediction's grid says.
+        trust_grid: Compares voxels as they lie, whatever a prediction's grid says.
     """
     pairs = [
         Pair(case.name, case.labels, Path(predictions) / f"{case.name}.nii.gz")

@@ -1,4 +1,4 @@
-"""Which differences between two evaluations of the same cases stand."""
+"""Which differences between two evaluations of the same cases are significant."""
 
 from __future__ import annotations
 
@@ -11,28 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volattn.datasets.case import natural_key
-from volattn.scoring.pool import Measures, Pool, pool_of
-from volattn.scoring.score_files import measures_of
+from volattn.scoring.metrics import METRICS, mean_of
+from volattn.scoring.pool import FrocSettings, Pool, pool_of
+from volattn.scoring.score_files import froc_settings
+from volattn.scoring.statistics import SIGNIFICANT, holm, is_significant, percentile_interval, resamples, wilcoxon_p
 from volattn.scoring.statistics import described as described_bootstrap
-from volattn.scoring.statistics import holm, percentile_interval, resamples, wilcoxon_p
 
-SIGNIFICANT = 0.05
 _SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One measure of both evaluations.
+    """One metric of both evaluations.
 
     Attributes:
         metric: Its key, nested keys joined by dots.
-        a: Of the first.
-        b: Of the second.
-        difference: b - a.
         interval: Of the difference, by paired bootstrap over patients; None with fewer than two.
         p: Wilcoxon's signed-rank test over patients; None where no patient differs.
-        p_holm: Corrected for the number of measures that were tested; one under two names counts once.
-        n: Patients (cases, where no patients are given) that have the measure in both.
+        p_holm: Corrected for the number of metrics that were tested; one under two names counts once.
+        n: Patients (cases, where no patients are given) that have the metric in both.
     """
 
     metric: str
@@ -45,38 +42,31 @@ class Difference:
     n: int
 
     @property
-    def stands(self) -> bool:
+    def significant(self) -> bool:
         """Whether the interval excludes 0 and the corrected p is below 0.05."""
-        if self.interval is None or self.p_holm is None:
-            return False
-        return not self.interval[0] <= 0 <= self.interval[1] and self.p_holm < SIGNIFICANT
+        return is_significant(self.interval, self.p_holm)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
-        return asdict(self) | {"stands": self.stands}
+        return asdict(self) | {"significant": self.significant}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All measures of both evaluations.
-
-    Attributes:
-        rows: One per measure.
-        cases: Cases that were compared.
-        left_out: Cases that only one of them has.
-        seed: Of the bootstrap.
-    """
+    """All metrics of both evaluations, on `cases` cases; `left_out` are in one of them only."""
 
     rows: tuple[Difference, ...]
     cases: int
     left_out: int
     seed: int
+    organ: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
         return {
             "cases_compared": self.cases,
             "cases_left_out": self.left_out,
+            "organ": self.organ,
             "bootstrap": described_bootstrap(self.seed),
             "significant_below": SIGNIFICANT,
             "rows": [row.as_json() for row in self.rows],
@@ -86,15 +76,15 @@ class Comparison:
 def compare(a: Mapping[str, Any], b: Mapping[str, Any], *, common: bool = False, seed: int = 0) -> Comparison:
     """Compares two `scores.json`.
 
-    Scores of masks are compared by the mean over cases of every number that both give for a case. Those of
-    detections, which make sense over many images only, are compared by the pooled measures; there Wilcoxon's
-    test sees each patient's share of lesions found at the common operating point, and its own average precision.
+    Scores of masks are compared by the mean over cases of every number that both give for a case, and of the metrics
+    of `METRICS` beyond them. Those of detections, which make sense over many images only, are compared by the pooled
+    metrics; there Wilcoxon's test sees each patient's share of lesions found at the common operating point, and its
+    own average precision.
 
     Args:
-        a: The first, as `read_scores` gives it.
-        b: The second.
-        common: Whether to compare what cases both have, if they have not the same.
-        seed: Of the bootstrap.
+        a: As `read_scores` gives it.
+        b: Likewise.
+        common: Compares the cases that both have, if they do not have the same.
 
     Raises:
         ValueError: They are of different kinds, settings or references, or have other cases.
@@ -115,9 +105,12 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any], *, common: bool = False,
         raise ValueError("they have no case in common; evaluate both on the same cases")
     cases = [(first[name], second[name]) for name in names]
     patients = _patients(cases)
-    measures = measures_of(a)
-    rows = _by_case(cases, patients, seed) if measures is None else _pooled(cases, measures, seed)
-    # A measure under two names, as LiTS's scorer has some, is one test.
+    settings = froc_settings(a)
+    if settings is None:
+        rows = _by_case([(_numbers_of(one, a), _numbers_of(other, a)) for one, other in cases], patients, seed)
+    else:
+        rows = _pooled(cases, settings, seed)
+    # A metric under two names, as LiTS's scorer has some, is one test.
     tests = {_test(row): row.p for row in rows}
     corrected = dict(zip(tests, holm(list(tests.values())), strict=True))
     return Comparison(
@@ -125,11 +118,12 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any], *, common: bool = False,
         len(names),
         len(alone),
         seed,
+        a.get("organ"),
     )
 
 
 def _test(row: Difference) -> tuple[object, ...]:
-    """What is the same for one measure under two names."""
+    """Equal for one metric under two names."""
     return row.a, row.b, row.interval, row.p, row.n
 
 
@@ -153,18 +147,19 @@ def _patients(cases: _Pairs) -> NDArray[np.int64]:
     return np.array([numbers[name] for name in names])
 
 
-def _by_case(cases: _Pairs, patients: NDArray[np.int64], seed: int) -> list[Difference]:
-    flat = [(dict(_numbers(one)), dict(_numbers(other))) for one, other in cases]
-    metrics = [key for key in dict.fromkeys(key for one, _ in flat for key in one)]
+def _by_case(
+    flat: Sequence[tuple[dict[str, float], dict[str, float]]], patients: NDArray[np.int64], seed: int
+) -> list[Difference]:
+    metrics = list(dict.fromkeys(key for one, _ in flat for key in one))
     count = int(patients.max()) + 1
-    weights = np.stack(list(resamples(count, seed)))
+    weights = resamples(count, seed)
     rows = []
     for metric in metrics:
         have = [metric in one and metric in other for one, other in flat]
         if not any(have):
             continue
         chosen = np.flatnonzero(have)
-        values = np.array([[side[metric] for side in flat[place]] for place in chosen])
+        values = np.array([[side[metric] for side in flat[place]] for place in chosen.tolist()])
         change = values[:, 1] - values[:, 0]
         sums = np.bincount(patients[chosen], weights=change, minlength=count)
         sizes = np.bincount(patients[chosen], minlength=count)
@@ -175,8 +170,8 @@ def _by_case(cases: _Pairs, patients: NDArray[np.int64], seed: int) -> list[Diff
     return rows
 
 
-def _pooled(cases: _Pairs, measures: Measures, seed: int) -> list[Difference]:
-    a, b = (pool_of([pair[side] for pair in cases], measures) for side in (0, 1))
+def _pooled(cases: _Pairs, settings: FrocSettings, seed: int) -> list[Difference]:
+    a, b = (pool_of([pair[side] for pair in cases], settings) for side in (0, 1))
     for one, other in zip(a.images, b.images, strict=True):
         if one.lesions != other.lesions or one.labels != other.labels:
             raise ValueError(f"{one.name} has other lesions in each; evaluate both against one reference")
@@ -188,24 +183,20 @@ def _pooled(cases: _Pairs, measures: Measures, seed: int) -> list[Difference]:
     changes = _by_patient(b) - _by_patient(a)
     return [
         _difference(name, float(values[0, column]), float(values[1, column]), drawn[:, column], changes[:, column])
-        for column, name in enumerate(measures.names)
+        for column, name in enumerate(settings.names)
         if not np.isnan(values[:, column]).any()
     ]
 
 
 def _by_patient(pool: Pool) -> NDArray[np.float64]:
     """(P, V) each patient's own values at the pool's operating points; NaN without lesions."""
-    measures = pool.measures
-    detected = pool.froc.detected(np.array(measures.levels))
-    averaged = [measures.levels.index(level) for level in measures.averaged]
+    settings = pool.settings
+    detected = pool.froc.detected(np.array(settings.levels))
+    averaged = [settings.levels.index(level) for level in settings.averaged]
     shares = np.column_stack([detected, detected[:, averaged].mean(axis=1)])
-    rows = []
-    for patient in range(len(pool.patients)):
-        own = pool.lesion_patients == patient
-        row = shares[own].mean(axis=0) if own.any() else np.full(shares.shape[1], np.nan)
-        rows.append(row)
-    columns = [np.stack(rows)]
-    if measures.precision_key:
+    own = [shares[pool.lesion_patients == patient] for patient in range(len(pool.patients))]
+    columns = [np.stack([rows.mean(axis=0) if len(rows) else np.full(shares.shape[1], np.nan) for rows in own])]
+    if settings.precision_key:
         columns.append(pool.precision_by_patient()[:, None])
     return np.concatenate(columns, axis=1)
 
@@ -222,8 +213,17 @@ def _difference(
     return Difference(metric, a, b, b - a, interval, wilcoxon_p(changes), None, len(changes))
 
 
+def _numbers_of(case: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a case of label maps, and the metrics beyond them."""
+    found = dict(_numbers(case))
+    if content.get("kind") == "lits":
+        means = {key: mean_of(case, metric) for key, metric in METRICS.items() if metric.values and metric.compared}
+        found |= {key: value for key, value in means.items() if value is not None}
+    return found
+
+
 def _numbers(case: Mapping[str, Any], parent: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers of a case, nested ones under joined keys; lists are no measures."""
+    """The numbers of a case, nested ones under joined keys; those in lists are left out."""
     for key, value in case.items():
         name = f"{parent}{key}"
         if isinstance(value, Mapping):

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from volattn.datasets.deeplesion import LESION_TYPES, KeyDetection, KeyLesion, read_detections, read_dl_info
 from volattn.scoring.matching import all_hits, one_to_one, pixel_iou
-from volattn.scoring.pool import Measures, Pool, ScoredDetection, ScoredImage, score_pool
+from volattn.scoring.metrics import IMAGE_LEVELS
+from volattn.scoring.pairing import Evaluation
+from volattn.scoring.pool import FrocSettings, Pool, ScoredDetection, ScoredImage, score_pool
 
-Split = Literal["test", "val", "train", "all"]
-SPLITS: tuple[Split, ...] = get_args(Split)
+Subset = Literal["test", "val", "train", "all"]
+SUBSETS: tuple[Subset, ...] = get_args(Subset)
 
 IOU = 0.5
 PRECISION_CAP = 100
 """Detections per image that COCO's average precision looks at."""
 
-MEASURES = Measures(
-    levels=(0.5, 1, 2, 4, 8, 16),
+FROC = FrocSettings(
+    levels=IMAGE_LEVELS,
     averaged=(0.5, 1, 2, 4),
     start="zero",
     unit="image",
@@ -39,63 +40,48 @@ GROUPS: dict[str, Sequence[str]] = {
 }
 
 
-@dataclass(frozen=True)
-class DeepLesionScores:
-    """What could be scored, and what could not.
-
-    Attributes:
-        content: Plain values for `scores.json`.
-        faults: Key slices that could not be scored, each with the reason; they count nowhere.
-        images: Key slices in all.
-    """
-
-    content: dict[str, Any]
-    faults: dict[str, str]
-    images: int
-
-
 def score_deeplesion(
     reference: Path | str,
     prediction: Path | str,
     *,
-    split: Split = "test",
+    subset: Subset = "test",
     keep_noisy: bool = False,
     seed: int = 0,
     fail_fast: bool = False,
-) -> DeepLesionScores:
+) -> Evaluation:
     """Scores detections against DeepLesion's own boxes.
 
-    A key slice with a bad row in either file is left out of both, and said in the faults.
+    A key slice with a bad row in either file has failed, and counts nowhere.
 
     Args:
         reference: `DL_info.csv`.
-        prediction: `detections.csv`; what it has outside the split is left alone.
-        split: The part that is scored.
+        prediction: `detections.csv`; rows outside the subset are left alone.
+        subset: Of DeepLesion's own split.
         keep_noisy: Whether rows marked Possibly_noisy count.
         seed: Of the bootstrap.
         fail_fast: Whether the first bad row is an error.
 
     Raises:
-        ValueError: A file cannot be read or lacks a column, the split has no lesions, no key slice is
+        ValueError: A file cannot be read or lacks a column, the subset has no lesions, no key slice is
             without a fault, or (with `fail_fast`) any bad row.
     """
     info = read_dl_info(reference, fail_fast=fail_fast)
     lesions: dict[str, list[KeyLesion]] = {}
     noisy = 0
     for lesion in info.lesions:
-        if split in ("all", lesion.part):
+        if subset in ("all", lesion.subset):
             noisy += lesion.noisy
             if keep_noisy or not lesion.noisy:
                 lesions.setdefault(lesion.file_name, []).append(lesion)
     if not lesions:
-        raise ValueError(f"{reference}: has no lesions in the split {split}; give another --split")
+        raise ValueError(f"{reference}: has no lesions in the subset {subset}; give another --subset")
     known = {lesion.file_name for lesion in info.lesions} | set(info.faults)
     found = read_detections(prediction, known, fail_fast=fail_fast)
     faults = info.faults | {name: fault for name, fault in found.faults.items() if name in lesions or name not in known}
     names = [name for name in lesions if name not in faults]
     if not names:
         raise ValueError(next(iter(faults.values())))
-    pool = Pool((score_image(name, lesions[name], found.images.get(name, [])) for name in names), MEASURES)
+    pool = Pool((score_image(name, lesions[name], found.images.get(name, [])) for name in names), FROC)
     content = {
         "kind": "deeplesion",
         "settings": {
@@ -104,25 +90,20 @@ def score_deeplesion(
             "noisy_lesions_count": keep_noisy,
             "average_precision_detections_per_image": PRECISION_CAP,
         },
-        "split": split,
+        "subset": subset,
         "noisy_lesions": noisy,
-        "detections_outside_the_split": sum(len(rows) for name, rows in found.images.items() if name not in lesions),
+        "detections_outside_the_subset": sum(len(rows) for name, rows in found.images.items() if name not in lesions),
         **score_pool(pool, GROUPS, seed),
         "failed": faults,
         "cases": [image.as_json() for image in pool.images],
     }
-    return DeepLesionScores(content, faults, len(lesions.keys() | faults.keys()))
+    return Evaluation(content, faults, len(lesions.keys() | faults.keys()))
 
 
 def score_image(name: str, lesions: Sequence[KeyLesion], detections: Sequence[KeyDetection]) -> ScoredImage:
-    """Matches the detections on one key slice.
+    """Matches the detections on one key slice with its lesions, of which there is at least one.
 
     Among equal scores the boxes' places decide, never the order of rows.
-
-    Args:
-        name: The key slice.
-        lesions: At least one.
-        detections: Those on it.
     """
     ordered = sorted(detections, key=lambda one: (-one.score, one.box))
     lesions = sorted(lesions, key=lambda lesion: lesion.box)
@@ -142,8 +123,6 @@ def match_boxes(
     """Matches boxes on one image by DeepLesion's rule for the curve and COCO's for average precision.
 
     Args:
-        name: The image.
-        patient: Whose it is.
         groups: Those of each lesion.
         lesions: (m, 4) xyxy, both ends inclusive.
         scores: Descending.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 from volattn.datasets.case_files import CaseFiles, find_case_files
 from volattn.datasets.instances import Classes, Instance, Instances, read_boxes, read_mask
-from volattn.datasets.issues import LeftOut, faults_among
+from volattn.datasets.issues import faults_among
 from volattn.faults import explain
 from volattn.scoring.froc import Start
 from volattn.scoring.lesions import SIZES, size_of
 from volattn.scoring.mask_classes import find_classes
 from volattn.scoring.matching import all_hits, one_to_one
-from volattn.scoring.pairing import pair_cases
-from volattn.scoring.pool import Measures, Pool, ScoredDetection, ScoredImage, score_pool
-from volattn.structures.boxes import Boxes
+from volattn.scoring.metrics import SCAN_LEVELS
+from volattn.scoring.pairing import Evaluation, pair_cases
+from volattn.scoring.pool import FrocSettings, Pool, ScoredDetection, ScoredImage, score_pool
+from volattn.structures.boxes import box_iou
 from volattn.structures.geometry import check_same_grid
 from volattn.structures.lesions import measure_lesions
-
-LEVELS = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
+from volattn.workers import Progress
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,14 @@ class Preset:
     """A way of scoring.
 
     Attributes:
-        name: What the output calls it.
         overlap: "box_iou" (3D IoU of the boxes), or "centre_inside" (1 where the centre of the detection's box
             lies in the lesion's mask, else 0).
         threshold: The least overlap of a hit.
         matching: "one_to_one": as COCO does, and a second detection of a lesion is a false positive; "all": a
             detection hits every lesion that it overlaps, and a second one is neither true nor false.
-        start: What sensitivity is at fewer false positives than the curve's first point has.
+        start: Sensitivity at fewer false positives than the curve's first point has.
         detections_per_scan: The most certain ones of each class that count; None for all.
         false_positives_per_scan: Where sensitivity is given and averaged.
-        average_precision: Whether it is given.
     """
 
     name: str
@@ -50,13 +48,13 @@ class Preset:
     matching: Literal["one_to_one", "all"]
     start: Start
     detections_per_scan: int | None = None
-    false_positives_per_scan: tuple[float, ...] = LEVELS
+    false_positives_per_scan: tuple[float, ...] = SCAN_LEVELS
     average_precision: bool = True
 
     @property
-    def measures(self) -> Measures:
-        """What it measures."""
-        return Measures(
+    def froc(self) -> FrocSettings:
+        """The metrics of the pooled detections."""
+        return FrocSettings(
             levels=self.false_positives_per_scan,
             averaged=self.false_positives_per_scan,
             start=self.start,
@@ -75,25 +73,6 @@ PRESETS = {
 }
 
 
-@dataclass(frozen=True)
-class DetectionScores:
-    """What could be scored, and what could not.
-
-    Attributes:
-        content: Plain values for `scores.json`.
-        faults: Cases that could not be scored, each with the reason.
-        unpaired: Predictions without a reference.
-        cases: Cases in all.
-        left_out: What else is in the folders.
-    """
-
-    content: dict[str, Any]
-    faults: dict[str, str]
-    unpaired: tuple[str, ...]
-    cases: int
-    left_out: tuple[LeftOut, ...]
-
-
 def score_detections(
     reference: Path | str,
     prediction: Path | str,
@@ -104,18 +83,16 @@ def score_detections(
     trust_grid: bool = False,
     seed: int = 0,
     fail_fast: bool = False,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> DetectionScores:
+    progress: Progress | None = None,
+) -> Evaluation:
     """Scores a folder of detections against a folder of reference masks.
 
     Args:
         reference: Folder of masks, see `find_case_files` and `read_mask`.
         prediction: Folder of `predict`'s JSON, nnDetection's boxes, or masks.
-        preset: How.
         lesion: The value of lesion voxels where the references are semantic masks; see `find_classes`.
         predicted_lesion: The same for predicted masks.
-        trust_grid: Voxels are compared as they lie, whatever a prediction's grid says.
-        seed: Of the bootstrap.
+        trust_grid: Compares voxels as they lie, whatever a prediction's grid says.
         fail_fast: Whether the first case that cannot be scored is an error.
         progress: Called with ("score", cases done, cases) after each case.
 
@@ -137,7 +114,7 @@ def score_detections(
     faults = faults_among(left_out)
     if fail_fast and faults:
         raise ValueError(next(iter(faults.values())))
-    met: list[_Met] = []
+    read: list[_Candidates] = []
     overlooked: list[str] = []
     for done, (name, files) in enumerate(references.items(), start=1):
         try:
@@ -146,7 +123,7 @@ def score_detections(
             wanted = read_mask(files.mask(semantic=lesion is not None), _of(files, classes))
             predicted_files, asked = predictions[pairs[name]], predicted_lesion is not None
             found, note = _read(predicted_files, wanted, predicted, asked=asked, trust_grid=trust_grid)
-            met.append(_meet(name, wanted, found, preset))
+            read.append(_overlaps_of(name, wanted, found, preset))
             overlooked += [] if note is None else [note]
         except Exception as error:  # Whatever is wrong with one case must not cost the user the others.
             if fail_fast:
@@ -154,18 +131,19 @@ def score_detections(
             faults[name] = explain(error, files.masks[0])
         if progress is not None:
             progress("score", done, len(references))
-    if not met:
+    if not read:
         raise ValueError(next(iter(faults.values())))
-    by_class = all(case.has_classes for case in met)
-    pool = Pool((_match(case, preset, by_class) for case in met), preset.measures)
+    by_class = all(case.has_classes for case in read)
+    pool = Pool((_match(case, preset, by_class) for case in read), preset.froc)
     groups: dict[str, Sequence[str]] = {"size": list(_SIZE_NAMES.values())}
     if by_class:
-        groups["class"] = sorted({str(label) for case in met for label in case.lesion_labels})
+        groups["class"] = sorted({str(label) for case in read for label in case.lesion_labels})
     unpaired = tuple(name for name in predictions if name not in set(pairs.values()))
-    notes = [
-        f"{folder.root}: its masks are read as {read.scheme.described}, {read.reason}; {option} says otherwise"
-        for folder, read, option in zip(folders, (classes, predicted), ("--lesion", "--predicted-lesion"), strict=True)
-        if read is not None and read.scheme is not None
+    notes = [f"no reference for {', '.join(unpaired)}; not scored"] if unpaired else []
+    notes += [
+        f"{folder.root}: its masks are read as {found.scheme.described}, {found.reason}; {option} says otherwise"
+        for folder, found, option in zip(folders, (classes, predicted), ("--lesion", "--predicted-lesion"), strict=True)
+        if found is not None and found.scheme is not None
     ]
     content = {
         "kind": "detection",
@@ -175,29 +153,25 @@ def score_detections(
             "classes": "each by itself" if by_class else "one",
         },
         "read_as": {
-            "reference": sorted({case.reference_kind for case in met}),
-            "prediction": sorted({case.prediction_kind for case in met}),
+            "reference": sorted({case.reference_kind for case in read}),
+            "prediction": sorted({case.prediction_kind for case in read}),
         },
         **score_pool(pool, groups, seed),
         "failed": faults,
         "predictions_without_reference": list(unpaired),
-        "notes": notes + overlooked,
+        "notes": [*notes, *overlooked],
         "cases": [image.as_json() for image in pool.images],
     }
     total = len(references) + len(faults.keys() - references.keys())
-    return DetectionScores(content, faults, unpaired, total, left_out)
+    return Evaluation(content, faults, total, content["notes"], left_out)
 
 
 _SIZE_NAMES = dict(zip(SIZES, ("<15 mm", "15-30 mm", ">30 mm"), strict=True))
 
 
 @dataclass(frozen=True, eq=False)
-class _Met:
-    """The detections of a case before the lesions, in descending order of scores.
-
-    Attributes:
-        overlaps: (detections, lesions).
-    """
+class _Candidates:
+    """The detections of a case, in descending order of scores, and their (detections, lesions) overlaps."""
 
     name: str
     sizes: tuple[str, ...]
@@ -239,16 +213,16 @@ def _read(
     return found, check_same_grid(grid.geometry, found.volume.geometry, called, trust_grid)
 
 
-def _meet(name: str, wanted: Instances, found: Instances, preset: Preset) -> _Met:
+def _overlaps_of(name: str, wanted: Instances, found: Instances, preset: Preset) -> _Candidates:
     assert wanted.volume is not None
     ordered = sorted(found.found, key=lambda one: (-one.score, one.box))
     boxes = _box_array(ordered)
     if preset.overlap == "box_iou":
-        overlaps = Boxes(boxes, "zyxzyx").iou(Boxes(_box_array(wanted.found), "zyxzyx"))
+        overlaps = box_iou(boxes, _box_array(wanted.found))
     else:
         overlaps = _centre_inside(boxes, [one.id for one in wanted.found], wanted.volume.array)
     turned = wanted.volume.canonical()
-    return _Met(
+    return _Candidates(
         name=name,
         sizes=tuple(
             _SIZE_NAMES[size_of(lesion.long_axis_mm)] for lesion in measure_lesions(turned.array, turned.geometry)
@@ -262,7 +236,7 @@ def _meet(name: str, wanted: Instances, found: Instances, preset: Preset) -> _Me
     )
 
 
-def _match(case: _Met, preset: Preset, by_class: bool) -> ScoredImage:
+def _match(case: _Candidates, preset: Preset, by_class: bool) -> ScoredImage:
     lesion_labels = np.array([label if by_class else 0 for label in case.lesion_labels], dtype=np.int64)
     labels = np.array([label if by_class else 0 for label in case.labels], dtype=np.int64)
     scored: dict[int, ScoredDetection] = {}

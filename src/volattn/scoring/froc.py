@@ -1,7 +1,4 @@
-"""Average precision as COCO defines it: the mean of the precision envelope at 101 recalls.
-
-The FROC curve: sensitivity against false positives per image, pooled over images.
-"""
+"""The FROC curve, and average precision."""
 
 from __future__ import annotations
 
@@ -14,72 +11,16 @@ from numpy.typing import NDArray
 
 _RECALLS = np.linspace(0, 1, 101)
 
-
-@dataclass(frozen=True, eq=False)
-class AveragePrecision:
-    """Detections of one class over all images, matched one to one.
-
-    Attributes:
-        matches: (D,) in descending order of scores: the lesion that each detection is matched to, -1 for none.
-        patients: (D,) the patients of the detections.
-        lesion_patients: (L,) numbers of patients.
-    """
-
-    matches: NDArray[np.int64]
-    patients: NDArray[np.int64]
-    lesion_patients: NDArray[np.int64]
-
-    def values(self, groups: NDArray[np.bool_], weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-        """The average precision of groups of lesions.
-
-        Args:
-            groups: (G, L) the lesions of each group; detections matched to other lesions are left out, as COCO
-                does with what it ignores.
-            weights: (P,) how often each patient counts; once by default.
-
-        Returns:
-            (G,) from 0 to 1; NaN where a group has no lesion.
-        """
-        lesions = np.ones(len(self.lesion_patients)) if weights is None else weights[self.lesion_patients]
-        false = np.ones(len(self.matches)) if weights is None else weights[self.patients]
-        places, found = self._matched
-        false[places] = 0
-        false_before = np.cumsum(false)[places]
-        return np.array(
-            [_mean_precision(lesions, group, found[group[found]], false_before[group[found]]) for group in groups]
-        )
-
-    @cached_property
-    def _matched(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The places of the matched detections, and their lesions."""
-        places = np.flatnonzero(self.matches >= 0)
-        return places, self.matches[places]
-
-
-def _mean_precision(
-    lesions: NDArray[np.float64], group: NDArray[np.bool_], found: NDArray[np.int64], false_before: NDArray[np.float64]
-) -> float:
-    """Over 101 recalls, from the lesions' weights, those that are found in order, and the false ones before each."""
-    wanted = lesions[group].sum()
-    if not wanted:
-        return float("nan")
-    true = np.cumsum(lesions[found])
-    total = true + false_before
-    precision = np.divide(true, total, out=np.zeros(len(true)), where=total > 0)
-    envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
-    return float(envelope[np.searchsorted(true / wanted, _RECALLS)].mean())
-
-
 Start = Literal["zero", "origin"]
 """Before the curve's first point: sensitivity 0, or the straight line from (0, 0) to that point."""
 
 
 @dataclass(frozen=True, eq=False)
 class Froc:
-    """What the curve is made of.
+    """The FROC curve: sensitivity against false positives per image.
 
-    A point for every score that occurs: detections with one score cannot be told apart by a threshold, so that
-    the order of rows has no say. Everything may be weighted by patient, which is how a bootstrap resamples.
+    It has a point for every score that occurs: detections with one score cannot be told apart by a threshold, so that
+    the order of rows changes nothing. Everything may be weighted by patient, which is how a bootstrap resamples.
 
     Attributes:
         lesion_scores: (L,) the highest score of a detection that hits the lesion, -inf for a missed one.
@@ -87,7 +28,7 @@ class Froc:
         false_scores: (F,) scores of the false positives.
         false_patients: (F,).
         image_patients: (I,) the patient of every image, with and without detections.
-        start: What holds before the first point.
+        start: The sensitivity before the first point.
     """
 
     lesion_scores: NDArray[np.float64]
@@ -127,14 +68,7 @@ class Froc:
         return (found[low + 1] * (1 - part) + found[high + 1] * part) / total
 
     def threshold(self, level: float) -> float:
-        """The lowest score that occurs and from which on there are at most so many false positives per image.
-
-        Args:
-            level: False positives per image.
-
-        Returns:
-            Infinity if no score is high enough.
-        """
+        """The lowest score with at most so many false positives per image; infinity if no score is high enough."""
         false = np.cumsum(np.bincount(self._false_point, minlength=len(self._thresholds)))
         allowed = np.flatnonzero(false <= level * len(self.image_patients))
         return float(-self._thresholds[allowed[-1]]) if len(allowed) else np.inf
@@ -167,7 +101,6 @@ class Froc:
 
     @staticmethod
     def _weighted(patients: NDArray[np.int64], weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
-        """How often each thing of these patients counts."""
         return np.ones(len(patients)) if weights is None else weights[patients].astype(np.float64)
 
     @cached_property
@@ -184,3 +117,51 @@ class Froc:
     @cached_property
     def _false_point(self) -> NDArray[np.int64]:
         return np.searchsorted(self._thresholds, -self.false_scores)
+
+
+@dataclass(frozen=True, eq=False)
+class AveragePrecision:
+    """COCO's average precision of one class: the mean of the precision envelope at 101 recalls.
+
+    Attributes:
+        matches: (D,) in descending order of scores: the lesion that each detection is matched to, -1 for none.
+        patients: (D,) the patients of the detections.
+        lesion_patients: (L,) numbers of patients.
+    """
+
+    matches: NDArray[np.int64]
+    patients: NDArray[np.int64]
+    lesion_patients: NDArray[np.int64]
+
+    def values(self, groups: NDArray[np.bool_], weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """(G,) the average precision of (G, L) groups of lesions; NaN where a group has no lesion.
+
+        Detections matched to other lesions are left out, as COCO does with what it ignores. The (P,) weights say how
+        often each patient counts; once by default.
+        """
+        lesions = np.ones(len(self.lesion_patients)) if weights is None else weights[self.lesion_patients]
+        false = np.ones(len(self.matches)) if weights is None else weights[self.patients]
+        places, found = self._matched
+        false[places] = 0
+        false_before = np.cumsum(false)[places]
+        return np.array(
+            [_mean_precision(lesions, group, found[group[found]], false_before[group[found]]) for group in groups]
+        )
+
+    @cached_property
+    def _matched(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        places = np.flatnonzero(self.matches >= 0)
+        return places, self.matches[places]
+
+
+def _mean_precision(
+    lesions: NDArray[np.float64], group: NDArray[np.bool_], found: NDArray[np.int64], false_before: NDArray[np.float64]
+) -> float:
+    wanted = lesions[group].sum()
+    if not wanted:
+        return float("nan")
+    true = np.cumsum(lesions[found])
+    total = true + false_before
+    precision = np.divide(true, total, out=np.zeros(len(true)), where=total > 0)
+    envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
+    return float(envelope[np.searchsorted(true / wanted, _RECALLS)].mean())

@@ -1,9 +1,7 @@
-"""Lesions detected at an overlap: as they should be counted, and as the LiTS challenge's scorer counts them.
+"""Lesions matched, counted and scored: as they should be, and as the LiTS challenge's scorer counts them.
 
-Both count the matches of `lesion_matching` whose intersection over union is strictly above a threshold; they differ in
-the union and in what is counted then.
-
-Scores lesion by lesion: Dice and recall by size, false positives.
+Both count the matches of `match_lesions` whose intersection over union is strictly above a threshold; they differ in
+the union, and in what is counted then.
 """
 
 from __future__ import annotations
@@ -15,8 +13,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from volattn.scoring.matching import Match, match_lesions
 from volattn.scoring.overlap import Contingency
+from volattn.scoring.values import Count, Length, Share
 from volattn.structures.geometry import Geometry
 from volattn.structures.lesions import measure_lesions, measure_unions
 
@@ -31,9 +29,7 @@ class Counts:
     """Lesions counted; those of several cases add up.
 
     Attributes:
-        references: Lesions of the reference.
-        predictions: Lesions of the prediction.
-        detected: References that count as detected, each at its original number.
+        detected: References that count as detected, merged ones each by itself.
         taking_part: Predictions that take part in a detection.
     """
 
@@ -79,13 +75,81 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Detected:
-    """A detected lesion, as it is scored.
+class Match:
+    """A merged reference and the merged prediction that is matched to it.
 
     Attributes:
-        references: Components of the reference, ascending; the scorer's ids may leave none.
-        predictions: Components of the prediction, ascending.
+        references: Components of the reference, the first in order first.
+        predictions: Components of the prediction, the first in order first.
+        intersection: Voxels that the two have in common.
     """
+
+    references: tuple[int, ...]
+    predictions: tuple[int, ...]
+    intersection: int
+
+
+def match_lesions(
+    table: Contingency, reference_order: Sequence[int] | None = None, prediction_order: Sequence[int] | None = None
+) -> list[Match]:
+    """Pairs predicted with reference lesions as the LiTS challenge does; the cost is linear in the overlapping pairs.
+
+    1. References that one prediction touches are merged, each going only to the prediction that overlaps it most.
+    2. Every prediction is matched to the one (merged) reference that it overlaps most; predictions on the same
+       reference are merged.
+
+    Of several that overlap equally the smallest is taken, which is met better. Where the challenge's scorer must be
+    followed, the orders are given and the first one is taken.
+
+    Args:
+        reference_order: The place of each component of the reference, by its number (entry 0 is not used); both
+            orders, or neither.
+
+    Returns:
+        The matches in the order of their first predictions. Components that overlap nothing are in none.
+    """
+    by_size = reference_order is None
+    wanted = range(table.references + 1) if reference_order is None else reference_order
+    found = range(table.predictions + 1) if prediction_order is None else prediction_order
+    wanted_voxels, found_voxels = table.reference_voxels.tolist(), table.prediction_voxels.tolist()
+
+    holder: dict[int, tuple[tuple[int, int, int], int]] = {}
+    for reference, prediction, voxels in table.pairs:
+        claim = (-voxels, found_voxels[prediction] if by_size else 0, found[prediction])
+        if reference not in holder or claim < holder[reference][0]:
+            holder[reference] = claim, prediction
+    merged: dict[int, list[int]] = {}
+    for reference in sorted(holder, key=lambda one: wanted[one]):
+        merged.setdefault(holder[reference][1], []).append(reference)
+
+    # A merged reference goes by the prediction that holds it together.
+    shared: dict[tuple[int, int], int] = {}
+    for reference, prediction, voxels in table.pairs:
+        key = prediction, holder[reference][1]
+        shared[key] = shared.get(key, 0) + voxels
+    group_voxels = {group: sum(wanted_voxels[one] for one in parts) for group, parts in merged.items()}
+    best: dict[int, tuple[tuple[int, int, int], int]] = {}
+    for (prediction, group), voxels in shared.items():
+        claim = (-voxels, group_voxels[group] if by_size else 0, wanted[merged[group][0]])
+        if prediction not in best or claim < best[prediction][0]:
+            best[prediction] = claim, group
+
+    answering: dict[int, list[int]] = {}
+    for prediction in sorted(best, key=lambda one: found[one]):
+        answering.setdefault(best[prediction][1], []).append(prediction)
+    return [
+        Match(
+            references=tuple(merged[group]),
+            predictions=tuple(predictions),
+            intersection=sum(shared[prediction, group] for prediction in predictions),
+        )
+        for group, predictions in answering.items()
+    ]
+
+
+@dataclass(frozen=True)
+class Detected:
+    """A detected lesion: components of the reference (the scorer's ids may leave none) and prediction, ascending."""
 
     references: tuple[int, ...]
     predictions: tuple[int, ...]
@@ -93,12 +157,7 @@ class Detected:
 
 @dataclass(frozen=True)
 class Detection:
-    """What was detected in a case at one overlap.
-
-    Attributes:
-        counts: How many.
-        lesions: Those that are scored one by one.
-    """
+    """The lesions that were detected in a case at one overlap, and how many count."""
 
     counts: Counts
     lesions: tuple[Detected, ...]
@@ -140,9 +199,7 @@ def detect_as_scorer(
     references of that id; nothing is if there is no true positive.
 
     Args:
-        table: The components of a case.
         reference_ids: The scorer's id of each component of the reference, by its number (entry 0 is not used).
-        prediction_ids: The same of the prediction.
         threshold: Least "intersection over union", not included.
 
     Raises:
@@ -168,13 +225,7 @@ def detect_as_scorer(
 
 
 class _Map:
-    """The scorer's two maps, lesion by lesion instead of voxel by voxel.
-
-    Args:
-        table: The components.
-        reference_ids: The scorer's ids.
-        matches: All matches, the references of each in the order of their ids.
-    """
+    """The scorer's two maps, lesion by lesion instead of voxel by voxel; `matches` have references by ascending ids."""
 
     def __init__(self, table: Contingency, reference_ids: Sequence[int], matches: Sequence[Match]) -> None:
         self._table = table
@@ -200,7 +251,7 @@ class _Map:
         self._predictions.pop(target, None)
 
     def lesions(self) -> tuple[Detected, ...]:
-        """What is left, in the order of the ids."""
+        """The lesions that are left, in the order of the ids."""
         return tuple(
             Detected(tuple(self._references.get(entry, ())), tuple(sorted(self._predictions[entry])))
             for entry in sorted(self._predictions)
@@ -212,7 +263,6 @@ def scorer_ids(labels: NDArray[Any], count: int) -> list[int]:
 
     Args:
         labels: (i, j, k), in the order of the file's axes; components are numbered from 1 in any order.
-        count: How many there are.
 
     Returns:
         The id of each, by its number; entry 0 is 0.
@@ -242,28 +292,24 @@ def size_of(long_axis_mm: float) -> Size:
 
 @dataclass(frozen=True)
 class LesionScore:
-    """How one reference lesion was met.
+    """The scores of one reference lesion.
 
     Attributes:
         id: Its number in the case, from 1.
         long_axis_mm: Largest axial extent (maximum Feret diameter, pixel corners included).
-        volume_ml: Its volume.
+        size: Its bin by the long axis.
         dice: Against the union of the predicted components that overlap it; 0 if there is none.
         predicted_long_axis_mm: Of that union; None if there is none.
-        predicted_volume_ml: Its volume.
+        predicted_volume_ml: Likewise.
     """
 
-    id: int
-    long_axis_mm: float
-    volume_ml: float
-    dice: float
-    predicted_long_axis_mm: float | None
-    predicted_volume_ml: float | None
-
-    @property
-    def size(self) -> Size:
-        """Its bin by the long axis."""
-        return size_of(self.long_axis_mm)
+    id: Count
+    long_axis_mm: Length
+    volume_ml: Length
+    size: Size
+    dice: Share
+    predicted_long_axis_mm: Length | None
+    predicted_volume_ml: Length | None
 
     @property
     def found(self) -> bool:
@@ -277,8 +323,8 @@ class LesionwiseScore:
 
     Attributes:
         lesions: One score per reference lesion (3D component, 6 neighbours).
-        predicted: Components of the prediction.
-        false_positives: Those of them that overlap no reference lesion.
+        predicted: How many components the prediction has.
+        false_positives: How many of them overlap no reference lesion.
     """
 
     lesions: tuple[LesionScore, ...]
@@ -291,8 +337,6 @@ def score_lesions(reference: NDArray[np.bool_], prediction: NDArray[np.bool_], g
 
     Args:
         reference: Lesion voxels, (z, y, x) in canonical axes.
-        prediction: The same shape.
-        geometry: Of that grid.
 
     Raises:
         ValueError: The shapes differ, or the grid is not canonical.
@@ -301,11 +345,7 @@ def score_lesions(reference: NDArray[np.bool_], prediction: NDArray[np.bool_], g
 
 
 def score_components(table: Contingency, geometry: Geometry) -> LesionwiseScore:
-    """Compares lesions that were found and counted already.
-
-    Args:
-        table: The lesions, in canonical axes.
-        geometry: The grid of its label maps.
+    """Compares the components of two masks in canonical axes, on one grid.
 
     Raises:
         ValueError: The grid is another one, or is not canonical.
@@ -325,6 +365,7 @@ def score_components(table: Contingency, geometry: Geometry) -> LesionwiseScore:
                 id=lesion.id,
                 long_axis_mm=lesion.long_axis_mm,
                 volume_ml=lesion.volume_ml,
+                size=size_of(lesion.long_axis_mm),
                 dice=0.0 if union is None else float(2 * both[lesion.id] / (lesion.voxels + union.voxels)),
                 predicted_long_axis_mm=None if union is None else union.long_axis_mm,
                 predicted_volume_ml=None if union is None else union.volume_ml,

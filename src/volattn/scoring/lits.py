@@ -1,13 +1,13 @@
-"""Scores of label maps as the LiTS challenge's public scorer gives them, and what goes beyond them, case by case."""
+"""One case scored as by the LiTS challenge's public scorer, and beyond it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from volattn.datasets.case import ORGAN, LabelScheme
-from volattn.io.readers.nifti import header_spacing, read_labels
+from volattn.io.readers import read_labels, stated_spacing
 from volattn.scoring.cases import FAR, NOTHING, CaseScore, MaskScore, score_pair, surface_dice
 from volattn.scoring.lesions import THRESHOLDS, Counts, Detection, detect, detect_as_scorer, scorer_ids
 from volattn.scoring.overlap import LabelPair, Overlap
@@ -18,28 +18,24 @@ SCORED_ABOVE = 0.5
 """Lesions detected at more than this overlap are scored one by one."""
 
 
-def lits_scheme(liver: int | None = 1, lesion: int = 2) -> LabelScheme:
-    """What label values mean.
-
-    Args:
-        liver: Value of liver without lesion; None for masks of lesions only.
-        lesion: Value of lesions.
+def lits_scheme(organ: int | None = 1, lesion: int = 2) -> LabelScheme:
+    """What label values mean: that of the liver without its lesions (None for masks of lesions only), and of lesions.
 
     Raises:
         ValueError: The values are the same, or not from 1 to 255.
     """
-    values = [value for value in (liver, lesion) if value is not None]
+    values = [value for value in (organ, lesion) if value is not None]
     if len(set(values)) < len(values) or not all(0 < value < 256 for value in values):
         shown = " and ".join(map(str, values))
         raise ValueError(f"labels are different whole numbers from 1 to 255, found {shown}; correct them")
-    if liver is None:
+    if organ is None:
         return LabelScheme(lesion_values=(lesion,))
-    return LabelScheme(organ_name="liver", organ_values=(liver,), lesion_values=(lesion,))
+    return LabelScheme(organ_name="liver", organ_values=(organ,), lesion_values=(lesion,))
 
 
 @dataclass(frozen=True)
 class Liver:
-    """The liver of a case, as the challenge's scorer takes it.
+    """The liver of a case, or another organ, as the challenge's scorer takes it.
 
     Attributes:
         labelled: Whether a voxel of the prediction equals the liver's label. The scorer takes a prediction without
@@ -63,21 +59,19 @@ class Liver:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {"labelled": self.labelled, "voxels": _voxels(self.overlap), **self.score.as_json()}
+        return {"labelled": self.labelled, "voxels": asdict(self.overlap), **asdict(self.score)}
 
 
 @dataclass(frozen=True)
 class LitsCase:
-    """What one case scored.
+    """The scores of one case.
 
     Attributes:
-        score: Overlap of organ and lesions, lesion by lesion.
         liver: None for masks of lesions only.
         lesion_surface_dice_2mm: Of all lesions together.
         detection: Lesions counted at each overlap, as the mode has it.
         scored: Each lesion that the challenge's scorer detects (> 0.5).
         detected: Each lesion that is detected by the union of what was merged (> 0.5).
-        note: See `LabelPair`.
     """
 
     score: CaseScore
@@ -88,22 +82,17 @@ class LitsCase:
     detected: tuple[MaskScore, ...]
     note: str | None = None
 
-    @property
-    def name(self) -> str:
-        """The case."""
-        return self.score.name
-
     def as_json(self) -> dict[str, Any]:
         """Plain values: every number that the pooled scores are made of."""
         plain = self.score.as_json()
         return {
-            "name": self.name,
-            "trained_on": self.score.trained_on,
+            "name": plain["name"],
+            "trained_on": plain["trained_on"],
             "liver_dice": None if self.liver is None else self.liver.score.dice,
             "lesion_dice": self.score.lesion.dice,
             "liver": None if self.liver is None else self.liver.as_json(),
             "lesion": {
-                "voxels": _voxels(self.score.lesion),
+                "voxels": asdict(self.score.lesion),
                 "dice": self.score.lesion.dice,
                 "jaccard": self.score.lesion.jaccard,
                 "surface_dice_2mm": self.lesion_surface_dice_2mm,
@@ -120,8 +109,8 @@ class LitsCase:
                 "lesion": _volumes(plain["lesion"]),
             },
             "counts": {f"{threshold:g}": counts.as_json() for threshold, counts in self.detection.items()},
-            "scored_lesions": [score.as_json() for score in self.scored],
-            "detected_lesions": [score.as_json() for score in self.detected],
+            "scored_lesions": [asdict(score) for score in self.scored],
+            "detected_lesions": [asdict(score) for score in self.detected],
             "reference_lesions": plain["reference_lesions"],
             "predicted_lesions": plain["predicted_lesions"],
             "false_positives": plain["false_positives"],
@@ -134,16 +123,13 @@ def score_lits_files(
     """Reads and scores one case.
 
     Args:
-        name: What to call it.
-        reference: NIfTI file.
         prediction: NIfTI file on the same grid.
         scheme: What the values of both mean (`lits_scheme`).
         strict: See `score_lits`; distances are then measured with the header's pixdim, as the scorer does.
-        trust_grid: Voxels are compared as they lie, whatever the prediction's grid says.
+        trust_grid: Compares voxels as they lie, whatever the prediction's grid says.
 
     Raises:
-        ValueError: A file cannot be read, the grids differ, a label is unknown, or see
-            `score_lits`.
+        ValueError: A file cannot be read, the grids differ, a label is unknown, or see `score_lits`.
     """
     wanted, found = read_labels(reference), read_labels(prediction)
     pair = LabelPair.of(
@@ -151,10 +137,10 @@ def score_lits_files(
         found,
         (scheme, scheme),
         (str(reference), str(prediction)),
-        way_out=", or say with --liver and --lesion which ones to take",
+        way_out=", or say with --organ and --lesion which ones to take",
         trust_grid=trust_grid,
     )
-    spacing = header_spacing(wanted) if strict else wanted.geometry.spacing
+    spacing = stated_spacing(wanted) if strict else wanted.geometry.spacing
     z, y, x = (spacing[axis] for axis in pair.turn.axes)
     try:
         return score_lits(
@@ -181,12 +167,9 @@ def score_lits(
     """Scores one case.
 
     Args:
-        name: What to call it.
-        pair: Its label maps.
         spacing: To measure distances with, mm (z, y, x) in the pair's axes.
-        liver: Whether the data have one.
-        strict: Lesions are counted as the challenge's scorer counts them, its faults included.
-        trained_on: Noted in the score.
+        liver: Whether the data have one, or another organ.
+        strict: Counts lesions as the challenge's scorer does, its faults included.
 
     Raises:
         ValueError: `strict`, and the reference has no lesion: the scorer crashes.
@@ -232,10 +215,6 @@ def _score_liver(pair: LabelPair, score: CaseScore, spacing: tuple[float, float,
         reference_burden=lesion.reference / overlap.reference if overlap.reference else 0.0,
         predicted_burden=lesion.prediction / overlap.prediction if labelled else FAR,
     )
-
-
-def _voxels(overlap: Overlap) -> dict[str, int]:
-    return {"reference": overlap.reference, "prediction": overlap.prediction, "both": overlap.both}
 
 
 def _volumes(overlap: dict[str, float]) -> dict[str, float]:

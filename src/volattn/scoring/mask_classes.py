@@ -13,21 +13,20 @@ from numpy.typing import NDArray
 from volattn.datasets.case import LabelScheme, label_values
 from volattn.datasets.case_files import CaseFiles, CaseFolder
 from volattn.datasets.instances import Classes, numbers_instances
-from volattn.datasets.open import SCHEME
-from volattn.io.readers.nifti import read_labels
+from volattn.datasets.lits import SCHEME
+from volattn.io.readers import read_labels
 
 _MOST_CLASSES = 3
-"""Masks with more values than these are taken for numbers of lesions, unless something says otherwise."""
+"""Masks with more values are taken for numbers of lesions, unless something else decides."""
 
 
 @dataclass
 class _Values:
-    """What the masks of a folder hold, as far as they were read.
+    """The values of a folder's masks, as far as they were read.
 
     Attributes:
-        found: Values above 0.
         both: The first mask with several values.
-        touching: The first mask in which voxels of two values lie side by side.
+        touching: The first mask in which voxels of two values are neighbours.
         nested: Whether every lesion value 2 has more faces to 1 than to 0: lesions in an organ.
     """
 
@@ -42,13 +41,12 @@ def find_classes(
 ) -> Classes | None:
     """The classes of a folder's masks; None where they number lesions.
 
-    What is asked for counts, then a `dataset.json`, then names as in LiTS, then the values themselves: 2 in the
-    midst of 1 is a lesion in its organ.
+    The user's value counts first, then a `dataset.json`, then names as in LiTS, then the values themselves: 2
+    surrounded by 1 is a lesion in its organ.
 
     Args:
-        folder: The masks.
-        asked: The value of lesions; None leaves it to the rest.
-        option: How it is asked for; errors name it.
+        asked: The value of lesions that the user gave, if any.
+        option: The option for it; errors name it.
         reference: The classes of the references that these predictions are scored against.
 
     Raises:
@@ -65,7 +63,7 @@ def find_classes(
         except ValueError as error:
             raise ValueError(f"{error}; or say {option}") from None
         return None if scheme is None else Classes.of(scheme, f"as {folder.description} says")
-    values = _survey(masks, enough=folder.named_as_lits)
+    values = _values_of(masks, enough=folder.named_as_lits)
     if folder.named_as_lits:
         return _by_lits_names(values, masks, option)
     return _by_values(values, masks, option, None if reference is None else reference.scheme)
@@ -108,19 +106,14 @@ def _in_doubt(path: Path, what: str, option: str) -> ValueError:
 
 
 def _undecided(files: CaseFiles, predicted: bool) -> list[Path]:
-    """The mask that is scored, if neither its name nor the JSON beside it says that it numbers lesions."""
+    """The mask that is scored, unless its name or its JSON shows that it numbers lesions."""
     if not files.masks or files.numbered or (predicted and files.boxes):
         return []
     return [] if numbers_instances(files.masks[0]) else [files.masks[0]]
 
 
-def _survey(masks: Iterable[Path], enough: bool) -> _Values | None:
-    """Reads masks until one has more values than classes have; None then.
-
-    Args:
-        masks: The files.
-        enough: Whether to stop at the first mask with a lesion in its organ.
-    """
+def _values_of(masks: Iterable[Path], enough: bool) -> _Values | None:
+    """Reads masks until one has more values than classes have (None), or with `enough` a lesion in its organ."""
     values = _Values(set())
     for path in masks:
         array = _read(path)
@@ -146,7 +139,7 @@ def _read(path: Path) -> NDArray[np.integer] | None:
     try:
         return read_labels(path).array
     except (ValueError, OSError):
-        return None  # Scoring the case says why.
+        return None  # Scoring the case reports why.
 
 
 def _faces(array: NDArray[np.integer], found: set[int]) -> dict[tuple[int, int], int]:

@@ -1,9 +1,4 @@
-"""Overlap of two masks, from three counts of voxels.
-
-The components of two masks, and how many voxels each shares with each.
-
-Reference and prediction of one case, on one grid.
-"""
+"""Reference and prediction of one case on one grid: their overlap, and that of their components."""
 
 from __future__ import annotations
 
@@ -25,13 +20,7 @@ from volattn.structures.volume import Box, Volume, foreground_box
 class Overlap:
     """Voxels of a reference mask, of a predicted one, and of both at once.
 
-    Everything that is said about overlap follows from these counts; those of several cases add up, so that a
-    value over the whole data set ("global") is that of their sum.
-
-    Attributes:
-        reference: Voxels of the reference.
-        prediction: Voxels of the prediction.
-        both: Voxels of their intersection.
+    Those of several cases add up, so that a value over the whole data set ("global") is that of their sum.
     """
 
     reference: int
@@ -78,11 +67,7 @@ class Overlap:
 
 
 def dice(reference: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> float:
-    """Dice coefficient of two masks: 1 if both are empty, 0 if one of them is.
-
-    Args:
-        reference: Any shape.
-        prediction: The same shape.
+    """Dice coefficient of two masks of one shape: 1 if both are empty, 0 if one of them is.
 
     Raises:
         ValueError: The shapes differ.
@@ -105,12 +90,12 @@ def check_shapes(reference: NDArray[Any], prediction: NDArray[Any]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Contingency:
-    """What two sets of components have in common, from one pass over their voxels.
+    """The voxels that two sets of components share, from one pass over them.
 
     Attributes:
-        reference: Components of the reference, (z, y, x), 0 outside and numbered from 1.
-        prediction: Those of the prediction, the same shape.
-        reference_voxels: Voxels of each component of the reference, (n + 1,); 0 for number 0.
+        reference: (z, y, x) components of the reference, 0 outside and numbered from 1.
+        prediction: The same of the prediction.
+        reference_voxels: (n + 1,) voxels of each component of the reference; 0 for number 0.
         prediction_voxels: The same of the prediction.
         pair_references: (k,) one entry for each pair of components that overlap: the reference's number,
         pair_predictions: the prediction's,
@@ -154,12 +139,12 @@ class Contingency:
 
     @property
     def references(self) -> int:
-        """Components of the reference."""
+        """How many components the reference has."""
         return len(self.reference_voxels) - 1
 
     @property
     def predictions(self) -> int:
-        """Components of the prediction."""
+        """How many components the prediction has."""
         return len(self.prediction_voxels) - 1
 
     @property
@@ -207,7 +192,6 @@ class LabelPair:
     Attributes:
         reference: (z, y, x) in canonical axes, cropped to what is not background in one of the two.
         prediction: The same shape.
-        geometry: The grid of both.
         turn: From the axes of the files to these.
         note: That the prediction's own grid was not trusted; None if it is the reference's.
     """
@@ -238,12 +222,10 @@ class LabelPair:
         """Crops two label volumes, translates their values and turns them to canonical axes.
 
         Args:
-            reference: As read.
-            prediction: As read.
             schemes: What the values of each mean.
-            called: What errors call each: its file.
-            way_out: What else can be done about a label that is unknown, after "correct the labels".
-            trust_grid: Voxels are compared as they lie, whatever the prediction's grid says.
+            called: The name of each in errors: its file.
+            way_out: Another way out for an unknown label, after "correct the labels".
+            trust_grid: Compares voxels as they lie, whatever the prediction's grid.
 
         Raises:
             ValueError: The grids differ (`check_same_grid`), or a label is unknown.

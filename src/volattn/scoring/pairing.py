@@ -1,38 +1,53 @@
-"""Which prediction belongs to which reference, by case number or name, whatever the naming.
-
-Whether a prediction is of a case that its model learned from: a score on such a case is no test.
-"""
+"""Which prediction belongs to which reference, whatever the naming, and the scores of all pairs."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, TypeVar
 
 from pydantic import ConfigDict
 
 from volattn.config import Config
 from volattn.datasets.case_files import CaseFolder, find_case_files
 from volattn.datasets.issues import LeftOut
+from volattn.faults import explain
 from volattn.io.files import read_json
 from volattn.io.names import case_number, last_number, without_channel
-from volattn.io.readers.nifti import volume_name
+from volattn.io.readers import volume_name
+from volattn.provenance import SeenCase
+from volattn.workers import Progress
 
 _ENDING = re.compile(r"_(seg|segmentation|pred|prediction|mask|labels?|trans)$", re.IGNORECASE)
-"""What programs add to the names of label maps (MONAI: `_seg`, `_trans`)."""
+"""Endings that programs add to the names of label maps (MONAI: `_seg`, `_trans`)."""
+
+Score = TypeVar("Score")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of an evaluation, and the cases that could not be scored.
+
+    Attributes:
+        content: Plain values for `scores.json`; empty if no case could be scored.
+        failed: The reason by case, also for references without a prediction and for what could not be reached.
+        total: Cases in all, failed ones included.
+        notes: Sentences for the reader of the scores.
+        left_out: Other files in the folders.
+    """
+
+    content: dict[str, Any]
+    failed: dict[str, str]
+    total: int
+    notes: Sequence[str] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two files of one case.
-
-    Attributes:
-        name: The reference's.
-        reference: The reference.
-        prediction: The prediction.
-    """
+    """Two files of one case, named as the reference."""
 
     name: str
     reference: Path
@@ -47,7 +62,7 @@ class Pairing:
         pairs: In natural order of their names.
         references: Those without a prediction.
         predictions: Those without a reference.
-        folders: Where they are: of the references, and of the predictions.
+        folders: Of the references, and of the predictions.
     """
 
     pairs: tuple[Pair, ...]
@@ -57,16 +72,14 @@ class Pairing:
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
-        """What else is in the folders."""
+        """Other files in the folders."""
         return tuple(dict.fromkeys(one for folder in self.folders for one in folder.left_out))
 
 
 def pair_files(reference: Path | str, prediction: Path | str) -> Pairing:
     """Pairs the label maps of two folders (`pair_cases`); two files are a pair by themselves.
 
-    Args:
-        reference: Folder of label maps, a data set with labels, or one file; see `find_case_files`.
-        prediction: The same.
+    Either is a folder of label maps, a data set with labels, or one file; see `find_case_files`.
 
     Raises:
         ValueError: A folder holds no label map, no name fits another, or one fits several.
@@ -102,10 +115,6 @@ def pair_cases(references: Mapping[str, Path], predictions: Mapping[str, Path]) 
     the same number and are alone with it on both sides: `segmentation-3`, `case_003` and `volume-3` are case 3, and so
     is nnU-Net's `case_003_0000`.
 
-    Args:
-        references: A file of each case, by name.
-        predictions: The same.
-
     Returns:
         Prediction by reference; those without a partner are not in it.
 
@@ -135,7 +144,7 @@ def _without_ending(name: str) -> str:
 
 
 def _matching(references: list[str], predictions: list[str], key: Callable[[str], Hashable | None]) -> dict[str, str]:
-    """The pairs that a key makes out without doubt."""
+    """The pairs whose keys are equal, and not None, and occur once on each side."""
     wanted, found = _by(key, references), _by(key, predictions)
     return {
         wanted[value][0]: found[value][0]
@@ -151,24 +160,15 @@ def _by(key: Callable[[str], Hashable | None], names: list[str]) -> dict[Hashabl
     return found
 
 
-class _Seen(Config):
-    split: Literal["training", "validation"]
-    case: str
-    known_by: Literal["content", "name", "name, not content"]
-
-
-class _Beside(Config):
-    """What `predict` writes beside a label map, as far as it is of interest; other programs write JSON too."""
+class _Prediction(Config):
+    """The part of `predict`'s JSON that is read here; other programs write JSON too."""
 
     model_config = ConfigDict(extra="ignore")
-    seen_in_training: _Seen | None = None
+    seen_in_training: SeenCase | None = None
 
 
 def trained_on(prediction: Path) -> bool:
-    """What `volattn predict` noted in the JSON beside a label map; False if there is none.
-
-    Args:
-        prediction: `NAME.nii.gz`.
+    """Whether `volattn predict` noted, in the JSON beside a label map, that its model was trained on the case.
 
     Raises:
         ValueError: The JSON is there, but is not one of `predict`'s.
@@ -178,10 +178,35 @@ def trained_on(prediction: Path) -> bool:
         return False
     content = read_json(path)
     try:
-        seen = _Beside.parse(content, str(path)).seen_in_training
+        seen = _Prediction.parse(content, str(path)).seen_in_training
     except ValueError as error:
         raise ValueError(
             f"{error}; this is not what `volattn predict` writes beside {prediction.name}, move it elsewhere"
         ) from None
-    # Where cases are numbered, the same name on another file says nothing.
-    return seen is not None and seen.split == "training" and seen.known_by != "name, not content"
+    return seen is not None and seen.subset == "training"
+
+
+def score_pairs(
+    pairs: Sequence[Pair], score: Callable[[Pair], Score], *, fail_fast: bool = False, progress: Progress | None = None
+) -> tuple[list[Score], dict[str, str]]:
+    """Scores cases one after the other; an exception fails its case alone, unless `fail_fast` is set.
+
+    Args:
+        fail_fast: Raises the first exception.
+        progress: Called with ("score", cases done, cases) after each case.
+
+    Returns:
+        The scores in the order of the pairs, and the reason by case for those that failed.
+    """
+    scored: list[Score] = []
+    failed: dict[str, str] = {}
+    for done, pair in enumerate(pairs, start=1):
+        try:
+            scored.append(score(pair))
+        except Exception as error:  # Whatever is wrong with one case must not cost the user the others.
+            if fail_fast:
+                raise
+            failed[pair.name] = explain(error, pair.prediction)
+        if progress is not None:
+            progress("score", done, len(pairs))
+    return scored, failed

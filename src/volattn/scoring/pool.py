@@ -1,9 +1,4 @@
-"""What the detections of one image hit: all that a curve over many images needs, without the boxes.
-
-Detections pooled over images: sensitivities, their mean and average precision, with intervals.
-
-Curves and errors of detections that were scored before, from the lines of their cases.
-"""
+"""Detections pooled over images: sensitivities, average precision, and their bootstrap intervals over patients."""
 
 from __future__ import annotations
 
@@ -11,15 +6,18 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BeforeValidator, TypeAdapter
 
 from volattn.datasets.case import natural_key
+from volattn.io.names import count_of
 from volattn.scoring.froc import AveragePrecision, Froc, Start
 from volattn.scoring.statistics import described as described_bootstrap
 from volattn.scoring.statistics import percentile_interval, resamples
+from volattn.scoring.values import Count, Name, Number
 
 
 @dataclass(frozen=True)
@@ -27,16 +25,14 @@ class ScoredDetection:
     """One detection.
 
     Attributes:
-        score: How certain it is.
         lesions: The lesions of its image that it hits, by their place; none makes it a false positive.
         matched: The one lesion that it is matched to one to one, for average precision; None if there is none.
-        label: Its class.
     """
 
-    score: float
-    lesions: tuple[int, ...] = ()
-    matched: int | None = None
-    label: int = 0
+    score: Number
+    lesions: tuple[Count, ...] = ()
+    matched: Count | None = None
+    label: Count = 0
 
     def as_json(self) -> float | dict[str, Any]:
         """Plain values; most are false positives of the only class, and those are their bare score."""
@@ -45,31 +41,40 @@ class ScoredDetection:
         content: dict[str, Any] = {"score": self.score, "lesions": list(self.lesions), "matched": self.matched}
         return content | {"label": self.label} if self.label else content
 
-    @classmethod
-    def from_json(cls, content: float | dict[str, Any]) -> ScoredDetection:
-        """The other way round."""
-        if not isinstance(content, dict):
-            return cls(float(content))
-        return cls(float(content["score"]), tuple(content["lesions"]), content["matched"], content.get("label", 0))
+
+def _from_score(value: Any) -> Any:
+    return value if isinstance(value, Mapping | ScoredDetection) else {"score": value}
 
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """One image: a key slice of DeepLesion, or a whole scan.
+    """The lesions that the detections of one image hit: a key slice of DeepLesion, or a whole scan.
 
     Attributes:
-        name: Unique.
         patient: Images of one patient are drawn together by the bootstrap.
         lesions: For each lesion the groups it belongs to, e.g. {"size": "<10 mm"}.
         detections: In descending order of scores; the order among equal scores is part of the record.
         labels: The class of each lesion; empty if there is one class only.
     """
 
-    name: str
-    patient: str
+    name: Name
+    patient: Name
     lesions: tuple[Mapping[str, str], ...]
-    detections: tuple[ScoredDetection, ...]
-    labels: tuple[int, ...] = ()
+    detections: tuple[Annotated[ScoredDetection, BeforeValidator(_from_score)], ...]
+    labels: tuple[Count, ...] = ()
+
+    def __post_init__(self) -> None:
+        count = len(self.lesions)
+        if self.labels and len(self.labels) != count:
+            raise ValueError(f"has {count_of(len(self.labels), 'label')} for {count_of(count, 'lesion')}")
+        before = math.inf
+        for place, found in enumerate(self.detections):
+            if found.score > before:
+                raise ValueError(f"detection {place} has a higher score than the one before it")
+            before = found.score
+            highest = max((*found.lesions, -1 if found.matched is None else found.matched))
+            if highest >= count:
+                raise ValueError(f"detection {place} names lesion {highest} of {count}")
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -83,31 +88,24 @@ class ScoredImage:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> ScoredImage:
-        """The other way round.
+        """The other way round."""
+        return _IMAGE.validate_python(content)
 
-        Raises:
-            KeyError: A key is missing.
-        """
-        return cls(
-            content["name"],
-            content["patient"],
-            tuple(content["lesions"]),
-            tuple(map(ScoredDetection.from_json, content["detections"])),
-            tuple(content.get("labels", ())),
-        )
+
+_IMAGE = TypeAdapter(ScoredImage)
 
 
 @dataclass(frozen=True)
-class Measures:
-    """What is measured on a pool.
+class FrocSettings:
+    """The metrics of a pool.
 
     Attributes:
         levels: False positives per image at which sensitivity is given.
         averaged: Those of them whose mean is given.
-        start: What holds before the curve's first point.
+        start: The sensitivity before the curve's first point.
         precision_cap: Most detections per image that average precision looks at; None looks at all.
-        unit: What an image is: "image" or "scan".
-        precision_key: What average precision is called; None if it is not measured.
+        unit: "image" or "scan".
+        precision_key: The key of average precision; None if it is not measured.
     """
 
     levels: tuple[float, ...]
@@ -119,13 +117,13 @@ class Measures:
 
     @property
     def names(self) -> list[str]:
-        """Names of the values in the order of `Pool.measure`'s columns."""
+        """Keys of the metrics (`scoring.metrics`) in the order of `Pool.measure`'s columns."""
         names = [f"{self.sensitivity_key}.{level:g}" for level in self.levels] + ["mean_sensitivity"]
         return names + ([self.precision_key] if self.precision_key else [])
 
     @property
     def sensitivity_key(self) -> str:
-        """What the sensitivities are called."""
+        """The key of the sensitivities in a file."""
         return f"sensitivity_at_fp_per_{self.unit}"
 
     def described(self, values: Sequence[Any]) -> dict[str, Any]:
@@ -143,17 +141,13 @@ class Measures:
 class Pool:
     """Images whose detections are sorted together.
 
-    Args:
-        images: At least one; their order changes nothing.
-        measures: What is measured.
-
     Raises:
         ValueError: Two images have one name.
     """
 
-    def __init__(self, images: Iterable[ScoredImage], measures: Measures) -> None:
+    def __init__(self, images: Iterable[ScoredImage], settings: FrocSettings) -> None:
         self.images = sorted(images, key=lambda image: image.name)
-        self.measures = measures
+        self.settings = settings
         assert self.images
         for first, second in zip(self.images, self.images[1:], strict=False):
             if first.name == second.name:
@@ -181,19 +175,18 @@ class Pool:
 
         Args:
             groups: (G, L) the lesions of each group.
-            weights: (P,) how often each patient counts; once by default.
 
         Returns:
-            (G, V) values in the order of `Measures.names`; NaN where a group has no lesion.
+            (G, V) values in the order of `FrocSettings.names`; NaN where a group has no lesion.
         """
         lesion = np.ones(self.lesions) if weights is None else weights[self.lesion_patients]
-        detected = self.froc.detected(np.array(self.measures.levels), weights)
+        detected = self.froc.detected(np.array(self.settings.levels), weights)
         sizes = (groups @ lesion)[:, None]
         found = groups.astype(np.float64) @ (lesion[:, None] * detected)
         sensitivities = np.divide(found, sizes, out=np.full(found.shape, np.nan), where=sizes > 0)
-        averaged = [self.measures.levels.index(level) for level in self.measures.averaged]
+        averaged = [self.settings.levels.index(level) for level in self.settings.averaged]
         columns = [sensitivities, sensitivities[:, averaged].mean(axis=1, keepdims=True)]
-        if self.measures.precision_key:
+        if self.settings.precision_key:
             columns.append(self._average_precision(groups, weights)[:, None])
         return np.concatenate(columns, axis=1)
 
@@ -208,7 +201,6 @@ class Pool:
 
     @cached_property
     def froc(self) -> Froc:
-        """The curve."""
         lesion_scores = np.full(self.lesions, -np.inf)
         false_scores: list[float] = []
         false_patients: list[int] = []
@@ -226,7 +218,7 @@ class Pool:
             np.array(false_scores, dtype=np.float64),
             np.array(false_patients, dtype=np.int64),
             self._image_patients,
-            self.measures.start,
+            self.settings.start,
         )
 
     def _average_precision(self, groups: NDArray[np.bool_], weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
@@ -241,11 +233,10 @@ class Pool:
 
     @cached_property
     def _precision(self) -> list[tuple[NDArray[np.bool_], AveragePrecision]]:
-        """For every class its lesions and its detections."""
         rows = [
             (detection.score, place, detection.matched, detection.label)
             for place, image in enumerate(self.images)
-            for detection in image.detections[: self.measures.precision_cap]
+            for detection in image.detections[: self.settings.precision_cap]
         ]
         # Stable: equal scores stay in the order of the images, and in an image in that of its record.
         rows.sort(key=lambda row: -row[0])
@@ -270,14 +261,12 @@ def score_pool(pool: Pool, kinds: Mapping[str, Sequence[str]], seed: int) -> dic
     """Measures a pool and its groups, with bootstrap intervals over patients.
 
     Args:
-        pool: The images.
         kinds: Kind of group -> names of its groups, e.g. {"size": ["<10 mm", ...]}; those without any lesion
             are left out.
-        seed: Of the bootstrap.
 
     Returns:
         Plain values: the measures of all lesions and their `intervals`, and `by_KIND` with the same for each group
-        beside the number of its `lesions`. There are no intervals with fewer than two patients.
+        and the number of its `lesions`. There are no intervals with fewer than two patients.
     """
     named = [(kind, name, pool.group(kind, name)) for kind, names in kinds.items() for name in names]
     named = [(kind, name, group) for kind, name, group in named if group.any()]
@@ -291,11 +280,11 @@ def score_pool(pool: Pool, kinds: Mapping[str, Sequence[str]], seed: int) -> dic
     def described(place: int) -> dict[str, Any]:
         ends = [None if np.isnan(pair).any() else pair.tolist() for pair in intervals[:, place].T]
         found = [None if math.isnan(value) else value for value in values[place].tolist()]
-        return pool.measures.described(found) | {"intervals": pool.measures.described(ends)}
+        return pool.settings.described(found) | {"intervals": pool.settings.described(ends)}
 
     content = {
         "patients": len(pool.patients),
-        f"{pool.measures.unit}s": len(pool.images),
+        f"{pool.settings.unit}s": len(pool.images),
         "lesions": pool.lesions,
         "detections": sum(len(image.detections) for image in pool.images),
         **described(0),
@@ -310,26 +299,15 @@ def score_pool(pool: Pool, kinds: Mapping[str, Sequence[str]], seed: int) -> dic
     return content
 
 
-def pool_of(cases: Iterable[Mapping[str, Any]], measures: Measures) -> Pool:
-    """The pool that a `scores.json` was made of.
-
-    Args:
-        cases: Its cases.
-        measures: What was measured on them.
-    """
-    return Pool([ScoredImage.from_json(case) for case in cases], measures)
+def pool_of(cases: Iterable[Mapping[str, Any]], settings: FrocSettings) -> Pool:
+    """The pool that the cases of a `scores.json` were made of."""
+    return Pool([ScoredImage.from_json(case) for case in cases], settings)
 
 
 def sensitivity_band(pool: Pool, levels: NDArray[np.float64], seed: int) -> NDArray[np.float64] | None:
-    """The 95 % interval of the FROC curve, point by point, by bootstrap over patients.
+    """(2, K) the 95 % interval of the FROC curve at K levels, each by itself, by bootstrap over patients.
 
-    Args:
-        pool: The images.
-        levels: (K,) false positives per image.
-        seed: Of the bootstrap; that of the scores gives their own intervals again.
-
-    Returns:
-        (2, K) lower and upper end; None with fewer than two patients, or without a lesion.
+    The seed of the scores gives their own intervals again. None with fewer than two patients, or without a lesion.
     """
     if len(pool.patients) < 2 or not pool.lesions:
         return None
@@ -339,13 +317,7 @@ def sensitivity_band(pool: Pool, levels: NDArray[np.float64], seed: int) -> NDAr
 
 @dataclass(frozen=True)
 class ImageErrors:
-    """What is wrong in an image at a threshold.
-
-    Attributes:
-        name: The image.
-        missed: Lesions that no detection hits.
-        false_positives: Detections that hit no lesion.
-    """
+    """Lesions of an image that no detection hits at a threshold, and detections there that hit no lesion."""
 
     name: str
     missed: int
@@ -353,12 +325,7 @@ class ImageErrors:
 
 
 def image_errors(pool: Pool, threshold: float) -> list[ImageErrors]:
-    """The errors in each image, most of them first; of equally many those with more missed lesions.
-
-    Args:
-        pool: The images.
-        threshold: Least score of a detection.
-    """
+    """The errors in each image, most of them first; of equally many those with more missed lesions."""
     errors = []
     for image in pool.images:
         counted = [detection for detection in image.detections if detection.score >= threshold]

@@ -1,45 +1,52 @@
-"""How sure a number is: bootstrap over patients, and tests of differences.
-
-Agreement of two measurements of the same things, in Bland and Altman's numbers.
-"""
+"""How sure a number is: bootstrap over patients, tests of differences, agreement of two measurements."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from volattn.io.names import count_of
+from volattn.scoring.values import Count, Number
+
 RESAMPLES = 1000
 LEVEL = 0.95
+SIGNIFICANT = 0.05
+FEW = 10
+"""Fewer patients than these make bootstrap intervals that are too narrow."""
 
 
 def described(seed: int, over: str = "patients") -> dict[str, Any]:
-    """What a bootstrap did, as `scores.json` says it.
-
-    Args:
-        seed: Of its samples.
-        over: What was drawn.
-    """
+    """The settings of a bootstrap for a file; `over` is what was drawn."""
     return {"over": over, "resamples": RESAMPLES, "level": LEVEL, "seed": seed}
 
 
-def resamples(patients: int, seed: int, count: int = RESAMPLES) -> Iterator[NDArray[np.float64]]:
-    """Bootstrap samples of patients, drawn with replacement.
+def few_warning(count: int, thing: str) -> str:
+    """A clause that warns of intervals over few patients or cases; empty if there are enough, or no intervals."""
+    return f"; with only {count_of(count, thing)} they are too narrow" if 1 < count < FEW else ""
 
-    Args:
-        patients: How many there are.
-        seed: The same seed gives the same samples.
-        count: How many samples.
 
-    Yields:
-        (patients,) how often each was drawn.
-    """
+def is_significant(interval: Sequence[float] | None, p: float | None) -> bool:
+    """Whether the interval of a difference excludes 0 and its corrected p is below 0.05."""
+    return interval is not None and p is not None and not interval[0] <= 0 <= interval[1] and p < SIGNIFICANT
+
+
+def resamples(patients: int, seed: int, count: int | None = None) -> NDArray[np.float64]:
+    """(B, patients) how often each patient is in each of B bootstrap samples, drawn with replacement."""
+    return _resamples(patients, seed, count or RESAMPLES)
+
+
+@lru_cache(maxsize=4)
+def _resamples(patients: int, seed: int, count: int) -> NDArray[np.float64]:
     generator = np.random.default_rng(seed)
-    for _ in range(count):
-        yield np.bincount(generator.integers(0, patients, patients), minlength=patients).astype(np.float64)
+    drawn = [np.bincount(generator.integers(0, patients, patients), minlength=patients) for _ in range(count)]
+    result = np.array(drawn, np.float64)
+    result.flags.writeable = False
+    return result
 
 
 def percentile_interval(values: NDArray[np.float64], level: float = LEVEL) -> NDArray[np.float64]:
@@ -47,7 +54,6 @@ def percentile_interval(values: NDArray[np.float64], level: float = LEVEL) -> ND
 
     Args:
         values: (B, ...); samples in which a value is not defined (NaN) do not count.
-        level: The share.
 
     Returns:
         (2, ...) lower and upper end; NaN where no sample has a value.
@@ -59,25 +65,17 @@ def percentile_interval(values: NDArray[np.float64], level: float = LEVEL) -> ND
 
 
 def student_quantiles(count: int, freedom: int) -> NDArray[np.float64]:
-    """Student's t distribution as equally likely values, in ascending order.
-
-    Args:
-        count: How many.
-        freedom: Degrees of freedom.
-    """
+    """Student's t distribution with some degrees of freedom as equally likely values, ascending."""
     from scipy.stats import t
 
     return np.asarray(t.ppf((np.arange(count) + 0.5) / count, freedom), np.float64)
 
 
 def wilcoxon_p(differences: NDArray[np.float64]) -> float | None:
-    """Two-sided p of Wilcoxon's signed-rank test, as scipy has it by default: zeros are dropped.
+    """Two-sided p of Wilcoxon's signed-rank test, zeros dropped as scipy does; None if nothing differs.
 
     Args:
         differences: (n,) one per independent unit.
-
-    Returns:
-        The p; None if nothing differs.
     """
     from scipy.stats import wilcoxon
 
@@ -100,21 +98,24 @@ _LIMITS = 1.96
 
 @dataclass(frozen=True)
 class Agreement:
-    """How predicted measures agree with those of the reference.
+    """How predicted measures agree with those of the reference, in Bland and Altman's numbers.
 
     Attributes:
-        n: Pairs of measures.
         bias: Mean of prediction - reference; None without a pair.
         sd: Standard deviation of the differences (n - 1); None with fewer than two pairs.
         lower: Lower limit of agreement, bias - 1.96 sd.
         upper: Upper limit of agreement, bias + 1.96 sd.
     """
 
-    n: int
-    bias: float | None
-    sd: float | None
-    lower: float | None
-    upper: float | None
+    n: Count
+    bias: Number | None
+    sd: Number | None
+    lower: Number | None
+    upper: Number | None
+
+    def __post_init__(self) -> None:
+        if (self.lower is None) != (self.upper is None) or (self.lower is not None and self.bias is None):
+            raise ValueError("must have lower, upper and bias, or none of them")
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[float, float]]) -> Agreement:
@@ -125,7 +126,3 @@ class Agreement:
             return cls(n, float(differences[0]) if n else None, None, None, None)
         bias, sd = float(differences.mean()), float(differences.std(ddof=1))
         return cls(n, bias, sd, bias - _LIMITS * sd, bias + _LIMITS * sd)
-
-    def as_json(self) -> dict[str, float | int | None]:
-        """Plain values."""
-        return asdict(self)

@@ -1,13 +1,12 @@
-"""Distances between the surfaces of masks, exact.
+"""Exact distances between the surfaces of masks.
 
-A surface is a mask without its erosion by the 18-neighbour element, what lies outside the array being background. The
-components of a mask (6 neighbours) never share a voxel's inside: if the six voxels around one are in the mask they are
-of its component, and then so is every edge neighbour. The surface of some components together is therefore that of
-each, and the surfaces of all lesions of a case come out of one pass.
+A surface is a mask without its erosion by the 18-neighbour element; outside the array is background. The components of
+a mask (6 neighbours) never share a voxel's inside: if the six voxels around one are in the mask they are of its
+component, and then so is every edge neighbour. The surface of some components together is therefore that of each, and
+one pass finds the surfaces of all lesions of a case.
 
-Of two masks that are to be compared most surface voxels are the same: those are 0 apart and are never searched for. The
-others look for their nearest neighbour in a k-d tree; a distance transform of the box around a liver takes longer and
-more than ten times the memory.
+Most surface voxels of two similar masks are the same: their distance is 0. The others search a k-d tree; a distance
+transform of the box around a liver takes longer and more than ten times the memory.
 """
 
 from __future__ import annotations
@@ -55,11 +54,7 @@ class SurfaceDistances:
         return float(max(self.from_reference.max(), self.from_prediction.max()))
 
     def share_within(self, tolerance: float) -> float:
-        """Normalised surface Dice: the share of the voxels of both surfaces that are at most so far apart.
-
-        Args:
-            tolerance: mm.
-        """
+        """Normalised surface Dice: the share of the voxels of both surfaces at most `tolerance` mm from the other."""
         near = [int(np.count_nonzero(part <= tolerance)) for part in (self.from_reference, self.from_prediction)]
         return sum(near) / self._voxels
 
@@ -73,7 +68,6 @@ class Surfaces:
 
     Args:
         reference: (z, y, x): a mask, or numbered components (6 neighbours) of one.
-        prediction: The same shape.
         spacing: mm (z, y, x).
 
     Raises:
@@ -88,14 +82,9 @@ class Surfaces:
     def distances(
         self, references: Sequence[int] | None = None, predictions: Sequence[int] | None = None
     ) -> SurfaceDistances | None:
-        """The distances between some components of each map, those between the centres of their surface voxels.
+        """The distances between the surface voxels' centres of some components of each map, all by default.
 
-        Args:
-            references: Numbers of components of the reference; all by default.
-            predictions: The same of the prediction.
-
-        Returns:
-            None if there are no voxels on one side: nothing is no distance away.
+        None if there are no voxels on one side.
         """
         ours, theirs = self._reference.of(references), self._prediction.of(predictions)
         if not len(ours.places) or not len(theirs.places):
@@ -103,7 +92,7 @@ class Surfaces:
         return SurfaceDistances(self._nearest(ours, theirs, predictions), self._nearest(theirs, ours, references))
 
     def _nearest(self, voxels: _Voxels, others: _Voxels, chosen: Sequence[int] | None) -> NDArray[np.float64]:
-        """Distance of each voxel to the nearest of the others, which are of the chosen components, mm."""
+        """Of each voxel to the nearest of the others, which are of the chosen components, mm."""
         apart = voxels.opposite == 0 if chosen is None else ~np.isin(voxels.opposite, chosen)
         distances = np.zeros(len(apart))
         if apart.any():
@@ -115,11 +104,7 @@ class Surfaces:
 
 
 def surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The voxels of a mask that have one of their 18 neighbours outside it.
-
-    Args:
-        mask: (z, y, x); what lies outside the array is background.
-    """
+    """The voxels of a mask (z, y, x) that have one of their 18 neighbours outside it, or outside the array."""
     # The 18-neighbour element is the union of the 3 x 3 squares in the three planes, and a square is a line along one
     # axis, then one along the other.
     along_x, along_y = _eroded(mask, 2), _eroded(mask, 1)
@@ -154,7 +139,6 @@ class _Voxels:
     opposite: NDArray[np.integer]
 
     def of(self, components: Sequence[int] | None) -> _Voxels:
-        """Those of some components; all for None."""
         if components is None:
             return self
         low = np.searchsorted(self.component, components, side="left")

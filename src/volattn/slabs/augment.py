@@ -23,7 +23,6 @@ class AugmentConfig(Config):
     """How far slabs are moved and their HU changed; drawn uniformly within these bounds.
 
     Attributes:
-        flip: Probability of a mirror image, left for right.
         rotate: Largest turn in the slice plane, degrees, to either side.
         zoom: Least and largest enlargement (uniform in its logarithm).
         hu_gain: Largest relative change of HU, to either side: contrast about water.
@@ -49,11 +48,8 @@ class Augmentation:
     """One draw: x' = centre + zoom * turn(flip(x - centre)), HU' = gain * HU + shift.
 
     Attributes:
-        flip: Mirrored left for right.
         angle: Turn in the slice plane, degrees, clockwise on the screen (rows run down).
-        zoom: Enlargement.
         gain: Factor on HU.
-        shift: Added HU.
     """
 
     flip: bool = False
@@ -101,9 +97,6 @@ def move_images(slices: Tensor, augmentation: Augmentation, window: tuple[float,
 
     Args:
         slices: HU (B, S, h, w).
-        augmentation: The draw.
-        window: HU that become 0 and 1.
-        size: Side of the input, pixels.
 
     Returns:
         (B, S, size, size) float32 in [0, 1]; 0 where the moved slice does not reach.
@@ -129,8 +122,6 @@ def move_maps(maps: NDArray[np.int32], augmentation: Augmentation, size: int) ->
 
     Args:
         maps: (n, h, w), values below 2**24.
-        augmentation: The draw.
-        size: Side of the input, pixels.
 
     Returns:
         (n, size, size), 0 where the moved maps do not reach.
@@ -155,8 +146,6 @@ def move_boxes(
     Args:
         boxes: (n, 4) xyxy, half-open, in pixels of the slice.
         shape: (h, w) of the slice.
-        augmentation: The draw.
-        size: Side of the input, pixels.
 
     Returns:
         (n, 4) in input pixels; what the frame does not show has no area.

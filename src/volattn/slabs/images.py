@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -14,8 +15,8 @@ STRIDE = 3
 """Slices between the centres of a bag: with S = 3 slices to an image no slice repeats (paper, section 2)."""
 
 
-def bag_centres(z: int, depth: int, n: int, stride: int = STRIDE, include_target: bool = True) -> NDArray[np.int64]:
-    """The centre slices of the bag of target `z`: z - stride h, ..., z, ..., z + stride h, h = (n - 1) / 2.
+def bag_centres(z: int, depth: int, n: int) -> NDArray[np.int64]:
+    """The centre slices of the bag of target `z`: z - 3 h, ..., z, ..., z + 3 h, h = (n - 1) / 2.
 
     Centres past an end of the volume are clamped to it and keep their multiplicity, so that a bag always has
     the same size and the softmax over it the same number of terms.
@@ -23,25 +24,17 @@ def bag_centres(z: int, depth: int, n: int, stride: int = STRIDE, include_target
     Args:
         z: The target's centre slice, 0 to depth - 1.
         depth: Z, the number of slices.
-        n: N, odd.
-        stride: Slices between neighbouring centres.
-        include_target: Whether the target is in its own bag.
 
     Returns:
-        Shape (n,) ascending; (n - 1,) without the target.
+        Shape (n,) ascending.
 
     Raises:
-        ValueError: `n` is not odd, or the bag would be empty.
+        ValueError: `n` is not odd.
     """
     if n < 1 or n % 2 == 0:
         raise ValueError(f"a bag has an odd number of images, found {n}; give 1, 3, 5, ...")
-    if n == 1 and not include_target:
-        raise ValueError("a bag of 1 without its target is empty; give 3 or more, or include the target")
     assert 0 <= z < depth, (z, depth)
-    steps = np.arange(-(n // 2), n // 2 + 1)
-    if not include_target:
-        steps = steps[steps != 0]
-    return np.clip(z + stride * steps, 0, depth - 1)
+    return np.clip(z + STRIDE * np.arange(-(n // 2), n // 2 + 1), 0, depth - 1)
 
 
 def image_slices(centres: ArrayLike, depth: int, s: int = 3) -> NDArray[np.int64]:
@@ -49,8 +42,6 @@ def image_slices(centres: ArrayLike, depth: int, s: int = 3) -> NDArray[np.int64
 
     Args:
         centres: Centre slices, any shape (...), 0 to depth - 1.
-        depth: Z, the number of slices.
-        s: S, odd.
 
     Returns:
         Shape (..., s).
@@ -77,24 +68,40 @@ class SlabTable(NamedTuple):
     target_at: NDArray[np.int64]
 
 
-def slab_table(
-    targets: Sequence[int], depth: int, n: int, stride: int = STRIDE, include_target: bool = True
-) -> SlabTable:
-    """Shares the images of the bags of several targets.
+def slab_table(targets: Sequence[int], depth: int, n: int) -> SlabTable:
+    """Shares the images of the bags (`bag_centres`) of M >= 1 targets.
 
-    Neighbouring targets `stride` apart need B <= M + N - 1 images instead of M x N.
-
-    Args:
-        targets: M centre slices; at least one.
-        depth: See `bag_centres`, as are `n`, `stride` and `include_target`.
-
-    Raises:
-        ValueError: See `bag_centres`.
+    Neighbouring targets 3 apart need B <= M + N - 1 images instead of M x N.
     """
     assert len(targets) > 0
-    bags = np.stack([bag_centres(z, depth, n, stride, include_target) for z in targets])
+    bags = np.stack([bag_centres(z, depth, n) for z in targets])
     centres = np.unique(np.concatenate([bags.ravel(), np.asarray(targets)]))
     return SlabTable(centres, np.searchsorted(centres, bags), np.searchsorted(centres, targets))
+
+
+def slab_images(
+    read: Callable[[int], NDArray[np.generic]],
+    centres: Sequence[int],
+    depth: int,
+    slices: int,
+    window: tuple[float, float],
+    size: int,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """The 2.5D images of some centres as the network sees them in prediction and validation.
+
+    Args:
+        read: Gives prepared slice z, (h, w) HU; each is asked for once.
+        centres: Centre slices of the k images.
+        device: Where they are scaled, and stay.
+
+    Returns:
+        (k, S, size, size) in [0, 1].
+    """
+    needed = image_slices(centres, depth, slices)
+    planes = {z: read(z) for z in np.unique(needed).tolist()}
+    images = np.stack([np.stack([planes[z] for z in row]) for row in needed.tolist()])
+    return to_input(torch.from_numpy(images).to(device), window, size)
 
 
 def input_scale(h: int, w: int, size: int) -> float:
@@ -129,7 +136,7 @@ def to_input(slices: Tensor, window: tuple[float, float], size: int) -> Tensor:
 
 
 def to_unit(slices: Tensor, window: tuple[float, float]) -> Tensor:
-    """HU to [0, 1], linear in the window and clamped outside: `intensity.normalise` for tensors."""
+    """HU to [0, 1], linear in the window and clamped outside."""
     low, high = window
     slices = slices if slices.is_floating_point() else slices.float()
     return slices.sub(low).div_(high - low).clamp_(0, 1)

@@ -5,23 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from copy import copy
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import model_validator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from volattn.config import Config, Images, Objects, Share
-from volattn.datasets.case import LESION
 from volattn.io.names import count_of
-from volattn.preprocessing.store import BoxedCase
 from volattn.slabs.augment import Augmentation, AugmentConfig, move_boxes, move_images, move_maps
 from volattn.slabs.epoch import EMPTY, ORGAN_ONLY, UNKNOWN, WITH_LESION, Group, plan_epoch
-from volattn.slabs.images import STRIDE, bag_centres, image_slices, slab_table
-from volattn.slabs.slab import Slab, Target, boxed_objects, component_maps, objects
+from volattn.slabs.images import bag_centres, image_slices, slab_table
+from volattn.slabs.slab import Slab, Target, boxed_objects, class_map, component_maps, objects
 
 if TYPE_CHECKING:
     from volattn.preprocessing.store import Store, StoredCase
@@ -30,50 +27,33 @@ TIMEOUT = 600.0
 """Seconds without a slab after which a loader gives up on its workers."""
 
 
-class SlabConfig(Config):
+@dataclass(frozen=True)
+class SlabConfig:
     """What a slab is made of, and what an epoch is.
 
     Attributes:
-        bag: N, the 2.5D images in a bag; odd.
-        slices: S, the adjacent slices that make one 2.5D image; odd.
-        stride: Slices between neighbouring centres of a bag, and between neighbouring targets of a slab.
-        include_target: Whether a target is in its own bag.
-        window: R, the slices whose classes a target comes with: 1, its own objects alone, or those of the block that
-            its bag makes.
-        targets: M, the targets of a slab at most.
+        label_maps: Whether targets are label maps, for a segmenter, in place of objects.
+        window: R, the slices of a target's label map: 1, its own, or those of the block that its bag makes.
         empty_share: Share of an epoch's target slices without any object, at most.
         organ_share: Share of slices without a lesion among those with an object, at most.
     """
 
-    bag: Images = 9
-    slices: Images = 3
-    stride: Images = STRIDE
-    include_target: bool = True
-    window: Objects = 1
-    targets: Images = 4
-    empty_share: Share = 0.25
-    organ_share: Share = 1.0
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        for key, value in (("bag", self.bag), ("slices", self.slices)):
-            if value % 2 == 0:
-                raise ValueError(f"{key} must be odd, found {value}")
-        if self.bag == 1 and not self.include_target:
-            raise ValueError("bag 1 without its target is empty; give 3 or more, or include_target true")
-        return self
+    bag: int = 9
+    slices: int = 3
+    label_maps: bool = False
+    window: int = 1
+    targets: int = 4
+    empty_share: float = 0.25
+    organ_share: float = 1.0
 
 
 class SlabDataset(Dataset[Slab]):
-    """The slabs of one epoch; `set_epoch` deals the next.
+    """The slabs of one epoch; `set_epoch` plans the next.
 
     A slab is a function of the store, the configuration and (seed, epoch, index): neither the workers nor
     PyTorch's random numbers have a part in it.
 
     Args:
-        store: The prepared cases.
-        names: Which of them.
-        config: Slabs and epochs.
         augment: How they are changed; None leaves them as prediction sees them.
         seed: The run's seed, at least 0.
         size: Side of the network's input, pixels; the plan's by default.
@@ -114,7 +94,6 @@ class SlabDataset(Dataset[Slab]):
         return plan_epoch(
             self._shown,
             targets=self.config.targets,
-            stride=self.config.stride,
             empty_share=self.config.empty_share,
             organ_share=self.config.organ_share,
             seed=self.seed,
@@ -122,7 +101,7 @@ class SlabDataset(Dataset[Slab]):
         )
 
     def set_epoch(self, epoch: int) -> None:
-        """Deals an epoch. A loader that exists already keeps to the one it was made for."""
+        """Plans an epoch. A loader that exists already keeps to the one it was made for."""
         self.epoch = epoch
         self.groups = self.plan(epoch)
 
@@ -147,7 +126,7 @@ class SlabDataset(Dataset[Slab]):
     def _build(self, group: Group, augmentation: Augmentation) -> Slab:
         case, config = self.cases[group.case], self.config
         depth = case.shape[0]
-        table = slab_table(group.targets, depth, config.bag, config.stride, config.include_target)
+        table = slab_table(group.targets, depth, config.bag)
         needed = image_slices(table.centres, depth, config.slices)
         first, stop = int(needed.min()), int(needed.max()) + 1
         slices = torch.from_numpy(np.asarray(case.image[first:stop])[needed - first])
@@ -160,27 +139,24 @@ class SlabDataset(Dataset[Slab]):
         )
 
     def _targets(self, case: StoredCase, group: Group, augmentation: Augmentation) -> list[Target]:
-        if isinstance(case, BoxedCase):
+        if case.boxes is not None:
             assert set(group.targets) == {case.boxes.slice}, "no other slice of the case is known"
             boxes = np.array(case.boxes.boxes).reshape(-1, 4)
             visible = move_boxes(boxes, case.shape[1:], augmentation, self.size)
             return [boxed_objects(visible, self.classes)]
+        if self.config.label_maps:
+            return [{"label_map": self._label_map(case, z, augmentation)} for z in group.targets]
         # All maps of the slab move in one call, as its images do.
         maps = [component_maps(np.asarray(case.labels[z]), self.classes) for z in group.targets]
         moved = move_maps(np.concatenate(maps), augmentation, self.size)
-        targets = [objects(of_target) for of_target in np.split(moved, len(maps))]
-        if self.config.window > 1:
-            for target, z in zip(targets, group.targets, strict=True):
-                target["window"] = self._block(case, z, augmentation)
-        return targets
+        return [objects(of_target) for of_target in np.split(moved, len(maps))]
 
-    def _block(self, case: StoredCase, z: int, augmentation: Augmentation) -> Tensor:
-        """The classes of the slices that a target's block shows, (R, H, W); clamped images show theirs again."""
-        depth, bag = case.shape[0], self.config.bag
-        shown = image_slices(bag_centres(z, depth, bag), depth, self.config.window // bag).ravel()
+    def _label_map(self, case: StoredCase, z: int, augmentation: Augmentation) -> Tensor:
+        """The classes of the slices of a target's window, (R, H, W); clamped images of a block show theirs again."""
+        depth, bag, window = case.shape[0], self.config.bag, self.config.window
+        shown = np.array([z]) if window == 1 else image_slices(bag_centres(z, depth, bag), depth, window // bag).ravel()
         first = int(shown.min())
-        labels = np.asarray(case.labels[first : int(shown.max()) + 1])
-        classes = labels if self.classes > 1 else labels == LESION
+        classes = class_map(np.asarray(case.labels[first : int(shown.max()) + 1]), self.classes)
         moved = move_maps(classes.astype(np.int32), augmentation, self.size)
         return torch.from_numpy(moved.astype(np.uint8))[shown - first]
 
@@ -188,7 +164,7 @@ class SlabDataset(Dataset[Slab]):
 def _shown(case: StoredCase) -> NDArray[np.uint8]:
     shown = np.where(np.asarray(case.slices.has_organ, bool), ORGAN_ONLY, EMPTY)
     shown = np.where(np.asarray(case.slices.has_lesion, bool), WITH_LESION, shown)
-    shown[~np.isin(np.arange(len(shown)), case.known)] = UNKNOWN
+    shown[~np.isin(np.arange(len(shown)), case.annotated_slices)] = UNKNOWN
     return shown.astype(np.uint8)
 
 
@@ -197,16 +173,14 @@ def steps(slabs: int, slabs_per_step: int, world: int = 1) -> int:
     return math.ceil(slabs / (slabs_per_step * world))
 
 
-def deal(slabs: int, slabs_per_step: int, start: int = 0, rank: int = 0, world: int = 1) -> list[list[int]]:
+def slabs_of_steps(slabs: int, slabs_per_step: int, start: int = 0, rank: int = 0, world: int = 1) -> list[list[int]]:
     """Which slabs each step of an epoch takes on one of several processes.
 
-    A step takes the next `slabs_per_step` * `world` slabs and deals them round, so that W processes with one
-    slab each do together what one process with W slabs does. All have equally many steps; the last one is
-    dealt as evenly as it goes, and only if it has fewer slabs than processes are some of them dealt twice.
+    A step takes the next `slabs_per_step` * `world` slabs, in turn on each process, so that W processes with one
+    slab each do together what one process with W slabs does. All have equally many steps; the slabs of the
+    last one are shared as evenly as they can be, and only if they are fewer than the processes are some taken twice.
 
     Args:
-        slabs: Slabs in the epoch.
-        slabs_per_step: On each process.
         start: Steps to leave out, already done.
         rank: This process, 0 to world - 1.
         world: W, the number of processes.
@@ -223,7 +197,7 @@ def deal(slabs: int, slabs_per_step: int, start: int = 0, rank: int = 0, world: 
 def _join(slabs: list[Slab]) -> Slab:
     """Joins the slabs of a step. A worker shares them here, where what goes wrong is raised in the main process.
 
-    Left to PyTorch, it happens in a thread of the worker that drops the slab and says nothing.
+    Left to PyTorch, it happens in a thread of the worker that drops the slab silently.
     """
     joined = Slab.join(slabs)
     return joined if get_worker_info() is None else joined.share_memory()
@@ -247,21 +221,16 @@ def make_loader(
     a worker that is killed, or gives nothing for `timeout` seconds, raises too.
 
     Args:
-        dataset: Its epoch is set.
-        slabs_per_step: Slabs joined, on each process.
         workers: Processes that read ahead; 0 reads here.
         start: Steps of this epoch already done: the loader begins with the next, without reading them.
-        rank: See `deal`, as is `world`.
-        pin_memory: Page-locked memory, for copies to a GPU.
         context: How workers start: "fork", "spawn" or "forkserver"; Python's choice by default.
-        timeout: Seconds.
 
     Raises:
         RuntimeError: While iterating: a worker died or hangs.
     """
     return DataLoader(
         copy(dataset),  # It stays at this epoch whatever becomes of the original.
-        batch_sampler=deal(len(dataset), slabs_per_step, start, rank, world),
+        batch_sampler=slabs_of_steps(len(dataset), slabs_per_step, start, rank, world),
         collate_fn=_join,
         num_workers=workers,
         pin_memory=pin_memory,

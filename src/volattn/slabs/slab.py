@@ -18,18 +18,17 @@ from volattn.structures.lesions import label_components
 Target = dict[str, Tensor]
 """The n objects of one target slice, in input pixels: "boxes" float32 (n, 4) xyxy, half-open (x1 is the last
 column plus 1); "labels" int64 (n,) from 1, the lesion last; "masks" uint8 (n, H, W), 0 or 1, which are not there where
-only boxes are known. Where the bag is a block, "window" uint8 (R, H, W), the classes of the slices that it shows."""
+only boxes are known. For a segmenter "label_map" uint8 (R, H, W) alone: the classes of the slices of its window."""
 
 
 @dataclass(frozen=True, eq=False)
 class Slab:
-    """B 2.5D images and the table that says which of them make the bag of which of M targets.
+    """B 2.5D images and the table of which of them make the bag of which of M targets.
 
     Attributes:
         images: (B, S, H, W) in [0, 1].
         bags: (M, N) int64 indices into the images.
         target_at: (M,) int64 indices into the images: the targets themselves.
-        targets: The M targets' objects.
         origins: Case and slice of each of the M targets.
     """
 
@@ -79,6 +78,11 @@ class Slab:
             targets=[{key: change(value) for key, value in target.items()} for target in self.targets],
             origins=self.origins,
         )
+
+
+def class_map(labels: NDArray[np.uint8], classes: int) -> NDArray[np.uint8]:
+    """Labels of a model with so many classes, from 0, in place of 0 background, 1 organ and 2 lesion."""
+    return labels if classes > 1 else (labels == LESION).astype(np.uint8)
 
 
 def component_maps(labels: NDArray[np.uint8], classes: int) -> NDArray[np.int32]:
@@ -131,7 +135,6 @@ def boxed_objects(boxes: NDArray[np.float64], label: int) -> Target:
 
     Args:
         boxes: (n, 4) xyxy, half-open, input pixels.
-        label: Theirs, from 1.
     """
     kept = torch.from_numpy(boxes[(boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1)]).float()
     return {"boxes": kept, "labels": torch.full((len(kept),), label, dtype=torch.int64)}

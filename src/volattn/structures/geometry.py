@@ -44,7 +44,6 @@ class Turn:
 
     @property
     def is_identity(self) -> bool:
-        """Whether the turn leaves arrays as they are."""
         return self == Turn()
 
     def apply(self, array: np.ndarray) -> np.ndarray:
@@ -292,12 +291,7 @@ def _sizes(shape: tuple[int, ...]) -> str:
 
 
 def _check_bounds(shape: tuple[int, ...], spacing: np.ndarray, origin: np.ndarray) -> None:
-    """Refuses a grid that no CT has, before anything of its size is read or made.
-
-    Raises:
-        ValueError: A spacing is not from 0.05 to 50 mm, an axis is longer than 3 m, the origin is a kilometre away, or
-            there are more than 2^30 voxels.
-    """
+    """Refuses a grid that no CT has, before anything of its size is read or made."""
     shown = " x ".join(f"{size:.6g}" for size in spacing[::-1])
     if spacing.min() < _SPACING_MM[0] * (1 - _ROUNDED) or spacing.max() > _SPACING_MM[1] * (1 + _ROUNDED):
         raise ValueError(f"its spacing of {shown} mm is no CT's, which is from 0.05 to 50 mm")

@@ -1,7 +1,4 @@
-"""Connected components, one rule everywhere: 4 neighbours in 2D, 6 in 3D.
-
-Lesions and their measures.
-"""
+"""Lesions as connected components (4 neighbours in 2D, 6 in 3D everywhere), and their measures."""
 
 from __future__ import annotations
 
@@ -48,9 +45,6 @@ def component_sizes(labels: np.ndarray, count: int) -> np.ndarray:
 def largest_component(mask: np.ndarray) -> np.ndarray:
     """The connected component with the most voxels, the first of several; nothing of an empty mask.
 
-    Args:
-        mask: As for `label_components`.
-
     Returns:
         A mask of that shape, bool.
     """
@@ -68,10 +62,7 @@ class Lesion:
     """One lesion of a label map.
 
     Attributes:
-        id: Its label.
         box: Half-open bounds (z0, y0, x0, z1, y1, x1) in voxels of the canonical array.
-        voxels: Number of voxels.
-        volume_ml: Volume in millilitres.
         long_axis_mm: Largest in-plane extent (maximum Feret, pixel corners included) over its axial slices.
         short_axis_mm: Its extent perpendicular to the long axis, in the same slice.
         key_slice: Index of the slice with the largest long axis; the lowest if several have it.
@@ -91,7 +82,6 @@ def measure_lesions(labels: np.ndarray, geometry: Geometry) -> list[Lesion]:
 
     Args:
         labels: (z, y, x) whole numbers in canonical axes, 0 is background and each other value one lesion.
-        geometry: The grid of `labels`.
 
     Returns:
         One entry per label, in ascending order.
@@ -109,8 +99,6 @@ def measure_unions(
     """Measures what several lesions of a label map are together.
 
     Args:
-        labels: As for `measure_lesions`.
-        geometry: The grid of `labels`.
         unions: The labels of each union, at least one; each must be there.
 
     Returns:

@@ -1,7 +1,4 @@
-"""An array with its place in the patient.
-
-The part of an array that holds something.
-"""
+"""An array with its place in the patient."""
 
 from __future__ import annotations
 
@@ -18,7 +15,6 @@ class Volume:
 
     Attributes:
         array: (z, y, x) in file axes: for NIfTI the file's axes reversed, (k, j, i).
-        geometry: The array's grid.
         name: What to call it in results, e.g. `volume-44`.
         header: The header it was read with, opaque here; the writer carries its geometry over bit for bit.
         notes: What that header left in doubt, a sentence each.
@@ -36,6 +32,11 @@ class Volume:
                 f"{self.name or 'volume'}: the array's shape {self.array.shape} is not its grid's {self.geometry.shape}"
             )
 
+    def __repr__(self) -> str:
+        sizes = (self.array.shape, self.geometry.spacing)
+        shape, spacing = (" x ".join(f"{size:g}" for size in three) for three in sizes)
+        return f"Volume({self.name or 'volume'}: {self.array.dtype} {shape} voxels (z, y, x), {spacing} mm)"
+
     def canonical(self) -> Volume:
         """The same voxels with array axes z, y, x running to S, P, L, as near as the grid allows.
 
@@ -51,9 +52,7 @@ Box = tuple[slice, slice, slice]
 
 
 def foreground_box(*arrays: np.ndarray) -> Box:
-    """The smallest box that holds every voxel that is not zero in one of some arrays.
-
-    It is read plane by plane, without a copy of the volume.
+    """The smallest box around all voxels that are not zero in one of some arrays, read plane by plane.
 
     Args:
         arrays: (z, y, x) booleans or whole numbers, all of one shape.
@@ -75,6 +74,5 @@ def foreground_box(*arrays: np.ndarray) -> Box:
 
 
 def _extent(filled: np.ndarray) -> slice:
-    """From the first to the last True."""
     places = np.flatnonzero(filled)
     return slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 0)

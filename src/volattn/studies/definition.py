@@ -1,7 +1,4 @@
-"""A study, as data: the rows of a table, what is different in each, and the paper's own numbers for it.
-
-From a row of a study to the recipe that trains it.
-"""
+"""A study as data: the rows of a table, what is different in each, the paper's numbers, and the recipe of each row."""
 
 from __future__ import annotations
 
@@ -15,34 +12,14 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from volattn.config import Config, parse_setting
-from volattn.models.architectures import find_architecture
+from volattn.config import Config, parse_setting, pruned
+from volattn.models.registry import config_class
+from volattn.scoring.metrics import metrics_of
 from volattn.training.recipe import Recipe, load_recipe
 
 _SHIPPED = Path(str(files("volattn.studies") / "tables"))
 
 Kind = Literal["masks", "boxes"]
-
-METRICS: dict[Kind, dict[str, str]] = {
-    "masks": {
-        "dice_per_case": "Dice per case",
-        "dice_small": "Dice, small",
-        "dice_medium": "Dice, medium",
-        "dice_large": "Dice, large",
-        "recall": "Recall",
-        "false_positives_per_case": "FP per case",
-        "organ_dice_per_case": "Organ Dice",
-    },
-    "boxes": {
-        "sensitivity_at_fp_per_image.0.5": "0.5 FP",
-        "sensitivity_at_fp_per_image.1": "1 FP",
-        "sensitivity_at_fp_per_image.2": "2 FP",
-        "sensitivity_at_fp_per_image.4": "4 FP",
-        "mean_sensitivity": "Mean of 0.5 to 4 FP",
-        "ap50": "AP50",
-    },
-}
-"""What a study can measure, and what its column is called."""
 
 
 class Row(Config):
@@ -50,16 +27,14 @@ class Row(Config):
 
     Attributes:
         key: Its name in folders and on the command line.
-        title: Its name in the table.
-        recipe: Where it starts from instead of the study's recipe. Left out where all rows start from one recipe that
-            was asked for: `changes` then say all that is different.
-        own: What is different, on its own recipe.
-        changes: What is different, on the study's recipe: nested keys joined by dots. A value takes the place of what
-            was there; a network of another name keeps of the recipe what it reads itself.
+        recipe: Its own recipe instead of the study's; not used where the user gives one recipe for all rows.
+        own: Its changes to its own recipe.
+        changes: Its changes to the study's or the user's recipe: nested keys joined by dots. A model of another name
+            keeps those values of the recipe that it has.
         paper: What the paper reports, in percent, by metric.
         baseline: The row that it is tested against instead of the study's.
-        asks: A key that only the user can give, and what to give, in words.
-        published: Whether it is a number of others that cannot be run: it is shown and not run.
+        asks: A key that the user has to set, and what to set it to, in words.
+        published: Whether its number is only quoted: the row cannot be trained.
     """
 
     key: str = Field(pattern=r"[a-z0-9][a-z0-9.-]*")
@@ -77,13 +52,11 @@ class Study(Config):
     """What is compared, and how it is shown.
 
     Attributes:
-        title: Of the table.
-        question: What it is to tell, in a sentence.
-        paper: The paper's table that it stands for; null for a question of our own.
+        question: What the table answers, in a sentence.
+        paper: The paper's table; null for a question of our own.
         kind: Whether label maps or boxes are scored.
-        recipe: Where rows start from, and whose target slices are everybody's budget.
-        rows: In the table's order.
-        metrics: The columns, see `METRICS`; the first is the plot's.
+        recipe: That rows change; its number of target slices is every row's budget.
+        metrics: The columns, see `METRICS`.
         baseline: The row that the others are tested against.
         notes: What the reader must know of the paper's numbers.
     """
@@ -107,7 +80,7 @@ class Study(Config):
         for name in (self.baseline, *(row.baseline for row in self.rows if row.baseline is not None)):
             if name not in run:
                 raise ValueError(f"baseline {name!r} is no row that is run; rows: {', '.join(keys)}")
-        known = METRICS[self.kind]
+        known = metrics_of(self.kind)
         for name in (*self.metrics, *(name for row in self.rows for name in row.paper)):
             if name not in known:
                 raise ValueError(f"metric {name!r} is unknown; {self.kind} have {', '.join(known)}")
@@ -125,7 +98,7 @@ class Study(Config):
 
 
 def shipped() -> tuple[str, ...]:
-    """Names of the studies in the package."""
+    """Names of the package's studies."""
     return tuple(sorted(path.stem for path in _SHIPPED.glob("*.yaml")))
 
 
@@ -133,7 +106,7 @@ def load_study(source: str | Path) -> tuple[str, Study]:
     """Reads a study of the package by its name, or any other by its path.
 
     Returns:
-        Its name, and what it says.
+        Its name, and the study.
 
     Raises:
         ValueError: There is no such study, or a key or value of it does not fit.
@@ -144,16 +117,16 @@ def load_study(source: str | Path) -> tuple[str, Study]:
     if str(source) not in shipped():
         near = difflib.get_close_matches(str(source), shipped(), n=3, cutoff=0.5)
         meant = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(shipped())};"
-        raise ValueError(f"{source}: no such study; {meant} any other is the path of a .yaml file")
+        raise ValueError(f"{source}: no such study; {meant} for a study of your own give the path of a .yaml file")
     return str(source), Study.read(_SHIPPED / f"{source}.yaml")
 
 
-class Options(Config):
+class Overrides(Config):
     """What a user changes for all rows or for one.
 
     Attributes:
-        recipe: Where all rows start from, instead of the study's recipes.
-        weights: Where the weights of all rows start, but of those that say otherwise themselves.
+        recipe: That all rows change, instead of the study's recipes.
+        weights: That all rows start from, except rows that change `weights` themselves.
         settings: "KEY=VALUE" for all rows, "ROW:KEY=VALUE" for one; applied last.
     """
 
@@ -163,21 +136,15 @@ class Options(Config):
 
 
 @dataclass(frozen=True)
-class Resolved:
-    """A row as it is trained.
-
-    Attributes:
-        row: The row.
-        recipe: None if it cannot be trained.
-        reason: Why not.
-    """
+class RowRecipe:
+    """A row with the recipe that trains it; None, and the reason, if it cannot be trained."""
 
     row: Row
     recipe: Recipe | None
     reason: str = ""
 
 
-def resolve(study: Study, options: Options) -> tuple[Resolved, ...]:
+def resolve(study: Study, overrides: Overrides) -> tuple[RowRecipe, ...]:
     """The recipes of a study's rows; a row that cannot be trained does not stop the others.
 
     Every row sees as many target slices as the study's recipe does: its schedule is stretched to that.
@@ -185,20 +152,20 @@ def resolve(study: Study, options: Options) -> tuple[Resolved, ...]:
     Raises:
         ValueError: The recipe that all rows start from does not fit, or a setting names no row or has no "=".
     """
-    own, common = _sorted_settings(study, options.settings)
-    start = _with_weights(load_recipe(options.recipe or study.recipe), options.weights)
-    reference = changed(start, _fitting(start, common), "--set")
-    found: list[Resolved] = []
+    own, common = _sorted_settings(study, overrides.settings)
+    start = _with_weights(load_recipe(overrides.recipe or study.recipe), overrides.weights)
+    reference = changed(start, _applicable(start, common), "--set")
+    found: list[RowRecipe] = []
     used: set[str] = set()
     for row in study.runnable:
         try:
-            recipe = _recipe(study, row, options, common, own.get(row.key, {}))
-            fitting = _fitting(recipe, common)
-            used |= fitting.keys()
-            recipe = changed(recipe, {**fitting, **own.get(row.key, {})}, f"row {row.key}")
-            found.append(Resolved(row, equal_budget(recipe, reference)))
+            recipe = _recipe(study, row, overrides, common, own.get(row.key, {}))
+            applicable = _applicable(recipe, common)
+            used |= applicable.keys()
+            recipe = changed(recipe, {**applicable, **own.get(row.key, {})}, f"row {row.key}")
+            found.append(RowRecipe(row, equal_budget(recipe, reference)))
         except ValueError as error:
-            found.append(Resolved(row, None, str(error)))
+            found.append(RowRecipe(row, None, str(error)))
     unused = common.keys() - used
     if unused and any(one.recipe is not None for one in found):
         raise ValueError(f"--set {min(unused)}: no row has such a key; see docs/reference/recipes.md")
@@ -209,10 +176,9 @@ def changed(recipe: Recipe, changes: Mapping[str, Any], source: str) -> Recipe:
     """A recipe with some values replaced.
 
     Args:
-        recipe: What holds where `changes` says nothing.
-        changes: Values by nested keys joined by dots, each taking the place of what was there. A network of another
-            name keeps what it reads itself.
-        source: Whose changes they are; errors name it.
+        recipe: The recipe.
+        changes: Values by nested keys joined by dots. A model of another name keeps those values that it has.
+        source: Whose changes they are, for errors.
 
     Raises:
         ValueError: A key or value does not fit, or there is no model of that name.
@@ -220,10 +186,11 @@ def changed(recipe: Recipe, changes: Mapping[str, Any], source: str) -> Recipe:
     values = recipe.model_dump(mode="json")
     name = changes.get("model.name")
     if name is not None:
-        facts = find_architecture(name)
-        if facts is None:
-            raise ValueError(f"{source}: there is no model of the name {name}; `volattn info` lists them")
-        values["model"] = facts.without_unread(values["model"])
+        try:
+            chosen = config_class({"name": name})
+        except ValueError as error:
+            raise ValueError(f"{source}: model.{error}") from None
+        values["model"] = pruned(values["model"], chosen)
     for key, value in changes.items():
         *parents, last = key.split(".")
         place = values
@@ -236,12 +203,8 @@ def changed(recipe: Recipe, changes: Mapping[str, Any], source: str) -> Recipe:
 def equal_budget(recipe: Recipe, reference: Recipe) -> Recipe:
     """A recipe whose run sees as many target slices as that of another one.
 
-    An epoch visits each target slice once, so that equal epochs are an equal budget; steps are stretched by the
-    targets that one of them looks at. Milestones and warm-up keep their place in the run.
-
-    Args:
-        recipe: The row's.
-        reference: The other one.
+    An epoch visits each target slice once, so that equal epochs are an equal budget. A length in steps is scaled by the
+    targets of a step; milestones and warm-up keep their share of the run.
 
     Raises:
         ValueError: One counts epochs and the other steps.
@@ -264,23 +227,23 @@ def equal_budget(recipe: Recipe, reference: Recipe) -> Recipe:
     return changed(recipe, changes, recipe.name)
 
 
-def _recipe(study: Study, row: Row, options: Options, common: Mapping[str, Any], own: Mapping[str, Any]) -> Recipe:
-    """A row's recipe with its own settings: its changes may fit with them only."""
+def _recipe(study: Study, row: Row, overrides: Overrides, common: Mapping[str, Any], own: Mapping[str, Any]) -> Recipe:
+    """A row's recipe with its own settings, without which its changes may not be valid."""
     for key, what in row.asks.items():
         if key not in (*common, *own):
             raise ValueError(f"give --set {row.key}:{key}=...: {what}")
-    if options.recipe is not None:
-        base, changes = load_recipe(options.recipe), row.changes
+    if overrides.recipe is not None:
+        base, changes = load_recipe(overrides.recipe), row.changes
     elif row.recipe is not None:
         base, changes = load_recipe(row.recipe), row.own
     else:
         base, changes = load_recipe(study.recipe), {**row.changes, **row.own}
-    recipe = changed(_with_weights(base, options.weights), {**changes, **own}, f"row {row.key}")
+    recipe = changed(_with_weights(base, overrides.weights), {**changes, **own}, f"row {row.key}")
     return recipe.model_copy(update={"name": row.key, "row": row.title})
 
 
-def _fitting(recipe: Recipe, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the settings for all rows those whose keys a recipe has: networks differ in theirs."""
+def _applicable(recipe: Recipe, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those settings for all rows whose keys a recipe has: models differ in theirs."""
     values = recipe.model_dump(mode="json")
     return {key: value for key, value in settings.items() if _has(values, key)}
 

@@ -1,4 +1,4 @@
-"""What the demo found, for the terminal and as a page."""
+"""The demo's results, for the terminal and as a page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from volattn.io.names import count_of
 from volattn.provenance import commit, versions
 from volattn.report.pages import Column, Page, Result, Table
-from volattn.report.scores import CaseRow, case_table, size_table
+from volattn.report.tables import case_table, size_table
 from volattn.scoring.cases import CaseScore, Summary
 
 LESION_BAR = 0.45
@@ -21,51 +21,44 @@ NO_PATIENTS = (
     "These are phantoms: images made by a program, not patients. The numbers say that everything works from "
     "end to end; they say nothing about how well it works on people. Nothing here is for clinical use."
 )
-KEPT = (
-    "The ceiling is the lesion Dice that the reference masks themselves keep when they go to the model's "
-    "resolution and back: what a detector without mistakes would have."
+UPPER_BOUND = (
+    "The upper bound is the lesion Dice that the reference masks themselves keep when they are resampled to the "
+    "model's resolution and back: what a detector without mistakes would have."
 )
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A score and what it must reach.
-
-    Attributes:
-        name: Of the score.
-        value: The score.
-        least: What it must reach.
-        kept: What the reference masks themselves keep of it at the model's resolution.
-    """
+    """A score, the least value that it must reach, and its upper bound at the model's resolution."""
 
     name: str
     value: float
     least: float
-    kept: float
+    upper_bound: float
 
     @property
     def met(self) -> bool:
-        """Whether it is reached."""
+        """Whether the score is high enough."""
         return self.value >= self.least
 
     @property
-    def beside(self) -> str:
-        """What the score is held against, in words."""
+    def verdict(self) -> str:
+        """In words."""
         verdict = "met" if self.met else "MISSED"
-        return f"bar {self.least:.2f}: {verdict}; the reference itself keeps {self.kept:.3f}"
+        return f"bar {self.least:.2f}: {verdict}; upper bound {self.upper_bound:.3f}"
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo came to.
+    """The demo's results.
 
     Attributes:
         page: `index.html`.
         cases: Scores of the unseen phantoms.
-        kept: Scores of their reference masks at the model's resolution, in the same order.
-        pictures: What prediction drew of them, in the same order.
+        upper_bounds: Scores of their reference masks at the model's resolution, in the same order.
+        pictures: Of their predictions, in the same order.
         summary: Of `cases`.
-        kept_summary: Of `kept`.
+        upper_bound: Of `upper_bounds`.
         failed: One line for each phantom that could not be predicted or scored.
         seconds: By stage, over all runs in this folder.
         losses: Of each step of the training.
@@ -74,10 +67,10 @@ class DemoResult:
 
     page: Path
     cases: tuple[CaseScore, ...]
-    kept: tuple[CaseScore, ...]
+    upper_bounds: tuple[CaseScore, ...]
     pictures: tuple[Path, ...]
     summary: Summary
-    kept_summary: Summary
+    upper_bound: Summary
     failed: tuple[str, ...]
     seconds: dict[str, float]
     losses: tuple[float, ...]
@@ -85,13 +78,13 @@ class DemoResult:
 
     @property
     def bars(self) -> tuple[Bar, Bar]:
-        """The scores that the demo is held against."""
-        found, kept = self.summary, self.kept_summary
+        """The scores that must reach a value."""
+        found, highest = self.summary, self.upper_bound
         assert found.organ is not None, "phantoms have livers"
-        assert kept.organ is not None
+        assert highest.organ is not None
         return (
-            Bar("Lesion Dice per case", found.lesion.dice_per_case, LESION_BAR, kept.lesion.dice_per_case),
-            Bar("Liver Dice per case", found.organ.dice_per_case, LIVER_BAR, kept.organ.dice_per_case),
+            Bar("Lesion Dice per case", found.lesion.dice_per_case, LESION_BAR, highest.lesion.dice_per_case),
+            Bar("Liver Dice per case", found.organ.dice_per_case, LIVER_BAR, highest.organ.dice_per_case),
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -99,7 +92,7 @@ class DemoResult:
         return {
             "summary": self.summary.as_json(),
             "cases": [case.as_json() for case in self.cases],
-            "reference_at_model_resolution": self.kept_summary.as_json(),
+            "upper_bound": self.upper_bound.as_json(),
             "bars": [{"name": bar.name, "value": bar.value, "least": bar.least, "met": bar.met} for bar in self.bars],
             "failed": list(self.failed),
         }
@@ -109,18 +102,18 @@ class DemoResult:
         """Case by case and size by size."""
         return (
             case_table(
-                [CaseRow.of(case) for case in self.cases],
+                [case.as_json() for case in self.cases],
                 organ="liver",
-                ceilings=[case.lesion.dice for case in self.kept],
+                upper_bounds=[case.lesion.dice for case in self.upper_bounds],
                 caption="Unseen phantoms, case by case",
             ),
-            size_table(self.summary.sizes, self.summary.all_sizes, caption="Their lesions by largest axial extent"),
+            size_table(self.summary.as_json(), caption="Their lesions by largest axial extent"),
         )
 
     @property
     def text(self) -> str:
         """For the terminal."""
-        bars = "".join(f"{bar.name}: {bar.value:.3f} ({bar.beside})\n" for bar in self.bars)
+        bars = "".join(f"{bar.name}: {bar.value:.3f} ({bar.verdict})\n" for bar in self.bars)
         return "\n".join([*(table.text() for table in self.tables), bars, f"{NO_PATIENTS}\n\nPage: {self.page}\n"])
 
 
@@ -131,12 +124,12 @@ def build_page(result: DemoResult) -> Page:
     page.lead(
         f"A model was trained for {count_of(len(result.losses), 'step')} on {result.settings['training']} synthetic "
         f"abdominal CTs and then shown {len(result.cases)} that it had never seen. It finds the liver and "
-        f"the lesions in it slice by slice, and reads each slice in the light of those above and below."
+        f"the lesions in it slice by slice, with attention to the slices above and below."
     )
     page.notice(NO_PATIENTS)
     page.results(
         [
-            *(Result(bar.name, f"{bar.value:.3f}", bar.beside, bar.met) for bar in result.bars),
+            *(Result(bar.name, f"{bar.value:.3f}", bar.verdict, bar.met) for bar in result.bars),
             Result(
                 "Lesions found",
                 f"{found.found} of {found.lesions}",
@@ -150,10 +143,10 @@ def build_page(result: DemoResult) -> Page:
         "Each row is a slice, shown as a radiologist reads it: the patient's right is on the left, the back "
         "is below. The slices are those with the largest lesions. A lesion counts as found if the prediction "
         "touches it. The phantoms hold decoys on purpose (vessels, ducts, a gallbladder, fat) that look like "
-        "lesions within a slice; only their course through the slices gives them away."
+        "lesions within a slice; only their course through the slices shows what they are."
     )
     for case, picture in zip(result.cases, result.pictures, strict=True):
-        words = _in_words(case)
+        words = _describe(case)
         page.figure(
             picture.read_bytes(),
             f"Slices of {case.name} with outlines of the liver and of lesions found, missed and falsely "
@@ -164,17 +157,17 @@ def build_page(result: DemoResult) -> Page:
     page.section("Scores")
     for table in result.tables:
         page.table(table)
-    page.paragraph(KEPT)
+    page.paragraph(UPPER_BOUND)
     if result.failed:
         page.notice("Failed: " + "; ".join(result.failed))
 
-    page.section("How it came about")
+    page.section("How it was made")
     first, last = (sum(part) / len(part) for part in (result.losses[:10], result.losses[-10:]))
     page.paragraph(
         f"The training started from the small weights that come with the package, which learned from other "
         f"phantoms of the same program. Its mean loss was {first:.3f} over the first ten steps and {last:.3f} "
-        f"over the last ten: so few steps change little, they show what training looks like. For a training "
-        f"that deserves the name follow the README's four commands on real data."
+        f"over the last ten: so few steps change little, they show what training looks like. For a real training "
+        f"follow the README's four commands on real data."
     )
     page.table(
         Table(
@@ -197,7 +190,7 @@ def build_page(result: DemoResult) -> Page:
     return page.footer(f"Phantom seed {result.settings['seed']}. {libraries}{f', commit {source}' if source else ''}.")
 
 
-def _in_words(case: CaseScore) -> str:
+def _describe(case: CaseScore) -> str:
     lesions = case.lesionwise
     found = sum(lesion.found for lesion in lesions.lesions)
     total, false = len(lesions.lesions), lesions.false_positives

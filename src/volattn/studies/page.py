@@ -1,13 +1,11 @@
-"""A study's table as a page of Markdown.
-
-A study's table as files: `table.md`, `table.csv`, `table.json` and `table.png`, of the cells that are there.
-"""
+"""A study's table as files: `table.md`, `table.csv`, `table.json` and `table.png`, of the runs that are finished."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +13,15 @@ from volattn.io.files import atomic_path, write_json, write_text
 from volattn.io.names import count_of
 from volattn.report.pages import Cell, Column, Table, span
 from volattn.report.plots import Mark, draw_study
-from volattn.scoring.statistics import described
-from volattn.studies.table import BOOTSTRAP_SEED, COUNTS, Found, StudyTable, evaluate, shown
+from volattn.scoring.metrics import METRICS
+from volattn.scoring.statistics import described, few_warning
+from volattn.studies.table import BOOTSTRAP_SEED, Found, Interval, StudyTable, evaluate
 
 _METHOD = (
     "Values are means over the seeds. Intervals are 95 %, over patients (drawn with replacement 1000 times, the same "
-    "for every seed and row) and over trainings (Student's t of the seeds; with one seed, patients alone). A "
-    "difference stands if its interval excludes 0 and Wilcoxon's p over patients, corrected by Holm for all tests of "
-    "this table, is below 0.05. "
+    "for every seed and row) and over trainings (Student's t of the seeds; with one seed, patients alone){}. A "
+    "difference is significant if its interval excludes 0 and Wilcoxon's p over patients, corrected by Holm for all "
+    "tests of this table, is below 0.05. "
 )
 _TESTED = {
     "masks": "The test sees each case's mean over the seeds; measures of lesions are means within a case first.",
@@ -30,38 +29,39 @@ _TESTED = {
 }
 _BUDGET = (
     "Every row sees the same number of target slices, as far as its steps allow. GFLOPs are those of one slice of a "
-    "streamed volume; peak memory is that of the cell's process, on a GPU of its tensors there."
+    "streamed volume; peak memory is that of the run's process, on a GPU that of its tensors."
 )
 
 
 def page(table: StudyTable, found: Sequence[Found]) -> str:
-    """The page.
-
-    Args:
-        table: What is there.
-        found: Its numbers.
-    """
+    """The page in Markdown."""
     parts = [f"# {table.title}" + (f" ({table.paper})" if table.paper else ""), table.question]
     left = sum(len(row.unfinished) for row in table.rows)
-    cells = left + sum(len(row.results) for row in table.rows)
+    results = [result for row in table.rows for result in row.results.values()]
+    runs = left + len(results)
     if left:
         parts.append(
-            f"**Unfinished: {cells - left} of {count_of(cells, 'cell')} done.** What is missing is said below."
+            f"**Unfinished: {runs - left} of {count_of(runs, 'run')} done.** The missing ones are listed below."
         )
-    parts += [_scores(table, found), _METHOD + _TESTED[table.kind], "![The table as a plot](table.png)"]
+    patients = len({case["patient"] for result in results for case in result["cases"]})
+    parts += [
+        _scores(table, found),
+        _METHOD.format(few_warning(patients, "patient")) + _TESTED[table.kind],
+        "![The table as a plot](table.png)",
+    ]
     if any(one.against for one in found):
         parts += ["## Against the baseline", _tests(table, found)]
-    parts += ["## What it took", _costs(found), _BUDGET]
+    parts += ["## Cost", _costs(found), _BUDGET]
     if table.notes:
         parts += ["## About the paper's numbers", "\n".join(f"- {note}" for note in table.notes)]
     if left:
-        parts += ["## Not there yet", "\n".join(_missing(table))]
+        parts += ["## Missing runs", "\n".join(_missing(table))]
     parts += ["## Commands", _commands(table), _provenance(table)]
     return "\n\n".join(parts) + "\n"
 
 
 def markdown(table: Table) -> str:
-    """A table's rows in Markdown; the caption is left to the text around it."""
+    """A table's rows in Markdown, without its caption."""
 
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
@@ -74,15 +74,14 @@ def markdown(table: Table) -> str:
 def _scores(table: StudyTable, found: Sequence[Found]) -> str:
     columns = [Column("Row"), Column("Seeds")]
     quoted = any(one.row.paper for one in found)
-    for title in table.metrics.values():
-        columns += [Column(title, ".1f"), Column("95 %")] + ([Column("paper", ".1f")] if quoted else [])
+    for key in table.metrics:
+        columns += [Column(METRICS[key].column, ".1f"), Column("95 %")] + ([Column("paper", ".1f")] if quoted else [])
     rows: list[tuple[Cell, ...]] = []
     for one in found:
         cells: list[Cell] = [one.row.title, one.row.state]
         for metric in table.metrics:
             estimate = one.values[metric]
-            ends = None if estimate.interval is None else [shown(metric, end) or 0.0 for end in estimate.interval]
-            cells += [shown(metric, estimate.value), span(ends, ".1f")]
+            cells += [_shown(metric, estimate.value), span(_shown_ends(metric, estimate.interval), ".1f")]
             cells += [one.row.paper.get(metric)] if quoted else []
         rows.append(tuple(cells))
     return markdown(Table(table.title, tuple(columns), tuple(rows)))
@@ -93,32 +92,46 @@ def _tests(table: StudyTable, found: Sequence[Found]) -> str:
     rows: list[tuple[Cell, ...]] = []
     for one in found:
         for metric, contrast in one.against.items():
-            ends = None if contrast.interval is None else [shown(metric, end) or 0.0 for end in contrast.interval]
             rows.append(
                 (
                     one.row.title,
                     titles[one.row.baseline or ""],
-                    table.metrics[metric],
-                    shown(metric, contrast.value),
-                    span(ends, "+.1f"),
+                    METRICS[metric].column,
+                    _shown(metric, contrast.difference),
+                    span(_shown_ends(metric, contrast.interval), "+.1f"),
                     contrast.p,
                     one.corrected[metric],
                     contrast.seeds,
-                    "yes" if one.stands(metric) else "no",
+                    _verdict(one, metric),
                 )
             )
     columns = (
         Column("Row"),
         Column("Against"),
-        Column("Measure"),
+        Column("Metric"),
         Column("Difference", "+.1f"),
         Column("95 %"),
         Column("p", ".2g"),
         Column("p (Holm)", ".2g"),
         Column("Seeds", "d"),
-        Column("Stands"),
+        Column("Significant"),
     )
     return markdown(Table("Against the baseline", columns, tuple(rows)))
+
+
+def _shown(metric: str, value: float | None) -> float | None:
+    return None if value is None else METRICS[metric].scale * value
+
+
+def _shown_ends(metric: str, ends: Interval) -> list[float] | None:
+    return None if ends is None else [METRICS[metric].scale * end for end in ends]
+
+
+def _verdict(one: Found, metric: str) -> str:
+    if not one.significant(metric):
+        return "no"
+    improves = METRICS[metric].improves(one.against[metric].difference or 0.0)
+    return "yes" if improves is None else f"yes, {'better' if improves else 'worse'}"
 
 
 def _costs(found: Sequence[Found]) -> str:
@@ -132,15 +145,15 @@ def _costs(found: Sequence[Found]) -> str:
         Column("Peak memory, MiB", ".0f"),
     )
     rows = [(one.row.title, *one.cost.values()) for one in found if not one.row.published]
-    return markdown(Table("What it took", columns, tuple(rows)))
+    return markdown(Table("Cost", columns, tuple(rows)))
 
 
 def _missing(table: StudyTable) -> list[str]:
     lines = []
     for row in table.rows:
-        for cell in row.unfinished:
-            reason = "unfinished" if cell.reason is None else f"failed: {cell.reason}"
-            lines.append(f"- {row.title}, seed {cell.seed}: {reason}")
+        for run in row.unfinished:
+            reason = "unfinished" if run.reason is None else f"failed: {run.reason}"
+            lines.append(f"- {row.title}, seed {run.seed}: {reason}")
     return lines
 
 
@@ -149,7 +162,7 @@ def _commands(table: StudyTable) -> str:
     commands = [row.results[seed]["command"] for row in table.rows for seed in sorted(row.results)]
     lines = [f"{table.command} --seeds {seeds} -o OUT"]
     if commands:
-        lines += ["", "# each cell by itself, in the study's folder:", *commands]
+        lines += ["", "# each run by itself, in the study's folder:", *commands]
     return "\n".join(["```", *lines, "```"])
 
 
@@ -167,12 +180,7 @@ PLOTTED = 4
 
 
 def write_study(out: Path, table: StudyTable) -> None:
-    """Writes the four files, each atomically.
-
-    Args:
-        out: The folder.
-        table: What is there.
-    """
+    """Writes the four files into a folder, each atomically."""
     found = evaluate(table)
     write_json(out / "table.json", _content(table, found))
     write_text(out / "table.csv", _csv(table, found))
@@ -207,27 +215,16 @@ def _row(table: StudyTable, one: Found) -> dict[str, Any]:
         "baseline": row.baseline,
         "paper_percent": dict(row.paper),
         "scores": {
-            metric: {
-                "value": estimate.value,
-                "interval": estimate.interval,
-                "by_seed": {str(seed): value for seed, value in estimate.by_seed.items()},
-            }
+            metric: asdict(estimate) | {"by_seed": {str(seed): value for seed, value in estimate.by_seed.items()}}
             for metric, estimate in one.values.items()
         },
         "against_baseline": {
-            metric: {
-                "difference": contrast.value,
-                "interval": contrast.interval,
-                "p": contrast.p,
-                "p_holm": one.corrected[metric],
-                "seeds": contrast.seeds,
-                "stands": one.stands(metric),
-            }
+            metric: asdict(contrast) | {"p_holm": one.corrected[metric], "significant": one.significant(metric)}
             for metric, contrast in one.against.items()
         },
         "cost": one.cost,
-        "failed": {str(cell.seed): cell.reason for cell in row.unfinished if cell.reason is not None},
-        "unfinished": [cell.seed for cell in row.unfinished if cell.reason is None],
+        "failed": {str(run.seed): run.reason for run in row.unfinished if run.reason is not None},
+        "unfinished": [run.seed for run in row.unfinished if run.reason is None],
         "commands": [row.results[seed]["command"] for seed in sorted(row.results)],
     }
 
@@ -247,11 +244,11 @@ def _csv(table: StudyTable, found: Sequence[Found]) -> str:
             value, contrast = one.values[metric], one.against.get(metric)
             paper = one.row.paper.get(metric)
             cells += [value.value, *(value.interval or (None, None))]
-            cells.append(None if paper is None else round(paper if metric in COUNTS else paper / 100, 6))
+            cells.append(None if paper is None else round(paper / METRICS[metric].scale, 6))
             if contrast is None:
                 cells += [None] * 5
             else:
-                cells += [contrast.value, *(contrast.interval or (None, None))]
+                cells += [contrast.difference, *(contrast.interval or (None, None))]
                 cells += [contrast.p, one.corrected[metric]]
         writer.writerow([*cells, *one.cost.values()])
     return text.getvalue()
@@ -262,15 +259,10 @@ def _picture(table: StudyTable, found: Sequence[Found]) -> bytes:
     for metric in list(table.metrics)[:PLOTTED]:
         marks = []
         for one in found:
-            estimate = one.values[metric]
-            ends = estimate.interval
-            marks.append(
-                Mark(
-                    shown(metric, estimate.value),
-                    None if ends is None else [end for part in ends if (end := shown(metric, part)) is not None],
-                    [part for value in estimate.by_seed.values() if (part := shown(metric, value)) is not None],
-                    one.row.paper.get(metric),
-                )
-            )
-        panels[table.metrics[metric] + ("" if metric in COUNTS else ", %")] = marks
+            estimate, scale = one.values[metric], METRICS[metric].scale
+            by_seed = [scale * value for value in estimate.by_seed.values() if value is not None]
+            ends = _shown_ends(metric, estimate.interval)
+            marks.append(Mark(_shown(metric, estimate.value), ends, by_seed, one.row.paper.get(metric)))
+        found_metric = METRICS[metric]
+        panels[found_metric.column + (", %" if found_metric.unit == "share" else "")] = marks
     return draw_study([one.row.title for one in found], panels)

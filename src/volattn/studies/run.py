@@ -1,11 +1,11 @@
-"""A study from its data to its table: what is there is kept, what is missing is run, what failed is shown."""
+"""A study from its data to its table: finished runs are kept, missing ones are trained, failed ones are listed."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,20 @@ from filelock import FileLock
 
 from volattn import checkpoints
 from volattn.io.files import write_text
-from volattn.io.output import LOCK, claim_folder
+from volattn.io.output import LOCK
 from volattn.preprocessing.store import Store
-from volattn.studies.cell import Cell, note_failure
-from volattn.studies.definition import METRICS, Options, Resolved, Study, resolve
+from volattn.studies.definition import Overrides, RowRecipe, Study, resolve
+from volattn.studies.executor import Executor
+from volattn.studies.manifest import claim_study
 from volattn.studies.page import write_study
-from volattn.studies.runners import Progress, Runner, Share
-from volattn.studies.stages import StageLog
 from volattn.studies.stores import SplitConfig, check_unseen, choose_store, is_run, share_start, split_store, write_view
+from volattn.studies.study_run import StudyRun
 from volattn.studies.table import StudyRow, StudyTable, Unfinished
 from volattn.training.folder import differences
 from volattn.training.recipe import Recipe
+from volattn.workers import Progress
 
-MANIFEST, START = "study.json", "start.safetensors"
-_TABLE_LOCK = f"{LOCK}-table"
+MANIFEST = "study.json"
 _LINKS = "data/*/cases"
 
 
@@ -37,34 +37,36 @@ class StudyOutcome:
 
     Attributes:
         table: `table.md`.
-        cells: In all, of the rows that can be trained and of those that cannot.
-        failed: The reason by cell.
-        unfinished: Cells that others are to run.
+        runs: In all, of the rows that can be trained and of those that cannot.
+        failed: The reason by run.
+        unfinished: Runs that other processes train.
     """
 
     table: Path
-    cells: int
+    runs: int
     failed: dict[str, str]
     unfinished: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a study's files are.
-
-    Attributes:
-        out: The study's folder.
-    """
+class StudyPaths:
+    """Where a study's files are."""
 
     out: Path
 
     @property
-    def cells(self) -> Path:
-        """A folder a row, in it one a seed."""
-        return self.out / "cells"
+    def manifest(self) -> Path:
+        return self.out / MANIFEST
+
+    @property
+    def start(self) -> Path:
+        """Tensors that all rows start from."""
+        return self.out / "start.safetensors"
+
+    def run(self, row: str, seed: int) -> Path:
+        return self.out / "runs" / row / f"seed-{seed}"
 
     def recipe(self, row: str) -> Path:
-        """A row's recipe, whole."""
         return self.out / "recipes" / f"{row}.yaml"
 
     def store(self, number: int) -> Path:
@@ -72,9 +74,9 @@ class Place:
         return self.out / "data" / str(number)
 
     def seeds(self, asked: Sequence[int]) -> tuple[int, ...]:
-        """The seeds that are asked for, and those that are there already."""
-        there = (re.fullmatch(r"seed-(\d+)", path.name) for path in self.cells.glob("*/seed-*"))
-        return tuple(sorted({*asked, *(int(match[1]) for match in there if match)}))
+        """The seeds that are asked for, and those of earlier calls."""
+        found = (re.fullmatch(r"seed-(\d+)", path.name) for path in self.out.glob("runs/*/seed-*"))
+        return tuple(sorted({*asked, *(int(match[1]) for match in found if match)}))
 
 
 def run_study(
@@ -82,144 +84,120 @@ def run_study(
     study: Study,
     data: Sequence[Path],
     out: Path,
-    runner: Runner,
+    executor: Executor,
     *,
     seeds: Sequence[int] = (0,),
-    options: Options | None = None,
+    overrides: Overrides | None = None,
     split: SplitConfig | None = None,
     resume: bool = False,
-    share: Share | None = None,
     source: str | None = None,
     progress: Progress | None = None,
 ) -> StudyOutcome:
-    """Runs what is missing of a study and writes its table, anew after each cell.
+    """Trains and tests what is missing of a study, and writes its table again after each run.
 
     Args:
         name: The study's.
         study: What is compared.
         data: Stores; several where rows are prepared differently.
         out: The study's folder.
-        runner: Where cells run.
-        seeds: Of the training: a cell for each row and seed. Those of earlier runs stay in the table.
-        options: What the user changes.
-        split: How cases are dealt out.
-        resume: Goes on with the study in the folder.
-        share: Which cells are run here.
+        executor: Where runs are trained.
+        seeds: Of the training: a run for each row and seed. Those of earlier calls stay in the table.
+        overrides: What the user changes.
+        split: How cases are split.
+        resume: Whether the folder may hold this study already.
         source: The study's file, if it is none of the package.
-        progress: Told what is done.
+        progress: Called with what is being done, how much of it is done and how much there is.
 
     Raises:
         ValueError: The folder holds something else, the study with other settings, or (without `resume`) this one; a
             store or a setting does not fit.
     """
-    options, split, share = options or Options(), split or SplitConfig(), share or Share()
-    # The processes of `torchrun` share the folder; a second study would have processes of the same ranks.
-    lock = f"{LOCK}{f'-{share.rank}' if share.rank else ''}"
-    with claim_folder(out, marker=MANIFEST, what="study", lock=lock, links=_LINKS):
-        return _run(name, study, data, out, runner, seeds, options, split, resume, share, source, progress)
-
-
-def _run(
-    name: str,
-    study: Study,
-    data: Sequence[Path],
-    out: Path,
-    runner: Runner,
-    seeds: Sequence[int],
-    options: Options,
-    split: SplitConfig,
-    resume: bool,
-    share: Share,
-    source: str | None,
-    progress: Progress | None,
-) -> StudyOutcome:
-    place = Place(out)
-    rows: Sequence[Resolved] = resolve(study, options)
+    overrides, split, paths = overrides or Overrides(), split or SplitConfig(), StudyPaths(out)
+    rows: Sequence[RowRecipe] = resolve(study, overrides)
     stores = [Store.open(path) for path in data]
-    _claim(place, name, study, options, split, stores, resume or share.rank > 0)
-    views = [write_view(store, split_store(store, split), place.store(number)) for number, store in enumerate(stores)]
-    if options.weights is not None and is_run(options.weights):
-        for view in views:
-            check_unseen(options.weights, view)
-        rows = share_start(rows, options.weights, views[0].classes, out / START)
-    table = _Table(place, name, study, _command(source or name, data, options, split), seeds=place.seeds(seeds))
-    cells: list[Cell] = []
-    for resolved in rows:
-        stored, reason = _prepare_row(place, resolved, views)
-        for seed in table.seeds:
-            cell = table.add(resolved.row.key, seed, stored)
-            if stored is None:
-                cell.folder.mkdir(parents=True, exist_ok=True)
-                note_failure(cell, reason)
-            elif seed in seeds and cell.result is None:
-                cells.append(cell)
-    # Seed by seed: a table with all rows and one seed says more than one with one row and all seeds.
-    cells.sort(key=lambda cell: seeds.index(cell.seed))
-    table.write()
-    runner(share.of_cells(cells), lambda cell: table.write(), progress or _silent)
-    return table.outcome(seeds)
-
-
-def _command(study: str, data: Sequence[Path], options: Options, split: SplitConfig) -> str:
-    """What gives this study, but for its seeds and its folder."""
-    words = ["volattn", "study", study]
-    for path in data:
-        words += ["--data", str(path)]
-    for option, value in (("--recipe", options.recipe), ("--weights", options.weights)):
-        words += [] if value is None else [option, value]
-    default = SplitConfig()
-    for setting in options.settings:
-        words += ["--set", setting]
-    for option, share, usual in (
-        ("--split-seed", split.seed, default.seed),
-        ("--test", split.test, default.test),
-        ("--validation", split.validation, default.validation),
+    # The processes of `torchrun` share the folder; a second study would have processes of the same ranks.
+    rank = executor.shard.rank
+    with claim_study(
+        paths.manifest,
+        "study",
+        _settings(name, study, overrides, split, stores),
+        resume=resume or rank > 0,
+        lock=f"{LOCK}-{rank}" if rank else LOCK,
+        links=_LINKS,
     ):
-        words += [] if share == usual else [option, str(share)]
-    return shlex.join(words)
+        views = [
+            write_view(store, split_store(store, split), paths.store(number)) for number, store in enumerate(stores)
+        ]
+        if overrides.weights is not None and is_run(overrides.weights):
+            for view in views:
+                check_unseen(overrides.weights, view)
+            rows = share_start(rows, overrides.weights, views[0].classes, paths.start)
+        table = _Table(paths, name, study, _command(source or name, data, overrides, split), paths.seeds(seeds))
+        missing: list[StudyRun] = []
+        for row in rows:
+            store, reason = _prepare_row(paths, row, views)
+            for seed in table.seeds:
+                run = table.add(row.row.key, seed, paths.store(0) if store is None else store.path)
+                if store is None:
+                    run.note_failure(reason)
+                elif seed in seeds and run.result is None:
+                    missing.append(run)
+        # Seed by seed: a table with all rows and one seed says more than one with one row and all seeds.
+        missing.sort(key=lambda run: seeds.index(run.seed))
+        table.write()
+        for _ in executor.run(missing, progress):
+            table.write()
+        return table.outcome(seeds)
 
 
-def _silent(what: str, done: int, total: int) -> None:
-    pass
-
-
-def _claim(
-    place: Place, name: str, study: Study, options: Options, split: SplitConfig, stores: Sequence[Store], resume: bool
-) -> None:
-    path = place.out / MANIFEST
-    if path.is_file() and not resume:
-        raise ValueError(
-            f"{place.out}: holds a study already; give --resume to go on with it or to add seeds, or another folder"
-        )
-    weights = options.weights
+def _settings(
+    name: str, study: Study, overrides: Overrides, split: SplitConfig, stores: Sequence[Store]
+) -> dict[str, Any]:
+    """What decides the results, but for the seeds."""
+    weights = overrides.weights
     if weights is not None and is_run(weights):
         weights = f"{weights} ({checkpoints.fingerprint(weights)[:12]})"
-    settings: dict[str, Any] = {
+    return {
         "study": name,
         "definition": hashlib.sha256(study.text().encode()).hexdigest()[:12],
-        "recipe": options.recipe,
+        "recipe": overrides.recipe,
         "weights": weights,
-        "settings": list(options.settings),
+        "settings": list(overrides.settings),
         "split": split.model_dump(),
         "data": [store.fingerprint[:12] for store in stores],
     }
-    StageLog.claim(path, "study", settings)
 
 
-def _prepare_row(place: Place, resolved: Resolved, views: Sequence[Store]) -> tuple[Store | None, str]:
-    """The row's store, its recipe being written; or why there is none.
+def _command(study: str, data: Sequence[Path], overrides: Overrides, split: SplitConfig) -> str:
+    """What runs this study, but for its seeds and its folder."""
+    words = ["volattn", "study", study]
+    for path in data:
+        words += ["--data", str(path)]
+    for option, value in (("--recipe", overrides.recipe), ("--weights", overrides.weights)):
+        words += [] if value is None else [option, value]
+    for setting in overrides.settings:
+        words += ["--set", setting]
+    default = SplitConfig()
+    for option, key in (("--split-seed", "seed"), ("--test", "test"), ("--validation", "validation")):
+        value = getattr(split, key)
+        words += [] if value == getattr(default, key) else [option, str(value)]
+    return shlex.join(words)
+
+
+def _prepare_row(paths: StudyPaths, row: RowRecipe, views: Sequence[Store]) -> tuple[Store | None, str]:
+    """Writes a row's recipe and gives its store, or why there is none.
 
     Raises:
-        ValueError: The row was begun with another recipe.
+        ValueError: The row was started with another recipe.
     """
-    recipe, path = resolved.recipe, place.recipe(resolved.row.key)
+    recipe, path = row.recipe, paths.recipe(row.row.key)
     if recipe is None:
-        return None, resolved.reason
+        return None, row.reason
     if path.is_file():
         changed = differences(Recipe.read(path).model_dump(mode="json"), recipe.model_dump(mode="json"))
         if changed:
             raise ValueError(
-                f"{place.out}: row {resolved.row.key} was begun with another recipe ({changed[0]}); give another folder"
+                f"{paths.out}: row {row.row.key} was started with another recipe ({changed[0]}); give another folder"
             )
     else:
         write_text(path, recipe.text())
@@ -230,48 +208,36 @@ def _prepare_row(place: Place, resolved: Resolved, views: Sequence[Store]) -> tu
 
 
 class _Table:
-    """The cells of a study, and the table that is written of them."""
+    """The runs of a study, and the table that is written of them."""
 
-    def __init__(self, place: Place, name: str, study: Study, command: str, seeds: tuple[int, ...]) -> None:
-        self.place, self.name, self.study, self.command, self.seeds = place, name, study, command, seeds
-        self.cells: dict[str, list[Cell]] = {row.key: [] for row in study.runnable}
+    def __init__(self, paths: StudyPaths, name: str, study: Study, command: str, seeds: tuple[int, ...]) -> None:
+        self.paths, self.name, self.study, self.command, self.seeds = paths, name, study, command, seeds
+        self.runs: dict[str, list[StudyRun]] = {row.key: [] for row in study.runnable}
 
-    def add(self, row: str, seed: int, store: Store | None) -> Cell:
-        """One more cell; without a store it cannot be run."""
-        cell = Cell(
-            row,
-            seed,
-            self.place.cells / row / f"seed-{seed}",
-            self.place.recipe(row),
-            self.place.store(0) if store is None else store.path,
-            self.study.kind,
-        )
-        self.cells[row].append(cell)
-        return cell
+    def add(self, row: str, seed: int, store: Path) -> StudyRun:
+        run = StudyRun(row, seed, self.paths.run(row, seed), self.paths.recipe(row), store, self.study.kind)
+        self.runs[row].append(run)
+        return run
 
     def write(self) -> None:
-        """Writes the table of what is there now."""
+        """Writes the table of the results so far."""
         # Of two processes of one study the last to write has seen all.
-        with FileLock(self.place.out / _TABLE_LOCK):
-            write_study(self.place.out, self._content())
+        with FileLock(self.paths.out / f"{LOCK}-table"):
+            write_study(self.paths.out, self._content())
 
     def outcome(self, seeds: Sequence[int]) -> StudyOutcome:
-        """How far it is."""
-        cells = [cell for row in self.cells.values() for cell in row if cell.seed in seeds]
-        left = [cell for cell in cells if cell.result is None]
-        failed = {cell.name: reason for cell in left if (reason := cell.failure) is not None}
-        unfinished = tuple(cell.name for cell in left if cell.name not in failed)
-        return StudyOutcome(self.place.out / "table.md", len(cells), failed, unfinished)
+        runs = [run for row in self.runs.values() for run in row if run.seed in seeds]
+        left = [run for run in runs if run.result is None]
+        failed = {run.name: reason for run in left if (reason := run.failure) is not None}
+        unfinished = tuple(run.name for run in left if run.name not in failed)
+        return StudyOutcome(self.paths.out / "table.md", len(runs), failed, unfinished)
 
     def _content(self) -> StudyTable:
         study = self.study
-        known = METRICS[study.kind]
         rows = []
         for row in study.rows:
-            cells = self.cells.get(row.key, [])
-            results: Mapping[int, dict[str, Any]] = {
-                cell.seed: result for cell in cells if (result := cell.result) is not None
-            }
+            runs = self.runs.get(row.key, [])
+            results = {run.seed: result for run in runs if (result := run.result) is not None}
             rows.append(
                 StudyRow(
                     key=row.key,
@@ -279,7 +245,7 @@ class _Table:
                     paper=row.paper,
                     baseline=None if row.published else study.baseline_of(row),
                     results=results,
-                    unfinished=tuple(Unfinished(cell.seed, cell.failure) for cell in cells if cell.seed not in results),
+                    unfinished=tuple(Unfinished(run.seed, run.failure) for run in runs if run.seed not in results),
                     published=row.published,
                 )
             )
@@ -289,7 +255,7 @@ class _Table:
             question=study.question,
             paper=study.paper,
             kind=study.kind,
-            metrics={name: known[name] for name in study.metrics},
+            metrics=study.metrics,
             rows=tuple(rows),
             notes=study.notes,
             command=self.command,

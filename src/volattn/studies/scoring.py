@@ -1,6 +1,6 @@
-"""How a cell is scored on held-out cases, all from the store: label maps as in LiTS, key slices as in DeepLesion.
+"""Scores of test cases, all from the store: label maps as in LiTS, key slices as in DeepLesion.
 
-What a perfect detector would score: the reference masks themselves, at a recipe's resolution and back.
+Also their upper bound: what the reference masks themselves score at a model's resolution.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from torchvision.ops import roi_align
 from volattn.checkpoints import ModelFolder
 from volattn.datasets.case import Case, LabelScheme
 from volattn.inference.stitch import Stitcher
-from volattn.inference.stream import SliceDetections
-from volattn.io.readers.nifti import read_labels
+from volattn.inference.stream import SliceDetections, SliceProbabilities, SliceResult
+from volattn.io.readers import read_labels
 from volattn.models.config import ModelConfig
+from volattn.models.detectors.rcnn import MaskRCNNConfig
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepared import prepare_labels, z_weights
 from volattn.preprocessing.store import Store, StoredCase
 from volattn.scoring.cases import CaseScore, score_case
 from volattn.slabs.augment import Augmentation, move_maps
 from volattn.slabs.images import input_shape
-from volattn.slabs.slab import component_maps, objects
+from volattn.slabs.slab import class_map, component_maps, objects
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
 from volattn.studies.definition import Kind
@@ -35,12 +36,12 @@ from volattn.training.validate_boxes import BoxAccumulator
 
 
 class LabelMapAccumulator:
-    """A case that prediction's own stitcher turns into a label map on the prepared grid, and its scores.
+    """Stitches a case's detections into a label map on the prepared grid, as prediction does, and scores it.
 
     Args:
-        store: Where it is.
-        case: It has a label map.
-        folder: The model's: how it reads scores and organ.
+        store: Of the case.
+        case: With a label map.
+        folder: The model's, for its threshold and its organ.
     """
 
     def __init__(self, store: Store, case: StoredCase, folder: ModelFolder) -> None:
@@ -57,12 +58,10 @@ class LabelMapAccumulator:
             single_organ=folder.single_organ,
         )
 
-    def add(self, z: int, detections: SliceDetections) -> None:
-        """Takes the detections of a slice."""
-        self._stitcher.add(z, detections)
+    def add(self, z: int, found: SliceResult) -> None:
+        self._stitcher.add(z, found)
 
     def finish(self) -> CaseScore:
-        """Scores the label map."""
         return score_case(
             self.case.name,
             np.asarray(self.case.labels[:]),
@@ -73,28 +72,18 @@ class LabelMapAccumulator:
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """The one interface between a cell and its scores: how `validate.examine` reads a held-out case.
-
-    Attributes:
-        kind: What the study scores. A slice of a case with boxes is an image of its own.
-        folder: The model's.
-    """
+class TestEvaluator:
+    """How `validate.evaluate_case` scores a test case; with boxes each slice is an image of its own."""
 
     kind: Kind
     folder: ModelFolder
 
-    def begin(self, store: Store, case: StoredCase) -> CaseAccumulator:
-        """Begins to read a case; finished, it gives a `CaseScore` or a list of `ScoredImage`."""
+    def start(self, store: Store, case: StoredCase) -> CaseAccumulator:
+        """Starts a case; finished, it gives a `CaseScore` or a list of `ScoredImage`."""
         return BoxAccumulator(store, case) if self.kind == "boxes" else LabelMapAccumulator(store, case, self.folder)
 
-    def join(self, found: Mapping[str, Any], entropies: Mapping[str, float]) -> Validation:
-        """Nothing is chosen on held-out cases.
-
-        Raises:
-            AssertionError: Always.
-        """
-        raise AssertionError("held-out cases are scored one by one")
+    def summarise(self, cases: Mapping[str, Any], entropies: Mapping[str, float]) -> Validation:
+        raise AssertionError("nothing is chosen on test cases")
 
 
 def prepared_geometry(case: StoredCase) -> Geometry:
@@ -108,13 +97,8 @@ def prepared_geometry(case: StoredCase) -> Geometry:
     return Geometry(case.shape, affine)
 
 
-def score_perfect(case: Case, scheme: LabelScheme, plan: Plan, model: ModelConfig) -> CaseScore:
-    """What a case's reference itself scores at a model's resolution.
-
-    Args:
-        case: With labels.
-        scheme: What they mean.
-        plan: See `perfect_labels`, as is `model`.
+def upper_bound(case: Case, scheme: LabelScheme, plan: Plan, model: ModelConfig) -> CaseScore:
+    """What a case's reference itself scores at a model's resolution, see `perfect_labels`.
 
     Raises:
         ValueError: The labels cannot be read, or hold an unknown value.
@@ -134,14 +118,15 @@ def score_perfect(case: Case, scheme: LabelScheme, plan: Plan, model: ModelConfi
 def perfect_labels(labels: Volume, scheme: LabelScheme, plan: Plan, model: ModelConfig) -> NDArray[np.uint8]:
     """The reference as a network that makes no mistake would give it back.
 
-    The label map is prepared, its objects are cut out and drawn into the m x m cells of their boxes as in
-    training, and these are stitched as a prediction's. What is lost on the way no training can win.
+    The label map is prepared, its objects are resampled to the m x m masks of their boxes as in training, or its
+    classes to the pixels of the input, and these are stitched as a prediction is. No training can win back what is
+    lost on the way.
 
     Args:
         labels: The data set's values in file axes.
         scheme: What they mean.
         plan: How volumes are prepared.
-        model: The network: its masks have twice the side of its mask pooling.
+        model: Masks of Mask R-CNN have twice the side of its mask pooling; a segmenter gives every pixel.
 
     Returns:
         (z, y, x) in canonical axes: 0 background, 1 organ, 2 lesion.
@@ -164,12 +149,17 @@ def perfect_labels(labels: Volume, scheme: LabelScheme, plan: Plan, model: Model
     )
     for z in range(depth):
         if prepared[z].any():
-            stitcher.add(z, _detections(prepared[z], classes, plan.size, 2 * model.regions.mask_pool))
+            stitcher.add(z, _perfect(prepared[z], classes, plan.size, model))
     return stitcher.finish().labels
 
 
-def _detections(labels: NDArray[np.uint8], classes: int, size: int, side: int) -> SliceDetections:
-    """The objects of a label slice as detections that leave no doubt."""
+def _perfect(labels: NDArray[np.uint8], classes: int, size: int, model: ModelConfig) -> SliceResult:
+    """A label slice as a model without errors finds it: the classes of all pixels, or objects that score 1."""
+    if not isinstance(model, MaskRCNNConfig):
+        maps = move_maps(class_map(labels, classes)[None].astype(np.int32), Augmentation(), size)
+        nested = maps >= np.arange(1, classes + 1)[:, None, None]
+        return SliceProbabilities(nested.astype(np.float32), {})
+    side = 2 * model.roi_heads.mask_output_size
     found = objects(move_maps(component_maps(labels, classes), Augmentation(), size))
     boxes = found["boxes"]
     regions = torch.cat([torch.arange(len(boxes))[:, None].to(boxes), boxes], dim=1)

@@ -1,7 +1,4 @@
-"""The split of a study: which cases train, choose the threshold, and are scored; the same for every row and seed.
-
-Where the rows of a study start: from the same tensors, and from none that know what is scored.
-"""
+"""What all rows and seeds of a study share: the split of the cases, and the weights that rows start from."""
 
 from __future__ import annotations
 
@@ -18,21 +15,21 @@ from volattn.config import Config
 from volattn.datasets.case import natural_key
 from volattn.datasets.splits import make_split
 from volattn.io.files import atomic_path, write_text
-from volattn.models.catalogue import build_model
+from volattn.models.registry import build_model
 from volattn.models.weights import load_weights
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.store import STORE, Store
-from volattn.studies.definition import Resolved
+from volattn.studies.definition import RowRecipe
 from volattn.training.folder import differences
 
 TRAIN, VALIDATION, TEST = "train", "val", "test"
 
 
 class SplitConfig(Config):
-    """How the cases of a data set without an official split are dealt out, by patient.
+    """How the cases of a data set without an official split are split, by patient.
 
     Attributes:
-        seed: Another seed gives another split. It is not the seed of the training: all seeds share the split.
+        seed: Of the split; not that of the training.
         test: Share of the patients that are scored at the end.
         validation: Share of the other patients that choose epoch and threshold.
     """
@@ -43,19 +40,15 @@ class SplitConfig(Config):
 
 
 def split_store(store: Store, config: SplitConfig) -> dict[str, str]:
-    """The part of each case: train, val or test.
+    """The subset of each case: train, val or test.
 
-    The data set's own parts hold as far as it has them; what they lack is taken from the training part. A case stays
-    in its part whatever the order or the scale of the store's cases.
-
-    Args:
-        store: The cases.
-        config: How.
+    The data set's own subsets are kept; one that it lacks is taken from its training cases. The split does not depend
+    on the order or the scale of the store's cases.
 
     Raises:
-        ValueError: There are too few patients for three parts.
+        ValueError: There are too few patients for three subsets.
     """
-    parts = {name: store.parts.get(name, TRAIN) for name in store.names}
+    parts = {name: store.subsets.get(name, TRAIN) for name in store.names}
     for part, share in ((TEST, config.test), (VALIDATION, config.validation)):
         if part not in parts.values():
             left = [name for name in store.names if parts[name] == TRAIN]
@@ -72,35 +65,29 @@ def split_store(store: Store, config: SplitConfig) -> dict[str, str]:
 
 
 def cases_of(parts: Mapping[str, str], part: str) -> list[str]:
-    """The cases of a part, in natural order."""
+    """The cases of a subset, in natural order."""
     return sorted((name for name, one in parts.items() if one == part), key=natural_key)
 
 
 def write_view(store: Store, parts: Mapping[str, str], path: Path) -> Store:
-    """Writes a store that has these parts and shares its arrays with another one.
-
-    Args:
-        store: Whose cases they are.
-        parts: By case.
-        path: The new store's folder; the same content may be there already.
-    """
+    """Writes a store with these subsets that links to the cases of another one; it may be there already."""
     path.mkdir(parents=True, exist_ok=True)
     link = path / "cases"
     if not link.is_symlink():
         with suppress(FileExistsError):  # Another process of this study was faster.
             link.symlink_to(os.path.relpath((store.path / "cases").resolve(), path.resolve()), True)
-    described = store.description.model_copy(update={"parts": dict(parts)})
+    described = store.description.model_copy(update={"subsets": dict(parts)})
     write_text(path / STORE, described.text("json"))
     return Store.open(path)
 
 
 def choose_store(stores: Sequence[Store], plan: Plan, recipe: Path) -> Store:
-    """The store that is prepared as a recipe wants it.
+    """The store that is prepared by a recipe's plan.
 
     Args:
         stores: At least one.
         plan: The recipe's.
-        recipe: Its file; the error names it.
+        recipe: Its file, for the error.
 
     Raises:
         ValueError: None is.
@@ -110,28 +97,28 @@ def choose_store(stores: Sequence[Store], plan: Plan, recipe: Path) -> Store:
             return store
     differing = differences(stores[0].plan.model_dump(), plan.model_dump())
     raise ValueError(
-        f"no store is prepared as its recipe wants it (plan.{differing[0]}); make one with `volattn prepare DATASET -o "
+        f"no store is prepared by its recipe's plan (plan.{differing[0]}); make one with `volattn prepare DATASET -o "
         f"STORE --recipe {recipe}`, and give it as one more --data"
     )
 
 
 def check_unseen(weights: str, store: Store) -> None:
-    """Weights that know a held-out case would be scored on what they learned.
+    """Refuses weights that were trained or validated on a test case.
 
     Args:
-        weights: As in a recipe; only runs and the demo's say what they know.
-        store: With the study's parts.
+        weights: As in a recipe; only run folders and the demo weights list their cases.
+        store: With the study's subsets.
 
     Raises:
-        ValueError: They were trained or validated on a case of the test part.
+        ValueError: They were.
     """
     if not is_run(weights) and weights != "demo":
         return
-    known = set(checkpoints.read_folder(weights).training.sources.values())
-    for name in cases_of(store.parts, TEST):
-        if store.case(name).description.image_sha256 in known:
+    provenance = checkpoints.read_folder(weights).provenance
+    for name in cases_of(store.subsets, TEST):
+        if provenance is not None and provenance.seen(store.case(name).description.image_sha256) is not None:
             raise ValueError(
-                f"{weights}: was trained or validated on {name}, which this study scores; begin with weights that have "
+                f"{weights}: was trained or validated on {name}, which this study scores; start from weights that have "
                 f"not seen its test cases, or give another --split-seed"
             )
 
@@ -141,42 +128,37 @@ def is_run(weights: str | None) -> bool:
     return weights is not None and (Path(weights) / checkpoints.CONFIG).is_file()
 
 
-def share_start(rows: Sequence[Resolved], weights: str, classes: Sequence[str], path: Path) -> list[Resolved]:
-    """Lets rows start from what all of them can take of a run.
+def share_start(rows: Sequence[RowRecipe], weights: str, classes: Sequence[str], path: Path) -> list[RowRecipe]:
+    """Lets rows start from those tensors of a run that all of them can load.
 
-    A run of the same network is taken whole by training, its last layers too, one of another network is not: the row
-    that the run is like would be ahead of the others.
+    A row whose model is the run's could load all of it, the last layers too, and would be ahead of the others.
 
     Args:
-        rows: Those that begin with these weights are changed.
+        rows: Those that start from these weights are changed.
         weights: The run.
         classes: Of the study's data.
-        path: The file that is written, in place of the run; the same each time.
+        path: The file that is written, and that the rows start from.
     """
-    models, fitting = {}, set()
+    loaded = {}
     for row in rows:
         if row.recipe is not None and row.recipe.weights == weights:
             model = build_model(row.recipe.model, classes)
             try:
-                loaded = load_weights(model, weights, attention=row.recipe.attention_weights)
-            except ValueError:  # Its cell will say so.
+                copied = load_weights(model, weights, attention=row.recipe.attention_weights).copied
+            except ValueError:  # The row's own run reports it.
                 continue
-            fitting.add(row.row.key)
-            models[row.row.key] = set(loaded.copied)
-    if not models:
+            loaded[row.row.key] = set(copied)
+    if not loaded:
         return list(rows)
-    shared = set.intersection(*models.values())
+    shared = set.intersection(*loaded.values())
     source, folder = checkpoints.load_folder(weights)
     state = {name: tensor.contiguous() for name, tensor in source.state_dict().items() if name in shared}
     with atomic_path(path) as temporary:
         temporary.write_bytes(save(state))
-    return [_from_file(row, path, folder) if row.row.key in fitting else row for row in rows]
+    return [_from_file(row, path, folder) if row.row.key in loaded else row for row in rows]
 
 
-def _from_file(row: Resolved, path: Path, folder: checkpoints.ModelFolder) -> Resolved:
+def _from_file(row: RowRecipe, path: Path, folder: checkpoints.ModelFolder) -> RowRecipe:
     assert row.recipe is not None
-    model = row.recipe.model
-    if model.backbone.norm == "frozen":  # The file does not say what its norms were trained with.
-        eps = folder.model.backbone.norm_eps
-        model = model.model_copy(update={"backbone": model.backbone.model_copy(update={"norm_eps": eps})})
+    model = row.recipe.model.with_norm_eps(folder.model.norm_eps)  # The file does not hold it.
     return replace(row, recipe=row.recipe.model_copy(update={"weights": str(path), "model": model}))

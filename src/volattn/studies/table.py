@@ -1,7 +1,4 @@
-"""What the cells of a study say together: means over seeds, intervals over seeds and patients, paired tests.
-
-A study's table: its rows, what there is of them, and the numbers that come of it.
-"""
+"""The numbers of a study's table: means over seeds, intervals over seeds and patients, paired tests of rows."""
 
 from __future__ import annotations
 
@@ -13,21 +10,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from volattn.scoring.comparison import SIGNIFICANT, compare
-from volattn.scoring.deeplesion import MEASURES
-from volattn.scoring.lesions import SIZES
+from volattn.scoring.comparison import compare
+from volattn.scoring.deeplesion import FROC
+from volattn.scoring.metrics import METRICS, mean_of, sums_of
 from volattn.scoring.pool import Pool, ScoredImage
-from volattn.scoring.statistics import holm, percentile_interval, resamples, student_quantiles
+from volattn.scoring.statistics import holm, is_significant, percentile_interval, resamples, student_quantiles
 
 Kind = Literal["masks", "boxes"]
 Interval = tuple[float, float] | None
 
-COUNTS = ("false_positives_per_case",)
-"""Measures that are no shares, and are not shown in percent."""
-
 BOOTSTRAP_SEED = 0
 _SEEDS_SEED = 1
-"""Apart from that of the patients: one more training changes nothing about which of them are drawn."""
+"""Another one than the patients': which of them are drawn does not depend on the number of trainings."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +31,6 @@ class Estimate:
     Attributes:
         value: The mean over the seeds; None where there is nothing to measure.
         interval: 95 %, over patients (bootstrap) and trainings (Student's t); None with fewer than two patients.
-        by_seed: Of each seed.
     """
 
     value: float | None
@@ -50,25 +43,22 @@ class Contrast:
     """A row against its baseline, on the seeds that both have.
 
     Attributes:
-        value: Row - baseline.
         interval: Of that, the same patients drawn for both; the trainings are paired by their seeds.
         p: Wilcoxon's signed-rank test over patients, see `volattn.scoring.comparison`.
-        seeds: How many both have.
     """
 
-    value: float | None
+    difference: float | None
     interval: Interval
     p: float | None
     seeds: int
 
 
 class Sample:
-    """The held-out cases of one cell, ready to be measured for any weights of the patients.
+    """The held-out cases of one run, ready to be measured for any weights of the patients.
 
     Args:
-        kind: What was scored.
-        cases: As the cell wrote them.
-        metrics: Names of what is measured.
+        cases: As the run wrote them.
+        metrics: Keys of `METRICS`.
     """
 
     def __init__(self, kind: Kind, cases: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> None:
@@ -77,12 +67,12 @@ class Sample:
 
     @cached_property
     def drawn(self) -> NDArray[np.float64]:
-        """(B, V) the measures of bootstrap samples; the same patients in the same order for every cell."""
-        return self._measure(np.stack(list(resamples(len(self.patients), BOOTSTRAP_SEED))))
+        """(B, V) the metrics of bootstrap samples; the same patients in the same order for every run."""
+        return self._measure(resamples(len(self.patients), BOOTSTRAP_SEED))
 
     @cached_property
     def whole(self) -> NDArray[np.float64]:
-        """(V,) the measures, every patient once."""
+        """(V,) the metrics, every patient once."""
         return self._measure(np.ones((1, len(self.patients))))[0]
 
     def _measure(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -93,64 +83,34 @@ class Sample:
         return np.divide(weights @ above, drawn, out=np.full(drawn.shape, np.nan), where=drawn > 0)
 
     def _pooled(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        pool = Pool((ScoredImage.from_json(image) for case in self.cases for image in case["images"]), MEASURES)
+        pool = Pool((ScoredImage.from_json(image) for case in self.cases for image in case["images"]), FROC)
         # The pool has its patients in another order.
         order = [self.patients.index(patient) for patient in pool.patients]
-        columns = [MEASURES.names.index(name) for name in self.metrics]
+        columns = [FROC.names.index(name) for name in self.metrics]
         whole = pool.whole()
         return np.stack([pool.measure(whole, row[order])[0][columns] for row in weights])
 
     @cached_property
     def _shares(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(P, V) each: every measure of masks is a sum over patients by another sum."""
-        above = np.zeros((len(self.patients), len(self.metrics)))
-        below = np.zeros_like(above)
-        for case in self.cases:
-            place = self.patients.index(case["patient"])
-            for column, name in enumerate(self.metrics):
-                values = values_of(case["score"], name)
-                above[place, column] += sum(values)
-                below[place, column] += len(values)
-        return above, below
+        """(P, V) each: every metric of masks is a sum over patients by another sum."""
+        of_patient = np.array([[case["patient"] == patient for case in self.cases] for patient in self.patients])
+        above, below = sums_of([case["score"] for case in self.cases], self.metrics)
+        return of_patient @ above, of_patient @ below
 
     def compared(self, seed: int | None = None) -> list[dict[str, Any]]:
-        """The cases as `compare` takes them; of one seed of several their names say which."""
+        """The cases as `compare` takes them; those of boxes have the seed in their names."""
         if self.kind == "boxes":
             images = [image for case in self.cases for image in case["images"]]
             return [image | {"name": f"{image['name']} seed {seed}"} for image in images]
         return [
             {"name": case["name"], "patient": case["patient"]}
-            | {name: float(np.mean(values)) for name in self.metrics if (values := values_of(case["score"], name))}
+            | {key: value for key in self.metrics if (value := mean_of(case["score"], METRICS[key])) is not None}
             for case in self.cases
         ]
 
 
-def values_of(score: Mapping[str, Any], metric: str) -> list[float]:
-    """What one case adds to the mean that a measure of masks is.
-
-    Args:
-        score: `CaseScore.as_json`.
-        metric: Its name.
-    """
-    lesions = score["reference_lesions"]
-    by_name: dict[str, list[float]] = {
-        "dice_per_case": [score["lesion"]["dice"]],
-        "organ_dice_per_case": [] if score["organ"] is None else [score["organ"]["dice"]],
-        "recall": [float(lesion["dice"] > 0) for lesion in lesions],
-        "false_positives_per_case": [score["false_positives"]],
-    }
-    for size in SIZES:
-        by_name[f"dice_{size}"] = [lesion["dice"] for lesion in lesions if lesion["size"] == size]
-    return by_name[metric]
-
-
 def estimates(samples: Mapping[int, Sample], metrics: Sequence[str]) -> dict[str, Estimate]:
-    """Each measure of a row.
-
-    Args:
-        samples: By seed.
-        metrics: In the samples' order.
-    """
+    """Each metric of a row, from its samples by seed; the metrics are in the samples' order."""
     if not samples:
         return {name: Estimate(None, None, {}) for name in metrics}
     whole, drawn = _stacked(samples)
@@ -158,19 +118,13 @@ def estimates(samples: Mapping[int, Sample], metrics: Sequence[str]) -> dict[str
     found = {}
     for column, name in enumerate(metrics):
         by_seed = dict(zip(sorted(samples), map(_number, whole[:, column]), strict=True))
-        highest = np.inf if name in COUNTS else 1.0
-        found[name] = Estimate(_number(values[column]), _interval(spread[:, column], samples, (0.0, highest)), by_seed)
+        interval = _interval(spread[:, column], samples, (0.0, METRICS[name].highest))
+        found[name] = Estimate(_number(values[column]), interval, by_seed)
     return found
 
 
 def contrasts(row: Mapping[int, Sample], baseline: Mapping[int, Sample], metrics: Sequence[str]) -> dict[str, Contrast]:
-    """Each measure of a row against its baseline; nothing where they have no seed in common.
-
-    Args:
-        row: By seed.
-        baseline: By seed.
-        metrics: In the samples' order.
-    """
+    """Each metric of a row against its baseline, both by seed; nothing where they have no seed in common."""
     seeds = sorted(row.keys() & baseline.keys())
     if not seeds:
         return {}
@@ -185,23 +139,23 @@ def contrasts(row: Mapping[int, Sample], baseline: Mapping[int, Sample], metrics
 
 
 def _stacked(samples: Mapping[int, Sample]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(S, V) what each seed scores, and (S, B, V) on samples of patients; the seeds in their order."""
-    cells = [samples[seed] for seed in sorted(samples)]
-    whole = np.stack([cell.whole for cell in cells])
-    if len(cells[0].patients) < 2:  # There is nothing to draw from, and no interval.
+    """(S, V) the metrics of each seed, and (S, B, V) those of samples of patients."""
+    runs = [samples[seed] for seed in sorted(samples)]
+    whole = np.stack([run.whole for run in runs])
+    if len(runs[0].patients) < 2:  # There is nothing to draw from, and no interval.
         return whole, whole[:, None]
-    return whole, np.stack([cell.drawn for cell in cells])
+    return whole, np.stack([run.drawn for run in runs])
 
 
 def _spread(whole: NDArray[np.float64], drawn: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(B, V) what the mean over the seeds may be: over samples of patients, and over trainings.
+    """(B, V) the distribution of the mean over the seeds, over samples of patients and over trainings.
 
-    To draw the seeds with replacement, too, would say far too little: of three that happen to agree nothing else can
-    be drawn. The mean of S normal trainings lies about theirs as Student's t says.
+    Seeds drawn with replacement would give intervals that are far too narrow: of three that happen to agree nothing
+    else can be drawn. The mean of S normal trainings is distributed about theirs as Student's t.
 
     Args:
-        whole: (S, V) what each seed scores.
-        drawn: (S, B, V) that on samples of patients; a measure that a sample does not have (no large lesion drawn) is
+        whole: (S, V) the metrics of each seed.
+        drawn: (S, B, V) those of samples of patients; a metric that a sample does not have (no large lesion drawn) is
             NaN in every seed.
     """
     seeds, count, _ = drawn.shape
@@ -215,7 +169,7 @@ def _spread(whole: NDArray[np.float64], drawn: NDArray[np.float64]) -> NDArray[n
 
 
 def _p_values(a: Mapping[int, Sample], b: Mapping[int, Sample]) -> dict[str, float | None]:
-    """By metric, `compare`'s over patients.
+    """`compare`'s p over patients, by metric.
 
     Masks: of each case's mean over the seeds. Boxes: of the detections of all seeds, pooled.
     """
@@ -255,12 +209,7 @@ def _number(value: float) -> float | None:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A cell without a result.
-
-    Attributes:
-        seed: Of the cell.
-        reason: Why it failed; None if it has not been tried to its end.
-    """
+    """A run without a result, and why it failed (None if it was not run to its end)."""
 
     seed: int
     reason: str | None
@@ -268,15 +217,13 @@ class Unfinished:
 
 @dataclass(frozen=True)
 class StudyRow:
-    """A row, and what there is of it.
+    """A row and the results of its runs.
 
     Attributes:
-        key: Its name in folders.
-        title: Its name in the table.
-        paper: What the paper reports, in percent, by metric.
+        paper: The paper's numbers, in percent, by metric.
         baseline: Key of the row that it is tested against.
-        results: `cell.json` by seed.
-        unfinished: The other cells.
+        results: `result.json` by seed.
+        unfinished: The other runs.
         published: Whether it is only quoted.
     """
 
@@ -302,19 +249,13 @@ class StudyRow:
 
 @dataclass(frozen=True)
 class StudyTable:
-    """All that is written of a study.
+    """A study as it is written.
 
     Attributes:
-        name: The study's.
-        title: Of the table.
-        question: What it is to tell.
         paper: The paper's table.
-        kind: What is scored.
-        metrics: Name -> title, the columns.
-        rows: In the table's order.
-        notes: On the paper's numbers.
-        command: What gives this study, but for its seeds and its folder.
-        seeds: That were asked for so far.
+        metrics: Keys of `METRICS`, the columns.
+        command: Runs this study, but for its seeds and its folder.
+        seeds: Those of all runs so far.
     """
 
     name: str
@@ -322,7 +263,7 @@ class StudyTable:
     question: str
     paper: str | None
     kind: Kind
-    metrics: Mapping[str, str]
+    metrics: Sequence[str]
     rows: tuple[StudyRow, ...]
     notes: tuple[str, ...]
     command: str
@@ -334,8 +275,6 @@ class Found:
     """A row's numbers.
 
     Attributes:
-        row: The row.
-        values: By metric.
         against: By metric, against its baseline; empty for the baseline and where there is nothing to compare.
         corrected: Their p, corrected by Holm for the table's number of tests.
     """
@@ -345,16 +284,13 @@ class Found:
     against: dict[str, Contrast]
     corrected: dict[str, float | None]
 
-    def stands(self, metric: str) -> bool:
+    def significant(self, metric: str) -> bool:
         """Whether the interval of a difference excludes 0 and its corrected p is below 0.05."""
-        contrast, p = self.against[metric], self.corrected.get(metric)
-        if contrast.interval is None or p is None:
-            return False
-        return not contrast.interval[0] <= 0 <= contrast.interval[1] and p < SIGNIFICANT
+        return is_significant(self.against[metric].interval, self.corrected.get(metric))
 
     @property
     def cost(self) -> dict[str, float | None]:
-        """Means over the seeds; the last three are measured, and differ from run to run."""
+        """Means over the seeds; the last three depend on the machine, and differ from run to run."""
         return {
             "targets": self._mean("targets"),
             "gflops": self._mean("flops", 1e9),
@@ -392,8 +328,3 @@ def evaluate(table: StudyTable) -> list[Found]:
         )
         for row in table.rows
     ]
-
-
-def shown(metric: str, value: float | None) -> float | None:
-    """As tables show it: shares in percent, as the paper does."""
-    return value if value is None or metric in COUNTS else 100 * value

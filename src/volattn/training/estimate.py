@@ -1,4 +1,4 @@
-"""What a run will take, measured on its own first slab before it starts."""
+"""The time and memory of a run, measured on its own largest slab before it starts."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from volattn.slabs.loader import SlabDataset
 from volattn.slabs.slab import Slab
 from volattn.training.loop import slab_losses
 from volattn.training.recipe import Recipe, Timetable
-from volattn.training.validate import Workload, follows
+from volattn.training.validate import Workload, validates_after
 
 _STATES = {"sgd": 1, "adamw": 2}
-"""Tensors of its size that an optimiser keeps for a weight."""
+"""Tensors of a weight's size that an optimiser keeps for it."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will take at most, on each process.
+    """The largest time and memory of a run, on each process.
 
     Attributes:
         memory: Bytes on the device: weights, gradients, the optimiser's state, and what the backward pass of
             a slab keeps.
-        program: Bytes that the process holds beside them in the same memory: on a CPU libraries and scratch space.
-        seconds: For the steps that are left and their validations.
-        steps: Steps that are left.
+        program: Other bytes of the process in the same memory: on a CPU libraries and scratch space.
+        seconds: For the remaining steps and their validations.
+        steps: That remain.
     """
 
     memory: int
@@ -59,23 +59,19 @@ def estimate(
     start: int = 0,
     validated: Workload | None = None,
 ) -> Estimate:
-    """Runs the largest slab of the first epoch forward and backward, twice, and leaves the model as it was.
+    """Runs the largest slab of the first epoch forward and backward, twice, and leaves the model unchanged.
 
     Args:
         model: On the accelerator's device, not yet prepared.
-        dataset: The training slabs.
-        recipe: The run.
-        timetable: Its steps.
-        accelerator: Of the run.
         start: Steps that are done.
-        validated: What one validation streams, on one process; None for no validation.
+        validated: One validation on one process; None for no validation.
     """
     largest = max(range(len(dataset)), key=lambda index: len(dataset.groups[index].targets))
     began = time.perf_counter()
     read = dataset[largest]
     reading = time.perf_counter() - began
     slab = Slab.join([read] * recipe.step.slabs).to(accelerator.device)
-    _measure(model, slab, recipe, accelerator)  # The first pass pays for what is set up once.
+    _measure(model, slab, recipe, accelerator)  # The first pass includes what is set up once.
     computing, kept = _measure(model, slab, recipe, accelerator)
     held = psutil.Process().memory_info().rss
     learning = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
@@ -83,7 +79,7 @@ def estimate(
     left = timetable.total - start
     calls = recipe.step.accumulate
     per_step = calls * (computing + recipe.step.slabs * reading)
-    validations = sum(follows(recipe.validation, timetable, step) for step in range(start, timetable.total))
+    validations = sum(validates_after(recipe.validation, timetable, step) for step in range(start, timetable.total))
     streaming = validations * _streaming_seconds(model, slab, validated) if validated else 0.0
     return Estimate(
         memory=weights + learning * (1 + _STATES[recipe.optimiser.name]) + kept,
@@ -94,7 +90,7 @@ def estimate(
 
 
 def _measure(model: BagBackbone, slab: Slab, recipe: Recipe, accelerator: Accelerator) -> tuple[float, int]:
-    """Seconds of a forward and backward pass, and the bytes held for it beside weights and gradients."""
+    """Seconds of a forward and backward pass, and the bytes held for it besides weights and gradients."""
     cuda = slab.images.is_cuda
     before = 0
     if cuda:
@@ -105,7 +101,7 @@ def _measure(model: BagBackbone, slab: Slab, recipe: Recipe, accelerator: Accele
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor.detach()  # An output that a node kept itself would never be freed.
+        return tensor.detach()  # A node that kept its own output would never be freed.
 
     began = time.perf_counter()
     model.train()
@@ -125,7 +121,7 @@ def _measure(model: BagBackbone, slab: Slab, recipe: Recipe, accelerator: Accele
 
 @torch.no_grad()
 def _streaming_seconds(model: BagBackbone, slab: Slab, work: Workload) -> float:
-    """Of one validation: every image is encoded once and every target detected once."""
+    """Of one validation, where every image is encoded once and every target detected once."""
     model.eval()
     began = time.perf_counter()
     pyramid = model.encode(slab.images)

@@ -1,4 +1,4 @@
-"""What a run says when it cannot go on: which slices, or which setting."""
+"""Errors of training in one line: the slices at fault, or the setting to change; and the limits of reading ahead."""
 
 from __future__ import annotations
 
@@ -16,44 +16,35 @@ from torch import nn
 
 from volattn.slabs.slab import Slab
 from volattn.training.recipe import Recipe
+from volattn.workers import available_cores
 
 
 def explain_divergence(
     model: nn.Module, slabs: Sequence[Slab], step: int, losses: Mapping[str, float], accelerator: Accelerator
 ) -> str:
-    """Names the targets whose loss is not finite, on all processes; all targets if none is alone to blame.
+    """Names the targets whose loss is not finite, on all processes; all targets if none is alone at fault.
 
-    Args:
-        model: As it was when the loss went wrong.
-        slabs: What this process looked at.
-        step: The step's number, from 0.
-        losses: Its losses.
-        accelerator: Of the run.
+    The model has the weights that gave the losses, the slabs are those of this process, and `step` counts from 0.
     """
-    found = [origin for slab in slabs for origin in culprits(model, slab.to(accelerator.device))]
+    found = [origin for slab in slabs for origin in targets_at_fault(model, slab.to(accelerator.device))]
     found = gather_object(found)
     blamed = found or gather_object([origin for slab in slabs for origin in slab.origins])
     broken = [name for name, value in losses.items() if not math.isfinite(value)] or ["gradient"]
     where = ", ".join(f"{case} slice {z}" for case, z in sorted(set(blamed)))
     return (
-        f"step {step + 1}: {', '.join(broken)} not finite; caused by {where}; look at these slices, or begin "
-        f"another run with a lower optimiser.lr or optimiser.clip (the last saved state is whole)"
+        f"step {step + 1}: {', '.join(broken)} not finite; caused by {where}; check these slices, or start "
+        f"another run with a lower optimiser.lr or optimiser.clip (the last saved state is complete)"
     )
 
 
 @torch.no_grad()
-def culprits(model: nn.Module, slab: Slab) -> list[tuple[str, int]]:
-    """The targets of a slab whose loss is not finite when they are alone with their bag.
-
-    Args:
-        model: In training mode.
-        slab: On the model's device.
-    """
+def targets_at_fault(model: nn.Module, slab: Slab) -> list[tuple[str, int]]:
+    """The targets of a slab whose loss is not finite when they are alone with their bag; the model is training."""
     found = []
     for row, origin in enumerate(slab.origins):
         bag = slab.bags[row : row + 1]
-        needed, places = torch.unique(torch.cat([bag[0], slab.target_at[row : row + 1]]), return_inverse=True)
-        losses = model(slab.images[needed], places[None, :-1], places[-1:], [slab.targets[row]])
+        needed, rows = torch.unique(torch.cat([bag[0], slab.target_at[row : row + 1]]), return_inverse=True)
+        losses = model(slab.images[needed], rows[None, :-1], rows[-1:], [slab.targets[row]])
         if not all(bool(torch.isfinite(loss)) for loss in losses.values()):
             found.append(origin)
     return found
@@ -61,7 +52,7 @@ def culprits(model: nn.Module, slab: Slab) -> list[tuple[str, int]]:
 
 @contextmanager
 def memory_advice(recipe: Recipe) -> Iterator[None]:
-    """Turns running out of memory into the setting to lower.
+    """Names the setting to lower if memory runs out.
 
     Raises:
         ValueError: Memory ran out inside the block.
@@ -73,7 +64,7 @@ def memory_advice(recipe: Recipe) -> Iterator[None]:
             raise ValueError(f"out of memory: {_advice(recipe)}") from error
         if any(sign in str(error) for sign in _NO_SHARING):
             raise ValueError(
-                f"the processes that read ahead cannot hand over what they read{_shared_memory()}; give fewer "
+                f"the processes that read ahead cannot pass on what they read{_shared_memory()}; give fewer "
                 "--workers, more shared memory (docker run --shm-size=2g), or more open files (ulimit -n 4096)"
             ) from error
         raise
@@ -82,9 +73,9 @@ def memory_advice(recipe: Recipe) -> Iterator[None]:
 
 
 def allow_open_files(recipe: Recipe, workers: int) -> None:
-    """Raises this process's limit of open files to what workers need to hand over their slabs.
+    """Raises this process's limit of open files to what workers need to pass on their slabs.
 
-    Every tensor that a worker reads ahead takes one; a worker without drops what it read and says nothing.
+    Every tensor that a worker reads ahead takes one; a worker without one drops the slab silently.
 
     Raises:
         ValueError: The system allows too few.
@@ -99,7 +90,7 @@ def allow_open_files(recipe: Recipe, workers: int) -> None:
     if soft != resource.RLIM_INFINITY and soft < needed:
         if hard != resource.RLIM_INFINITY and hard < needed:
             raise ValueError(
-                f"--workers {workers}: needs {needed} open files, {hard} are allowed; say `ulimit -n {needed}` "
+                f"--workers {workers}: needs {needed} open files, {hard} are allowed; run `ulimit -n {needed}` "
                 "first, or give fewer --workers"
             )
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
@@ -110,16 +101,33 @@ _READ_AHEAD = 3
 """Steps that PyTorch's loader holds for each worker: two read ahead, one on its way."""
 
 _NO_SHARING = ("shared memory", "shm", "No space left on device", "Too many open files", "Bus error")
-"""What PyTorch says where slabs cannot be shared between processes."""
+"""What PyTorch's errors contain where slabs cannot be shared between processes."""
+
+
+def reading_workers(recipe: Recipe, on_gpu: bool, processes: int) -> int:
+    """Processes that read ahead where none are asked for: up to four for a GPU, as far as cores and memory allow."""
+    if not on_gpu:
+        return 0
+    step, model = recipe.step, recipe.model
+    slab = (step.targets + model.images) * model.slices * recipe.plan.size**2 * 4  # bytes, float32
+    held = _READ_AHEAD * slab * step.slabs * processes
+    shared = int(_free_shared_memory() / 2 / held) if _SHM.is_dir() else 4
+    return max(0, min(4, available_cores() // processes - 1, shared))
+
+
+_SHM = Path("/dev/shm")
+
+
+def _free_shared_memory() -> int:
+    return shutil.disk_usage(_SHM).free
 
 
 def _shared_memory() -> str:
-    shm = Path("/dev/shm")
-    return f" (/dev/shm has {shutil.disk_usage(shm).free / 2**20:.0f} MiB free)" if shm.is_dir() else ""
+    return f" (/dev/shm has {_free_shared_memory() / 2**20:.0f} MiB free)" if _SHM.is_dir() else ""
 
 
 def _advice(recipe: Recipe) -> str:
-    """What to lower first: from what leaves the result as it is to what changes it."""
+    """The setting to lower, those first that leave the result unchanged."""
     step, model = recipe.step, recipe.model
     if step.slabs > 1:
         accumulate = step.accumulate * step.slabs
@@ -127,13 +135,13 @@ def _advice(recipe: Recipe) -> str:
             f"lower step.slabs from {step.slabs} to 1 and raise step.accumulate to {accumulate} (the same "
             f"step, one slab at a time)"
         )
-    if model.images > 1 and model.attention.context_grad == "full":
-        return "set model.attention.context_grad to checkpoint (the same gradient, computed slice by slice)"
+    if model.images > 1 and model.context_grad == "full":
+        return "set model.context_grad to checkpoint (the same gradient, computed slice by slice)"
     if step.targets > 1:
         return (
             f"lower step.targets from {step.targets} to {step.targets // 2} and raise step.accumulate to "
             f"{step.accumulate * 2} (as many targets a step, fewer at a time)"
         )
-    if recipe.precision == "no":
+    if recipe.precision == "fp32":
         return "set precision to bf16"
     return f"lower plan.size from {recipe.plan.size} (and prepare the store again) or model.bag from {recipe.model.bag}"

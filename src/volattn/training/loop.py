@@ -20,33 +20,31 @@ from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from volattn.inference.predict import find_device
 from volattn.models.attention import ContextModule
 from volattn.models.detectors.rcnn import total
+from volattn.models.precision import Precision
 from volattn.slabs.loader import SlabDataset, make_loader, steps
 from volattn.slabs.slab import Slab
 from volattn.training.faults import explain_divergence
-from volattn.training.recipe import OptimiserConfig, Precision, Recipe, Timetable
+from volattn.training.recipe import OptimiserConfig, Recipe, Timetable
 
 _FACTOR = "lr_factor"
-"""What a group's rate is multiplied by."""
+"""Key of a parameter group: the factor of its learning rate."""
 
-
-_PATIENCE = timedelta(hours=3)
-"""How long a process waits for the others: one may validate much longer than they, whose cases may be short."""
+_TIMEOUT = timedelta(hours=3)
+"""How long a process waits for the others, whose validation cases may be much longer than its own."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one optimiser step was.
+    """One optimiser step; its number and epoch count from 0.
 
     Attributes:
-        number: From 0.
-        epoch: From 0.
-        lr: Learning rate.
-        targets: Target slices behind it, over all processes.
+        targets: Target slices over all processes.
         losses: Means over its targets, by torchvision's names, and their sum under "loss".
         gradient_norm: Before clipping; not finite where fp16's scaler skipped the step.
-        seconds: With the reading of its slabs.
+        seconds: Including the reading of its slabs.
     """
 
     number: int
@@ -60,9 +58,9 @@ class Step:
 
 @contextmanager
 def own_accelerate() -> Iterator[None]:
-    """A block (or function) whose accelerator is its own, whatever device and precision others in the process have.
+    """A block (or function) with an accelerator of its own, whatever others in the process use.
 
-    Accelerate keeps both once for the whole process, refuses others, and has no public way to put them back.
+    Accelerate keeps device and precision for the whole process, refuses others, and has no public way to reset them.
     """
     states = (AcceleratorState, PartialState)
     before = [dict(state._shared_state) for state in states]
@@ -75,23 +73,28 @@ def own_accelerate() -> Iterator[None]:
             state._shared_state.update(values)
 
 
-def make_accelerator(precision: Precision, *, cpu: bool = False, **options: Any) -> Accelerator:
-    """Device, precision and processes of a run.
+def make_accelerator(precision: Precision, device: str = "auto", **options: Any) -> Accelerator:
+    """Device, precision and processes of a run; the other options are those of `Accelerator`.
 
     Args:
         precision: The recipe's.
-        cpu: Stays on the CPU where there is a GPU.
-        options: Others of `Accelerator`.
+        device: See `find_device`; under torchrun each process has the GPU of its own rank.
+
+    Raises:
+        ValueError: There is no such device here.
     """
+    found = find_device(device) if device != "auto" else None
+    if found is not None and found.type == "cuda" and found.index is not None:
+        torch.cuda.set_device(found)
     accelerator = Accelerator(
-        mixed_precision=precision,
-        # Said outright: without it, accelerate takes torchrun's processes for single ones where there is no GPU.
-        cpu=cpu or not torch.accelerator.is_available(),
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
+        mixed_precision="no" if precision == "fp32" else precision,
+        # Explicit: without it, accelerate takes torchrun's processes for single ones where there is no GPU.
+        cpu=(found is not None and found.type == "cpu") or not torch.accelerator.is_available(),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_TIMEOUT)],
         **options,
     )
     if precision == "fp16" and accelerator.device.type == "cpu":
-        # Accelerate would compute in float32 there, without a word.
+        # Accelerate would silently compute in float32 there.
         accelerator.native_amp = True
         accelerator.scaler = torch.amp.GradScaler("cpu")
     return accelerator
@@ -137,25 +140,20 @@ def train_steps(
     start: int = 0,
     workers: int = 0,
 ) -> Iterator[Step]:
-    """Takes the steps of a run, one each time it is asked for the next.
+    """Takes the steps of a run lazily.
 
     A step is a function of the weights, the optimiser's state and its own number: its slabs follow from
-    (seed, epoch, index), and the random numbers that sample anchors and regions from (seed, step, part). A
-    run that goes on from a saved step therefore needs no generator's state.
+    (seed, epoch, index), and the random numbers that sample anchors and regions from (seed, step, slab). A
+    resumed run therefore needs no generator's state.
 
     Args:
         model: From `accelerator.prepare`, as is the optimiser.
-        optimiser: See `model`.
-        dataset: The training slabs.
-        recipe: The run.
-        timetable: Its steps.
-        accelerator: Device, precision, processes.
         start: The first step to take.
         workers: Processes that read ahead.
 
     Raises:
         ValueError: A loss or gradient is not finite; the message names the cases and slices. The weights are
-            then those of the step before.
+            then those before the step.
     """
     rank, processes = accelerator.process_index, accelerator.num_processes
     settings, step_config = recipe.optimiser, recipe.step
@@ -175,35 +173,35 @@ def train_steps(
         )
         for number in steps_left:
             began = time.perf_counter()
-            parts = list(islice(slabs, step_config.accumulate))
+            slabs_of_step = list(islice(slabs, step_config.accumulate))
             lr = highest * timetable.rate(number)
             for group in optimiser.param_groups:
                 group["lr"] = lr * group[_FACTOR]
             model.train()
             optimiser.zero_grad()
-            sums = _backward(model, parts, (recipe.seed, number), step_config.nominal_targets(), accelerator)
+            sums = _backward(model, slabs_of_step, (recipe.seed, number), step_config.nominal_targets(), accelerator)
             norm = float(cast(Tensor, accelerator.clip_grad_norm_(model.parameters(), limit)))
-            targets, losses = _means(sums, parts, accelerator)
-            # Infinite gradients are nothing unusual to fp16's scaler: it skips the step and scales down.
+            targets, losses = _means(sums, slabs_of_step, accelerator)
+            # Infinite gradients are usual with fp16's scaler: it skips the step and scales down.
             if not math.isfinite(losses["loss"] if accelerator.scaler is not None else losses["loss"] + norm):
                 bare = accelerator.unwrap_model(model)
-                raise ValueError(explain_divergence(bare, parts, number, losses, accelerator))
+                raise ValueError(explain_divergence(bare, slabs_of_step, number, losses, accelerator))
             optimiser.step()
             yield Step(number, epoch, lr, targets, losses, norm, time.perf_counter() - began)
 
 
 def _backward(
-    model: nn.Module, parts: Sequence[Slab], key: tuple[int, int], nominal: int, accelerator: Accelerator
+    model: nn.Module, slabs: Sequence[Slab], key: tuple[int, int], nominal: int, accelerator: Accelerator
 ) -> dict[str, Tensor]:
     """Adds up the gradients of a step's slabs on this process, and gives their losses times their targets.
 
-    Every target weighs 1 / `nominal`, however the slabs were cut: a step with fewer targets is a smaller one.
-    DDP averages over the processes, each of which counts its own nominal targets.
+    Every target weighs 1 / `nominal`, whatever its slab: a step with fewer targets is a smaller one. DDP averages over
+    the processes, each of which counts its own nominal targets.
     """
     sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=accelerator.device))
-    for index, slab in enumerate(parts):
+    for index, slab in enumerate(slabs):
         check_boxes(slab)
-        last = index + 1 == len(parts)
+        last = index + 1 == len(slabs)
         with nullcontext() if last else accelerator.no_sync(model):
             place = index * accelerator.num_processes + accelerator.process_index
             losses = slab_losses(model, slab.to(accelerator.device, non_blocking=True), (*key, place))
@@ -213,9 +211,9 @@ def _backward(
     return sums
 
 
-def _means(sums: dict[str, Tensor], parts: Sequence[Slab], accelerator: Accelerator) -> tuple[int, dict[str, float]]:
-    """The targets of a step and its mean losses, over all processes: each learns if any went wrong."""
-    mine = torch.tensor(float(sum(len(slab.targets) for slab in parts)), device=accelerator.device)
+def _means(sums: dict[str, Tensor], slabs: Sequence[Slab], accelerator: Accelerator) -> tuple[int, dict[str, float]]:
+    """The targets of a step and its mean losses over all processes, so that each notices if any is not finite."""
+    mine = torch.tensor(float(sum(len(slab.targets) for slab in slabs)), device=accelerator.device)
     reduced = cast(Tensor, accelerator.reduce(torch.stack([mine, *sums.values()]), "sum"))
     targets, *values = reduced.tolist()
     means = {name: value / targets for name, value in zip(sums, values, strict=True)}
@@ -223,19 +221,15 @@ def _means(sums: dict[str, Tensor], parts: Sequence[Slab], accelerator: Accelera
 
 
 def slab_losses(model: nn.Module, slab: Slab, key: tuple[int, ...]) -> dict[str, Tensor]:
-    """The losses of a slab, with random numbers that only the key decides.
-
-    Args:
-        model: In training mode.
-        slab: On the model's device.
-        key: Non-negative numbers, e.g. (seed, step, part).
-    """
+    """The losses of a slab, with random numbers that depend on the key only, e.g. (seed, step, slab)."""
     torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1)))
     return model(slab.images, slab.bags, slab.target_at, slab.targets)
 
 
 def check_boxes(slab: Slab) -> None:
-    """A box without extent has no place in a loss: regression takes the logarithm of its sides."""
+    """Every box has an extent, because regression takes the logarithm of its sides."""
     for target, origin in zip(slab.targets, slab.origins, strict=True):
+        if "boxes" not in target:
+            continue
         sides = target["boxes"][:, 2:] - target["boxes"][:, :2]
         assert bool((sides >= 1).all()), f"a box with a side under 1 pixel in {origin}"

@@ -1,7 +1,4 @@
-"""Where a run stands and how fast it learns there: functions of the step alone, so that no state is kept.
-
-A recipe: everything that decides what a run becomes, as values.
-"""
+"""Recipes: everything that decides the result of a run, as values; and the steps of a run with their learning rate."""
 
 from __future__ import annotations
 
@@ -17,18 +14,18 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from volattn.config import Config, Images, Share, Steps, merged, read_values
+from volattn.config import Config, Images, Share, Steps, merged, pruned, read_values
 from volattn.io.names import SHOWN, cut
-from volattn.models.architectures import find_architecture
-from volattn.models.config import ModelConfig
+from volattn.models.detectors.rcnn import MaskRCNNConfig
+from volattn.models.precision import Precision
+from volattn.models.registry import AnyModel, find_config, settable
 from volattn.preprocessing.plan import Plan
 from volattn.slabs.augment import AugmentConfig
-from volattn.slabs.images import STRIDE
 from volattn.slabs.loader import SlabConfig
 
 
 class ScheduleConfig(Config):
-    """How long a run is, and its learning rate on the way.
+    """The length of a run, and its learning rate.
 
     Attributes:
         unit: What `length` and `milestones` count: epochs or optimiser steps.
@@ -37,7 +34,7 @@ class ScheduleConfig(Config):
         milestones: Ascending, within the run; for "steps" only.
         factor: See `decay`.
         warmup: Steps over which the rate rises linearly to its value.
-        warmup_factor: Share of the rate at the first of them.
+        warmup_factor: Factor of the rate at the first of them.
     """
 
     unit: Literal["epochs", "steps"] = "epochs"
@@ -57,13 +54,7 @@ class ScheduleConfig(Config):
 
 @dataclass(frozen=True)
 class Timetable:
-    """The steps of every epoch of a run: they differ, because an epoch's slabs are dealt anew.
-
-    Attributes:
-        config: The schedule.
-        starts: First step of each epoch.
-        total: Steps of the run.
-    """
+    """The first step of each epoch of a run, and its total of steps; epochs differ, as each draws its slabs."""
 
     config: ScheduleConfig
     starts: tuple[int, ...]
@@ -71,12 +62,7 @@ class Timetable:
 
     @classmethod
     def of(cls, config: ScheduleConfig, steps_of_epoch: Callable[[int], int]) -> Self:
-        """Lays a run out.
-
-        Args:
-            config: The schedule.
-            steps_of_epoch: Steps of an epoch, by its number from 0; at least 1.
-        """
+        """The timetable of a schedule; `steps_of_epoch` gives the steps, at least 1, of an epoch by its number."""
         starts, step = [], 0
         for epoch in count():
             done = epoch if config.unit == "epochs" else step
@@ -102,33 +88,31 @@ class Timetable:
         return step + 1 == self.total or step + 1 in self.starts
 
     def rate(self, step: int) -> float:
-        """The learning rate at `step`, as a share of the recipe's."""
+        """The learning rate at `step`, as a factor of the recipe's."""
         config = self.config
         if config.decay == "cosine":
-            share = 0.5 * (1 + math.cos(math.pi * step / self.total))
+            factor = 0.5 * (1 + math.cos(math.pi * step / self.total))
         else:
             now = self.epoch(step) if config.unit == "epochs" else step
-            share = config.factor ** bisect_right(config.milestones, now)
+            factor = config.factor ** bisect_right(config.milestones, now)
         if step < config.warmup:
-            share *= config.warmup_factor + (1 - config.warmup_factor) * step / config.warmup
-        return share
+            factor *= config.warmup_factor + (1 - config.warmup_factor) * step / config.warmup
+        return factor
 
-
-Precision = Literal["no", "bf16", "fp16"]
 
 _SHIPPED = Path(str(files("volattn.training") / "recipes"))
 _ROWS = _SHIPPED / "rows.yaml"
 
 
 class StepConfig(Config):
-    """What one optimiser step looks at, and so what fits into memory.
+    """The slices of one optimiser step, which decide the memory that it takes.
 
     Attributes:
         targets: M, the neighbouring targets of a slab at most; they share their context.
         slabs: Slabs joined for one call of the network, on each process.
-        accumulate: Calls whose gradients make one step.
-        empty_share: Share of an epoch's target slices without any object, at most.
-        organ_share: Share of slices without a lesion among those with an object, at most; 1 takes all.
+        accumulate: Calls whose gradients are added up for one step.
+        empty_share: Largest share of target slices without any object in an epoch.
+        organ_share: Largest share of slices without a lesion among those with an object.
     """
 
     targets: Images = 4
@@ -143,17 +127,17 @@ class StepConfig(Config):
 
 
 class OptimiserConfig(Config):
-    """How gradients become new weights.
+    """The optimiser.
 
     Attributes:
         name: "sgd" (with momentum) or "adamw".
         lr: Learning rate for a step of `reference_targets` targets; it grows linearly with a step's targets.
         reference_targets: See `lr`.
-        attention_lr_factor: Attention, or what stands in its place, learns at so many times the rate of all else: it is
-            new where the rest comes from pretrained weights.
+        attention_lr_factor: Factor of the rate for attention, or what replaces it: it is new where the rest comes from
+            pretrained weights.
         momentum: Of SGD; the first beta of AdamW.
         weight_decay: L2 penalty of SGD; decoupled decay of AdamW.
-        clip: Largest norm of a step's gradient; null does not clip.
+        clip: Largest norm of a step's gradient; null for no clipping.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -166,12 +150,12 @@ class OptimiserConfig(Config):
 
 
 class ValidationConfig(Config):
-    """When a run looks at cases that it does not learn from, and which.
+    """When a run is validated, and on which cases.
 
     Attributes:
-        fraction: Share of the patients that are kept for it (unless a fold is asked for).
-        every: Steps between validations; 0 validates after every epoch. The last step always validates.
-        cases: Validates on the first so many validation cases only; null takes all.
+        fraction: Share of the patients that are kept for validation (unless a fold is given).
+        every: Steps between validations; 0 validates after every epoch. A validation always follows the last step.
+        cases: The number of validation cases, the first ones; null for all.
         batch: Images encoded at a time.
     """
 
@@ -185,20 +169,20 @@ class Recipe(Config):
     """A run, as data.
 
     Attributes:
-        name: What results call it.
-        row: The row of the paper's tables that it stands for, if any.
-        weights: Where the weights start: none, imagenet, coco, demo, a file or an earlier run.
-        attention_weights: Whether an earlier run of other classes or with other heads also gives its attention.
+        name: Its name in results.
+        row: The row of the paper's tables that it reproduces, if any.
+        weights: Initial weights: none, imagenet, coco, demo, a file or an earlier run.
+        attention_weights: Whether attention is also copied from an earlier run of other classes or with other heads.
         seed: Decides the split, the initial weights, the order of slabs, their augmentation and all sampling.
-        precision: "no" is float32 throughout; "bf16" and "fp16" are automatic mixed precision.
-        save_every: Steps between two states from which a killed run goes on; every validation saves one too.
+        precision: "fp32" throughout, or automatic mixed precision: "bf16" or "fp16".
+        save_every: Steps between two states from which a killed run is resumed; every validation saves one too.
         plan: How volumes are prepared; a store prepared otherwise is refused.
-        model: The network; the bags and images of the slabs are its own.
-        step: What a step looks at.
-        augment: How slabs are changed; null does not change them.
-        optimiser: How gradients become weights.
-        schedule: How long, and the learning rate on the way.
-        validation: When and on what.
+        model: The network, which also decides bags and images.
+        step: The slices of a step.
+        augment: Augmentation of the slabs; null for none.
+        optimiser: See `OptimiserConfig`.
+        schedule: Length and learning rate.
+        validation: See `ValidationConfig`.
     """
 
     name: str = "custom"
@@ -206,10 +190,10 @@ class Recipe(Config):
     weights: str = "none"
     attention_weights: bool = False
     seed: int = Field(default=0, ge=0, lt=2**63)
-    precision: Precision = "no"
+    precision: Precision = "fp32"
     save_every: Steps = 500
     plan: Plan = Plan()
-    model: ModelConfig = ModelConfig()
+    model: AnyModel = MaskRCNNConfig()
     step: StepConfig = StepConfig()
     augment: AugmentConfig | None = AugmentConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
@@ -218,21 +202,21 @@ class Recipe(Config):
 
     @property
     def slabs(self) -> SlabConfig:
-        """The slabs that this model and these steps ask for; a model without attention needs no bags."""
+        """The slabs that this model and these steps need; a model without attention needs no bags."""
         return SlabConfig(
             bag=self.model.images,
             slices=self.model.slices,
-            stride=STRIDE,
             window=self.model.window.slices,
+            label_maps=self.model.output == "label_map",
             targets=self.step.targets,
             empty_share=self.step.empty_share,
             organ_share=self.step.organ_share,
         )
 
     def settable(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The values that settings change; `model.name` decides which those of the model are."""
+        """The values that settings can change; `model.name` decides which the model has."""
         own = {key.removeprefix("model."): value for key, value in given.items() if key.startswith("model.")}
-        return super().settable(given) | {"model": self.model.settable(own)}
+        return super().settable(given) | {"model": settable(self.model, own)}
 
 
 def shipped() -> tuple[str, ...]:
@@ -243,8 +227,8 @@ def shipped() -> tuple[str, ...]:
 def load_recipe(source: str | Path) -> Recipe:
     """Reads a recipe of the package by its name, or any other by its path.
 
-    A recipe may say `base: NAME` (or the path of a file, from its own folder): its values then go before those of
-    the base. A model of another name takes over from the base what it reads itself.
+    A recipe may have `base: NAME` (or the path of a file, from its own folder): its values then override those of
+    the base. A model of another name inherits from the base the values that it has itself.
 
     Raises:
         ValueError: There is no such recipe, or a key or value of it does not fit.
@@ -261,20 +245,20 @@ def _rows() -> dict[str, dict[str, Any]]:
 
 
 def _values(source: str, folder: Path, above: tuple[str, ...]) -> Any:
-    """What a recipe says, on what its base says.
+    """The values of a recipe, merged into those of its base.
 
     Args:
         source: A name, or a path from `folder`.
-        folder: Where the recipe lies that names this one.
+        folder: Of the recipe that names this one.
         above: The recipes that this is a base of.
     """
     rows, named = _rows(), _files()
     if source in rows:
-        values, place, known_as = rows[source], _SHIPPED, source
+        values, place, identity = rows[source], _SHIPPED, source
     elif source in named or Path(source).suffix in (".yaml", ".json"):
         path = named.get(source, folder / source)
         values, place = read_values(path), path.parent
-        source, known_as = str(path), str(path.resolve())
+        source, identity = str(path), str(path.resolve())
     else:
         near = difflib.get_close_matches(source, [*named, *rows], n=3, cutoff=0.5)
         meant = f"did you mean {' or '.join(near)}?" if near else "`volattn info` lists them;"
@@ -283,19 +267,19 @@ def _values(source: str, folder: Path, above: tuple[str, ...]) -> Any:
         return values
     changes = {key: value for key, value in values.items() if key != "base"}
     base = str(values["base"])
-    if known_as in above:
-        raise ValueError(f"{source}: is a base of itself ({' > '.join((*above, known_as))})")
-    below = _values(base, place, (*above, known_as))
+    if identity in above:
+        raise ValueError(f"{source}: is a base of itself ({' > '.join((*above, identity))})")
+    below = _values(base, place, (*above, identity))
     if not isinstance(below, Mapping):
         raise ValueError(f"{source}: its base {cut(base, SHOWN)} is not a recipe")
-    return merged(_handed_on(below, changes), changes)
+    return merged(_inherited(below, changes), changes)
 
 
-def _handed_on(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """What a base gives to a recipe: neither its name nor what another model does not read."""
+def _inherited(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a base that a recipe inherits: not its name, nor those that another model does not have."""
     kept = {key: value for key, value in base.items() if key not in ("name", "row")}
     model, theirs = changes.get("model"), kept.get("model")
-    facts = find_architecture(model.get("name")) if isinstance(model, Mapping) else None
-    if facts is not None and isinstance(theirs, Mapping):
-        kept["model"] = facts.without_unread(theirs)
+    chosen = find_config(model) if isinstance(model, Mapping) and "name" in model else None
+    if chosen is not None and isinstance(theirs, Mapping):
+        kept["model"] = pruned(theirs, chosen)
     return kept

@@ -1,4 +1,4 @@
-"""Validation by boxes: sensitivity at false positives per image, on the slices of which the reference speaks."""
+"""Validation by boxes: sensitivity at false positives per image, on the slices that the reference labels."""
 
 from __future__ import annotations
 
@@ -8,25 +8,21 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from volattn.inference.stream import SliceDetections
-from volattn.preprocessing.store import BoxedCase, Store, StoredCase
-from volattn.scoring.deeplesion import MEASURES, match_boxes
+from volattn.inference.stitch import class_boxes
+from volattn.inference.stream import SliceResult
+from volattn.preprocessing.store import Store, StoredCase
+from volattn.scoring.deeplesion import FROC, match_boxes
 from volattn.scoring.pool import Pool, ScoredImage
 from volattn.slabs.images import input_shape
 from volattn.slabs.slab import component_maps, objects
-from volattn.training.validate import Validation, choose_threshold, f1_curve
+from volattn.training.validate import Validation, choose_threshold, count_at_candidates, passed
 
-BoxFinding = list[ScoredImage]
+BoxCaseStats = list[ScoredImage]
 """The slices of one case."""
 
 
 class BoxAccumulator:
-    """One case; a slice of it is an image.
-
-    Args:
-        store: Where it is.
-        case: With boxes, or with a label map whose 2D lesions have some.
-    """
+    """One case, with boxes, or with a label map whose 2D lesions have some; a slice of it is an image."""
 
     def __init__(self, store: Store, case: StoredCase) -> None:
         _, h, w = case.shape
@@ -35,14 +31,14 @@ class BoxAccumulator:
         self.patient = (store.patients or {}).get(case.name, case.name)
         self.lesion = len(store.classes)
         self._scale = np.array([columns / w, rows / h] * 2)
-        self._images: BoxFinding = []
+        self._images: BoxCaseStats = []
 
-    def add(self, z: int, detections: SliceDetections) -> None:
+    def add(self, z: int, found: SliceResult) -> None:
         """Matches the detections of a slice with its lesions, in pixels of the prepared slice."""
-        chosen = np.flatnonzero(detections.labels == self.lesion)
-        boxes = detections.boxes[chosen].astype(np.float64) / self._scale
+        boxes, scores = class_boxes(found, self.lesion)
+        boxes = boxes.astype(np.float64) / self._scale
         # Among equal scores the boxes' places decide.
-        order = sorted(range(len(chosen)), key=lambda row: (-detections.scores[chosen[row]], *boxes[row]))
+        order = sorted(range(len(boxes)), key=lambda row: (-scores[row], *boxes[row]))
         lesions = self._lesions(z)
         self._images.append(
             match_boxes(
@@ -50,46 +46,57 @@ class BoxAccumulator:
                 self.patient,
                 ({},) * len(lesions),
                 _inclusive(lesions),
-                detections.scores[chosen[order]].tolist(),
+                scores[order].tolist(),
                 _inclusive(boxes[order]),
             )
         )
 
-    def finish(self) -> BoxFinding:
-        """The slices."""
+    def finish(self) -> BoxCaseStats:
         return self._images
 
     def _lesions(self, z: int) -> NDArray[np.float64]:
         """(m, 4) xyxy, half-open, in pixels of the prepared slice."""
-        if isinstance(self.case, BoxedCase):
+        if self.case.boxes is not None:
             return np.array(self.case.boxes.boxes, np.float64).reshape(-1, 4)
         return objects(component_maps(np.asarray(self.case.labels[z]), 1))["boxes"].double().numpy()
 
 
 class BoxEvaluator:
-    """DeepLesion's measures over all validated slices, and the threshold with the highest F1 of lesions."""
+    """DeepLesion's metrics over all validated slices, and the threshold with the highest F1 of lesions."""
 
-    def begin(self, store: Store, case: StoredCase) -> BoxAccumulator:
-        """Begins to read a case."""
+    def start(self, store: Store, case: StoredCase) -> BoxAccumulator:
         return BoxAccumulator(store, case)
 
-    def join(self, found: Mapping[str, BoxFinding], entropies: Mapping[str, float]) -> Validation:
+    def summarise(self, cases: Mapping[str, BoxCaseStats], entropies: Mapping[str, float]) -> Validation:
         """Pools the slices of all cases."""
-        pool = Pool(chain.from_iterable(found.values()), MEASURES)
+        pool = Pool(chain.from_iterable(cases.values()), FROC)
         # Without any lesion nothing can be found.
-        values = pool.measure(pool.whole())[0].tolist() if pool.lesions else [0.0] * len(MEASURES.names)
-        measured = dict(zip(MEASURES.names, values, strict=True))
-        point = choose_threshold([f1_curve(*_by_kind(pool.images), pool.lesions)])
+        values = pool.measure(pool.whole())[0].tolist() if pool.lesions else [0.0] * len(FROC.names)
+        measured = dict(zip(FROC.names, values, strict=True))
+        threshold, _ = choose_threshold([f1_curve(*_by_kind(pool.images), pool.lesions)])
         return Validation(
-            {
+            scores={
                 "mean_sensitivity": measured["mean_sensitivity"],
-                "sensitivity_at_1": measured[f"{MEASURES.sensitivity_key}.1"],
+                "sensitivity_at_1": measured[f"{FROC.sensitivity_key}.1"],
                 "ap50": measured["ap50"],
             },
-            point.threshold,
-            {name: _counts(images, point.threshold) for name, images in found.items()},
-            dict(entropies),
+            threshold=threshold,
+            cases={name: _counts(images, threshold) for name, images in cases.items()},
+            entropies=dict(entropies),
         )
+
+
+def f1_curve(matched: NDArray[np.float32], false: NDArray[np.float32], lesions: int) -> NDArray[np.float64]:
+    """F1 of boxes at every candidate: 2 TP / (2 TP + FP + FN); 1 where there is neither a lesion nor a detection.
+
+    Args:
+        matched: Scores of the detections that are matched to a lesion of their own.
+        false: Scores of those that hit none. (What hits a lesion that another one is matched to is neither.)
+        lesions: How many there are.
+    """
+    hits, misses = count_at_candidates(passed(matched)), count_at_candidates(passed(false))
+    both = hits + misses + lesions
+    return np.where(both > 0, 2 * hits / np.maximum(both, 1), 1.0)
 
 
 def _inclusive(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -97,7 +104,7 @@ def _inclusive(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     return boxes - np.array([0.0, 0.0, 1.0, 1.0])
 
 
-def _by_kind(images: BoxFinding) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _by_kind(images: BoxCaseStats) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Scores of the matched detections, and of those that hit nothing."""
     detections = [detection for image in images for detection in image.detections]
     matched = [one.score for one in detections if one.matched is not None]
@@ -105,8 +112,8 @@ def _by_kind(images: BoxFinding) -> tuple[NDArray[np.float32], NDArray[np.float3
     return np.array(matched, np.float32), np.array(false, np.float32)
 
 
-def _counts(images: BoxFinding, threshold: float) -> dict[str, float]:
-    """What a case comes to at the threshold."""
+def _counts(images: BoxCaseStats, threshold: float) -> dict[str, float | None]:
+    """What is found of a case at the threshold."""
     matched, false = _by_kind(images)
     least = np.float32(threshold)
     return {

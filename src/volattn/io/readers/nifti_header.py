@@ -1,8 +1,4 @@
-"""NIfTI headers: everything that can be known, and refused, before a voxel is read.
-
-The header alone says how much memory a file asks for, so sizes are judged here, from its first few hundred
-bytes, before anything is inflated.
-"""
+"""NIfTI headers: all that can be judged from a file's first few hundred bytes, before anything is inflated."""
 
 from __future__ import annotations
 
@@ -19,6 +15,8 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 
 from volattn.io.files import check_regular
+from volattn.io.readers.base import VolumeHeader
+from volattn.io.readers.nifti_voxels import read_image, read_labels
 from volattn.structures.geometry import MAX_VOXELS, Geometry
 
 _MAX_EXTENSION = 16 * 2**20
@@ -27,49 +25,41 @@ _SUPPORTED = frozenset({f"{sign}int{bits}" for sign in ("", "u") for bits in (8,
 _UNIT_MM = {1: 1000.0, 3: 0.001}  # metres and micrometres; 2 is mm, 0 unknown and taken as mm
 
 
-@dataclass(frozen=True, eq=False)
-class NiftiInfo:
-    """What a NIfTI header says.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class NiftiHeader(VolumeHeader):
+    """What a NIfTI header holds.
 
     Attributes:
-        path: The file.
-        shape: Voxels (z, y, x): the file's axes reversed.
-        geometry: The grid, LPS mm; None if the header does not describe one.
+        native: nibabel's header, for writing back.
         dtype: Of the stored numbers, byte order included.
         nbytes: Size of the stored numbers, inflated.
-        header: The header, for writing back.
         offset: Where the numbers begin, bytes.
         compressed: Whether the file is gzip, by its content, whatever its name.
         slope: Stored numbers are multiplied by this,
         intercept: and this is added.
-        units_mm: Millimetres per unit of the header's lengths.
-        faults: What is wrong with the geometry, each with what to do; empty if nothing is.
-        notes: What the header leaves in doubt, a sentence each, and how it was read.
     """
 
-    path: Path
-    shape: tuple[int, int, int]
-    geometry: Geometry | None
+    native: Nifti1Header
     dtype: np.dtype
     nbytes: int
-    header: Nifti1Header
     offset: int
     compressed: bool
     slope: float
     intercept: float
-    units_mm: float
-    faults: tuple[str, ...]
-    notes: tuple[str, ...]
+
+    @property
+    def stated_spacing(self) -> tuple[float, float, float]:
+        x, y, z = (float(size) * _unit_mm(self.native) for size in self.native["pixdim"][1:4])
+        return z, y, x
+
+    def read_image(self) -> np.ndarray:
+        return read_image(self)
+
+    def read_labels(self) -> np.ndarray:
+        return read_labels(self)
 
 
-def inspect_header(path: Path | str) -> NiftiInfo:
-    """Reads a header, tolerant of a wrong geometry: that is listed in `faults`, so that a check can go on.
-
-    Raises:
-        ValueError: The voxels cannot or must not be read: the file is missing, empty, truncated or no NIfTI,
-            its array is not 3D, is absurdly large, or has a type that is no CT's; one line with the way out.
-    """
-    path = Path(path)
+def inspect_nifti(path: Path) -> NiftiHeader:
     raw, compressed, file_size = _first_bytes(path)
     header = _parse(path, raw)
     shape = _shape(path, header)
@@ -90,42 +80,25 @@ def inspect_header(path: Path | str) -> NiftiInfo:
         )
     slope, intercept = _scaling(path, header)
     geometry, faults, notes = _geometry(header, shape)
-    return NiftiInfo(
+    return NiftiHeader(
         path=path,
         shape=shape,
         geometry=geometry,
         dtype=dtype,
         nbytes=nbytes,
-        header=header,
+        native=header,
         offset=offset,
         compressed=compressed,
         slope=slope,
         intercept=intercept,
-        units_mm=units_mm(header),
         faults=tuple(faults),
         notes=tuple(notes),
     )
 
 
-def units_mm(header: Nifti1Header) -> float:
-    """Millimetres per unit of a header's lengths, pixdim and affines alike."""
+def _unit_mm(header: Nifti1Header) -> float:
+    """Of lengths in pixdim and affines alike."""
     return _UNIT_MM.get(int(header["xyzt_units"]) % 8, 1.0)
-
-
-def read_header(path: Path | str) -> NiftiInfo:
-    """Reads and judges a header; nothing but its own bytes is inflated.
-
-    Returns:
-        The header's content, its `geometry` never None.
-
-    Raises:
-        ValueError: As `inspect_header`, or the geometry is wrong: a NaN or singular affine, a spacing that is
-            zero or negative.
-    """
-    info = inspect_header(path)
-    if info.faults:
-        raise ValueError(f"{info.path}: {'; '.join(info.faults)}")
-    return info
 
 
 def _first_bytes(path: Path) -> tuple[bytes, bool, int]:
@@ -224,7 +197,7 @@ def _geometry(header: Nifti1Header, shape: tuple[int, int, int]) -> tuple[Geomet
     header = header.copy()
     if float(header["pixdim"][0]) not in (-1.0, 1.0):
         header["pixdim"][0] = 1  # the standard's reading of a qfac that was never set
-    unit = units_mm(header)
+    unit = _unit_mm(header)
     sform, qform = int(header["sform_code"]) > 0, int(header["qform_code"]) > 0
     try:
         if not (sform or qform):

@@ -2,15 +2,80 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
 import torch
 from torch import Tensor, nn
 from torchvision.ops import ps_roi_align, ps_roi_pool
 
+from volattn.config import Channels, Images
 from volattn.models.bag_backbone import AttendedMaps, ContextDescriptors, Pyramid
-from volattn.models.config import ModelConfig
-from volattn.models.detectors.rcnn import BagRCNN
-from volattn.models.detectors.roi_heads import Branch, box_predictor, fully_connected
+from volattn.models.config import VGG16, AttendingConfig, BackboneConfig, FusingConfig, Mean, Std
+from volattn.models.detectors.rcnn import BagRCNN, RPNConfig, TwoStageConfig
+from volattn.models.detectors.roi_heads import BoxHeadsConfig, BoxLossConfig, Branch, box_predictor, fully_connected
 from volattn.models.precision import full
+
+
+class PositionSensitiveConfig(TwoStageConfig):
+    """Position-sensitive regions of one map."""
+
+    backbone: BackboneConfig = VGG16
+    rpn: RPNConfig = RPNConfig(anchor_sizes=((16, 24, 32, 48, 96),))
+
+    def _check_backbone(self) -> None:
+        if not self.backbone.single_map:
+            raise ValueError(f"{self.name} takes one map: set backbone.name=vgg16, found {self.backbone.name}")
+
+
+class RFCNConfig(AttendingConfig, PositionSensitiveConfig):
+    """R-FCN."""
+
+    summary: ClassVar[str] = "position-sensitive score maps, averaged"
+
+    name: Literal["rfcn"] = "rfcn"
+    roi_heads: BoxLossConfig = BoxLossConfig()
+
+
+class FusedHeadsConfig(BoxHeadsConfig):
+    """3DCE's heads.
+
+    Attributes:
+        position_channels: Channels of a position-sensitive region.
+    """
+
+    representation_size: Channels = 2048
+    position_channels: Channels = 10
+
+
+class ThreeDCEConfig(FusingConfig, PositionSensitiveConfig):
+    """3DCE; M is `bag`."""
+
+    summary: ClassVar[str] = "position-sensitive maps of M images, fused before the last layer"
+
+    name: Literal["three_dce", "improved_rfcn", "data_level_fusion"] = "three_dce"
+    bag: Images = 3
+    roi_heads: FusedHeadsConfig = FusedHeadsConfig()
+
+
+class ImprovedRFCNConfig(ThreeDCEConfig):
+    """Improved R-FCN."""
+
+    summary: ClassVar[str] = "three_dce with M = 1"
+
+    name: Literal["improved_rfcn", "data_level_fusion"] = "improved_rfcn"
+    bag: Literal[1] = 1
+
+
+class DataLevelFusionConfig(ImprovedRFCNConfig):
+    """Data-level fusion."""
+
+    summary: ClassVar[str] = "three_dce with M = 1 and 11 slices as channels"
+
+    name: Literal["data_level_fusion"] = "data_level_fusion"
+    slices: Images = 11
+    mean: Mean = (0.449,)
+    std: Std = (0.226,)
+
 
 POSITION = "position"
 """Under which name context keeps the maps of 3DCE."""
@@ -30,12 +95,7 @@ class PositionSensitivePool(nn.Module):
         self.side, self.pooling, self.stride = side, pooling, stride
 
     def forward(self, maps: Tensor, boxes: list[Tensor] | Tensor) -> Tensor:
-        """The regions of all boxes, in order.
-
-        Args:
-            maps: (B, D k k, h, w).
-            boxes: Per image (r, 4) xyxy in input pixels, or (R, 5) with the image's index first.
-        """
+        """The regions of boxes (r, 4) per image, xyxy in input pixels, or of (R, 5) with the image's index first."""
         maps = full(maps)  # torchvision's kernels for a CPU know no bfloat16.
         if self.pooling == "pool":
             return ps_roi_pool(maps, boxes, self.side, 1 / self.stride)
@@ -45,10 +105,7 @@ class PositionSensitivePool(nn.Module):
 class ScorePool(nn.Module):
     """R-FCN's pooling: a 1x1 convolution with ReLU, one that makes the maps, and position-sensitive regions.
 
-    Args:
-        channels: C of the map.
-        outputs: D, the scores of a region.
-        pool: The pooling.
+    The map has `channels` C, a region `outputs` D scores.
     """
 
     def __init__(self, channels: int, outputs: int, pool: PositionSensitivePool) -> None:
@@ -64,11 +121,7 @@ class ScorePool(nn.Module):
 
 
 class Vote(nn.Module):
-    """R-FCN's last step: the cells of a region vote with equal weight.
-
-    Args:
-        classes: K, background counted.
-    """
+    """R-FCN's last step: the cells of a region vote with equal weight. K classes, background counted."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -81,11 +134,7 @@ class Vote(nn.Module):
 
 
 class FusedPool(nn.Module):
-    """3DCE's pooling: the regions of a target in every image of its bag, side by side as channels, in the bag's order.
-
-    Args:
-        pool: The pooling.
-    """
+    """3DCE's pooling: a target's regions in every image of its bag, side by side as channels, in the bag's order."""
 
     def __init__(self, pool: PositionSensitivePool) -> None:
         super().__init__()
@@ -103,17 +152,17 @@ class FusedPool(nn.Module):
         return torch.cat(pooled, dim=1)
 
 
-def score_branch(config: ModelConfig, channels: int, classes: int) -> Branch:
+def score_branch(config: PositionSensitiveConfig, channels: int, classes: int) -> Branch:
     """R-FCN's: scores from the pooling itself."""
     pool = ScorePool(channels, 5 * (classes + 1), _pool(config))
     return Branch(pool, nn.Identity(), Vote(classes + 1))
 
 
-def fused_branch(config: ModelConfig, channels: int, classes: int) -> Branch:
+def fused_branch(config: ThreeDCEConfig, channels: int, classes: int) -> Branch:
     """3DCE's: position-sensitive regions of the bag's images, one fully connected layer over them all."""
-    regions = config.regions
-    inputs = config.images * regions.position_channels * regions.box_pool**2
-    return Branch(FusedPool(_pool(config)), fully_connected(inputs, regions, layers=1), box_predictor(regions, classes))
+    heads = config.roi_heads
+    inputs = config.images * heads.position_channels * heads.box_output_size**2
+    return Branch(FusedPool(_pool(config)), fully_connected(inputs, heads, layers=1), box_predictor(heads, classes))
 
 
 class ThreeDCE(BagRCNN):
@@ -121,16 +170,12 @@ class ThreeDCE(BagRCNN):
 
     The proposals are those of the target's image alone. M = 1 is the Improved R-FCN, with 11 slices as channels
     data-level fusion.
-
-    Args:
-        config: The network; M is `config.bag`.
-        classes: How many object classes, background not counted.
     """
 
-    def __init__(self, config: ModelConfig, classes: int) -> None:
+    def __init__(self, config: ThreeDCEConfig, classes: int) -> None:
         super().__init__(config, classes, branch=fused_branch)
-        regions = config.regions
-        self.position_maps = position_conv(self.channels, regions.position_channels * regions.box_pool**2)
+        heads = config.roi_heads
+        self.position_maps = position_conv(self.channels, heads.position_channels * heads.box_output_size**2)
 
     def describe_regions(self, pyramid: Pyramid) -> ContextDescriptors:
         """The position-sensitive maps of each image, (B, D k k, h, w)."""
@@ -147,5 +192,5 @@ def position_conv(inputs: int, outputs: int) -> nn.Conv2d:
     return conv
 
 
-def _pool(config: ModelConfig) -> PositionSensitivePool:
-    return PositionSensitivePool(config.regions.box_pool, config.regions.pooling, config.backbone.strides[0])
+def _pool(config: PositionSensitiveConfig) -> PositionSensitivePool:
+    return PositionSensitivePool(config.roi_heads.box_output_size, config.roi_heads.pooling, config.backbone.strides[0])

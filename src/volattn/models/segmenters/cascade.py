@@ -1,99 +1,104 @@
-"""A dense conditional random field on a slice, by mean field (Kraehenbuehl and Koltun 2011), in a truncated window.
-
-Two networks, one after the other: the organ, then the lesions in it.
-"""
+"""Two networks, one after the other: the organ, then the lesions in it."""
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
-import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
+from volattn.config import Channels, Images
 from volattn.models.bag_backbone import Attended
-from volattn.models.config import ModelConfig
-from volattn.models.segmenters.config import CrfConfig
+from volattn.models.config import Mean, Refinement, Std
+from volattn.models.segmenters.crf import CrfConfig, refine
 from volattn.models.segmenters.networks import PlainUNet, ResidualUNet
-from volattn.models.segmenters.segmenter import FOREGROUND, BagSegmenter, nested_probabilities, segmentation_losses
+from volattn.models.segmenters.segmenter import (
+    FOREGROUND,
+    BagSegmenter,
+    SegmentationConfig,
+    SegmenterConfig,
+    nested_probabilities,
+    segmentation_losses,
+)
 
 
-@torch.no_grad()
-def refine(config: CrfConfig, probabilities: Tensor, images: Tensor) -> Tensor:
-    """Lets pixels that lie close, and look alike, agree on their class.
+class TwoUNetsSegmentationConfig(SegmentationConfig):
+    """See `SegmentationConfig`.
 
-    With unary energies -log p, a Potts model and the kernel
-
-        k(i, j) = a exp(-|x_i - x_j|^2 / 2 s^2) + b exp(-|x_i - x_j|^2 / 2 t^2 - (v_i - v_j)^2 / 2 u^2)
-
-    an iteration of mean field is q_i(l) ~ p_i(l) exp(sum_j k(i, j) q_j(l)); j runs over the window around i.
-
-    Args:
-        config: Iterations, window, weights a and b, standard deviations s and t (pixels) and u (image values).
-        probabilities: (M, L, H, W), they sum to 1 over L.
-        images: (M, H, W), v.
-
-    Returns:
-        q of the last iteration, (M, L, H, W).
+    Attributes:
+        width: Channels at full resolution, doubled at each coarser level.
     """
-    unary = probabilities.clamp_min(1e-6).log()
-    kernels = _kernels(config, images)
-    found = probabilities
-    for _ in range(config.iterations):
-        message = torch.zeros_like(found)
-        for (down, right), kernel in kernels:
-            message += kernel[:, None] * _moved(found, down, right)
-        found = (unary + message).softmax(dim=1)
-    return found
+
+    width: Channels = Field(64, ge=4)
 
 
-def _kernels(config: CrfConfig, images: Tensor) -> list[tuple[tuple[int, int], Tensor]]:
-    """For every step within the window, k between each pixel and the one so far away; 0 beyond the edge."""
-    inside = torch.ones_like(images)
-    kernels = []
-    for down in range(-config.radius, config.radius + 1):
-        for right in range(-config.radius, config.radius + 1):
-            distance = down**2 + right**2
-            if not 0 < distance <= config.radius**2:
-                continue
-            position = config.position_weight * math.exp(-distance / (2 * config.position_std**2))
-            near = config.image_weight * math.exp(-distance / (2 * config.image_position_std**2))
-            difference = images - _moved(images, down, right)
-            alike = torch.exp(-(difference**2) / (2 * config.image_std**2))
-            kernels.append(((down, right), (position + near * alike) * _moved(inside, down, right)))
-    return kernels
+class CascadeSegmentationConfig(TwoUNetsSegmentationConfig):
+    """See `TwoUNetsSegmentationConfig`.
+
+    Attributes:
+        dropout: Share of the maps that are left out at the two coarsest levels in training.
+        crf: Refines the probabilities in prediction; null leaves them.
+    """
+
+    dropout: float = Field(0.5, ge=0, lt=1)
+    crf: CrfConfig | None = None
 
 
-def _moved(maps: Tensor, down: int, right: int) -> Tensor:
-    """What lies so many pixels further down and to the right of each pixel; 0 beyond the edge."""
-    height, width = maps.shape[-2:]
-    padded = F.pad(maps, (max(0, -right), max(0, right), max(0, -down), max(0, down)))
-    top, left = max(0, down), max(0, right)
-    return padded[..., top : top + height, left : left + width]
+class TwoUNetsConfig(SegmenterConfig):
+    """The same network for the organ and for the lesions in it, on one image."""
+
+    bag: Literal[1] = 1
+    mean: Mean = (0.5,)
+    std: Std = (0.25,)
+    segmentation: TwoUNetsSegmentationConfig = TwoUNetsSegmentationConfig()
 
 
-MakeNetwork = Callable[[ModelConfig, int], nn.Module]
-"""Makes a network from (B, S, H, W) to so many class scores."""
+class ResidualUNetConfig(TwoUNetsConfig):
+    """Han's."""
+
+    summary: ClassVar[str] = "Han: residual blocks in a U-Net, 5 slices; the organ, then lesions in it"
+
+    name: Literal["residual_unet_25d"] = "residual_unet_25d"
+    slices: Images = 5
+
+
+class CascadeConfig(TwoUNetsConfig):
+    """Christ's."""
+
+    summary: ClassVar[str] = "Christ et al.: unpadded U-Nets; the organ, then lesions in what is cut out of it"
+
+    name: Literal["cascade"] = "cascade"
+    slices: Images = 1
+    segmentation: CascadeSegmentationConfig = CascadeSegmentationConfig()
+
+    @property
+    def refinement(self) -> CrfConfig | None:
+        return self.segmentation.crf
+
+    def refined(self, refinement: Refinement) -> Self:
+        """The same model, but for its refinement; "crf" keeps the present values, if there are any."""
+        crf = None if refinement == "none" else self.segmentation.crf or CrfConfig()
+        return self.model_copy(update={"segmentation": self.segmentation.model_copy(update={"crf": crf})})
+
+
+MakeNetwork = Callable[[Any, int], nn.Module]
+"""From the configuration and a number of classes to a network from (B, S, H, W) to so many class scores."""
 
 _IMAGE, _ORGAN = "image", "organ"
 
 
 class OrganFirst(nn.Module):
-    """Beside the images what the organ's network says of them.
-
-    Args:
-        network: The organ's; None where only lesions are known.
-    """
+    """The images, and the scores of the organ's network; without one where only lesions are known."""
 
     def __init__(self, network: nn.Module | None) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, S, H, W) -> the images, and with an organ its scores (B, 2, H, W)."""
+        """(B, S, H, W) -> the same, and with an organ its scores (B, 2, H, W)."""
         found: OrderedDict[str, Tensor] = OrderedDict({_IMAGE: images})
         if self.network is not None:
             found[_ORGAN] = self.network(images)
@@ -107,14 +112,12 @@ class Cascade(BagSegmenter):
     learns does not depend on the first: in training the organ is the reference.
 
     Args:
-        config: The network.
         classes: K, background not counted; with 1 there is no organ, and one network.
-        network: What both are.
         masked: Whether the second sees only the organ, the rest being 0, and tells lesion from other (Christ). Else it
             sees all and has all classes, and only what it finds in the organ counts (Han).
     """
 
-    def __init__(self, config: ModelConfig, classes: int, *, network: MakeNetwork, masked: bool) -> None:
+    def __init__(self, config: TwoUNetsConfig, classes: int, *, network: MakeNetwork, masked: bool) -> None:
         first = network(config, 2) if classes > 1 else None
         super().__init__(config, OrganFirst(first), {}, classes)
         self.masked = masked
@@ -125,6 +128,7 @@ class Cascade(BagSegmenter):
     def losses(self, attended: Attended, size: tuple[int, int], labels: Tensor) -> dict[str, Tensor]:
         """The terms of both networks, "loss_organ_" and "loss_lesion_"."""
         settings, maps = self.config.segmentation, attended.pyramid
+        labels = labels[:, 0]
         organ, lesion = labels >= 1, labels == self.classes
         scores = self.lesion(self._seen(maps[_IMAGE], organ))
         wanted = lesion.long() if self.masked else labels
@@ -150,22 +154,23 @@ class Cascade(BagSegmenter):
             inside = organ >= FOREGROUND
             lesion = self.lesion(self._seen(image, inside)).softmax(dim=1)[:, -1] * inside
             shares = torch.stack([1 - organ, organ * (1 - lesion), organ * lesion], dim=1)
-        if self.config.segmentation.crf is not None:
+        crf = self.config.refinement
+        if isinstance(crf, CrfConfig):
             std, mean = (cast(Tensor, one).flatten()[-1] for one in (self.std, self.mean))
             middle = image[:, image.shape[1] // 2] * std + mean
-            shares = refine(self.config.segmentation.crf, shares, middle)
+            shares = refine(crf, shares, middle)
         return nested_probabilities(shares.clamp_min(torch.finfo(shares.dtype).tiny).log())
 
     def _seen(self, images: Tensor, organ: Tensor) -> Tensor:
         return images * organ[:, None] if self.masked and self.classes > 1 else images
 
 
-def plain_unet(config: ModelConfig, outputs: int) -> nn.Module:
+def plain_unet(config: CascadeConfig, outputs: int) -> nn.Module:
     """Christ's."""
     settings = config.segmentation
     return PlainUNet(config.slices, outputs, settings.width, settings.dropout)
 
 
-def residual_unet(config: ModelConfig, outputs: int) -> nn.Module:
+def residual_unet(config: ResidualUNetConfig, outputs: int) -> nn.Module:
     """Han's."""
     return ResidualUNet(config.slices, outputs, config.segmentation.width)

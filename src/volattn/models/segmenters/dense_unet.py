@@ -1,6 +1,6 @@
 """H-DenseUNet (Li et al. 2018): a 2D DenseUNet on every slice, a 3D DenseUNet on the block, and their fusion.
 
-Layers as in the authors' released code. GroupNorm stands for batch norm, so that no target depends on what shares its
+Layers as in the authors' released code. GroupNorm in place of batch norm, so that no target depends on what shares its
 batch.
 """
 
@@ -8,20 +8,61 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 from torchvision.models import DenseNet
 
-from volattn.models.architectures import BLOCK_SLICES
-from volattn.models.backbones import batch_to_group_norm, group_norm
-from volattn.models.config import ModelConfig
-from volattn.models.segmenters.block import BlockSegmenter, cropped_to, padded_to
-from volattn.models.segmenters.config import HybridConfig
+from volattn.config import Channels, Config, Kernel
+from volattn.models.backbones import group_norm, replace_batch_norms
+from volattn.models.config import BLOCK_SLICES
+from volattn.models.segmenters.unet_3d import (
+    BlockConfig,
+    BlockSegmentationConfig,
+    BlockSegmenter,
+    cropped_to,
+    padded_to,
+)
 
 _BOTTLENECK = 4
 _GRID = 32
+
+
+class HybridConfig(Config):
+    """The two networks of H-DenseUNet, at 167 and 65 layers as published.
+
+    Attributes:
+        growth: Channels that a layer adds, in the 2D and in the 3D network.
+        blocks: Layers of the 2D network's dense blocks.
+        last: Channels of both networks' last maps, which are added.
+        dropout: Share of the last maps that are left out in training.
+    """
+
+    stem: Channels = Field(96, ge=8, multiple_of=8)
+    growth: tuple[Channels, Channels] = (48, 32)
+    blocks: tuple[Kernel, Kernel, Kernel, Kernel] = (6, 12, 36, 24)
+    volume_blocks: tuple[Kernel, Kernel, Kernel, Kernel] = (3, 4, 12, 8)
+    last: Channels = Field(64, ge=4)
+    dropout: float = Field(0.3, ge=0, lt=1)
+
+
+class HybridSegmentationConfig(BlockSegmentationConfig):
+    """See `BlockSegmentationConfig`."""
+
+    hybrid: HybridConfig = HybridConfig()
+
+
+class HybridDenseUNetConfig(BlockConfig):
+    """H-DenseUNet."""
+
+    summary: ClassVar[str] = "a 2D DenseUNet on every slice of the block, a 3D one on the block, fused"
+
+    name: Literal["h_dense_unet"] = "h_dense_unet"
+    slices: Literal[5] = 5
+    segmentation: HybridSegmentationConfig = HybridSegmentationConfig()
 
 
 class DenseUNet(nn.Module):
@@ -30,8 +71,6 @@ class DenseUNet(nn.Module):
     With growth 48 and blocks of 6, 12, 36 and 24 layers it is the published DenseUNet-167 on DenseNet-161.
 
     Args:
-        config: Its blocks.
-        outputs: Classes, with the background.
         skips: Whether there are skip connections: in the paper and in the 2D network, not in the released hybrid.
     """
 
@@ -40,7 +79,7 @@ class DenseUNet(nn.Module):
         growth = config.growth[0]
         dense = DenseNet(growth, config.blocks, config.stem, _BOTTLENECK, num_classes=1)
         self.encoder = dense.features
-        batch_to_group_norm(self.encoder)
+        replace_batch_norms(self.encoder)
         ends = _ends(config.stem, growth, config.blocks)
         self.skip = nn.Conv2d(ends[2], ends[3], 1) if skips else None
         widths = (ends[3], ends[1], ends[0], config.stem, config.stem, config.last)
@@ -60,12 +99,12 @@ class DenseUNet(nn.Module):
         for name, module in self.encoder.named_children():
             maps = module(maps)
             kept[name] = maps
-        beside: list[Tensor | None] = [None] * len(self.decoder)
+        skips: list[Tensor | None] = [None] * len(self.decoder)
         if self.skip is not None:
             third = self.skip(kept["denseblock3"])
-            beside = [third, kept["denseblock2"], kept["denseblock1"], kept["relu0"], None]
+            skips = [third, kept["denseblock2"], kept["denseblock1"], kept["relu0"], None]
         maps = F.relu(maps)
-        for skip, block in zip(beside, self.decoder, strict=True):
+        for skip, block in zip(skips, self.decoder, strict=True):
             maps = F.interpolate(maps, scale_factor=2, mode="nearest")
             maps = block(maps if skip is None else maps + skip)
         maps = self.dropout(maps)[..., : size[0], : size[1]]
@@ -73,12 +112,7 @@ class DenseUNet(nn.Module):
 
 
 class DenseUNet3D(nn.Module):
-    """The 3D DenseUNet-65 of the hybrid: pooled four times in z, 32 times in plane, without skip connections.
-
-    Args:
-        config: Its blocks.
-        inputs: Channels of the block.
-    """
+    """The 3D DenseUNet-65 of the hybrid: pooled four times in z, 32 times in plane, without skip connections."""
 
     def __init__(self, config: HybridConfig, inputs: int) -> None:
         super().__init__()
@@ -114,11 +148,7 @@ class DenseUNet3D(nn.Module):
 
 
 class TripleEncoder(nn.Module):
-    """The 2D network on each of the middle 3 slices of an image of 5, each with its neighbours.
-
-    Args:
-        network: On triples of slices.
-    """
+    """The 2D network on each of the middle 3 slices of an image of 5, each with its neighbours."""
 
     def __init__(self, network: DenseUNet) -> None:
         super().__init__()
@@ -139,13 +169,9 @@ class HybridDenseUNet(BlockSegmenter):
     """H-DenseUNet: the 3D network reads the CT and the 2D scores; both networks' last maps are added and classified.
 
     The published code multiplies the scores by 250, the scale of its HU; here both have a scale near 1.
-
-    Args:
-        config: The network.
-        classes: K, background not counted.
     """
 
-    def __init__(self, config: ModelConfig, classes: int) -> None:
+    def __init__(self, config: HybridDenseUNetConfig, classes: int) -> None:
         settings = config.segmentation.hybrid
         super().__init__(config, TripleEncoder(DenseUNet(settings, classes + 1, skips=False)), classes)
         self.network = DenseUNet3D(settings, classes + 2)
@@ -158,7 +184,6 @@ class HybridDenseUNet(BlockSegmenter):
         self.head = nn.Conv3d(settings.last, classes + 1, 1)
 
     def volume(self, block: Mapping[str, Tensor]) -> Tensor:
-        """See `BlockSegmenter.volume`."""
         deep = self.network(torch.cat([block["ct"], block["scores"]], dim=1))
         return self.head(self.fusion(deep + block["maps"]))
 

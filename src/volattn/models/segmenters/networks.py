@@ -1,7 +1,5 @@
-"""The U-Net of 2015 with unpadded convolutions, as Christ et al. use it twice.
-
-Han's 2.5D network (arXiv 1704.07239): a U-Net of residual blocks, 32 convolutions deep.
-"""
+"""The U-Net of 2015 with unpadded convolutions, as Christ et al. use it twice, and Han's 2.5D U-Net of residual blocks
+(arXiv 1704.07239), 32 convolutions deep."""
 
 from __future__ import annotations
 
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 from volattn.models.backbones import group_norm
 
 LEVELS = 5
+"""Resolutions, each half of the one before."""
 MARGIN = 92
 """Pixels that the unpadded convolutions take from each side."""
 _GRID = 16
@@ -27,9 +26,6 @@ class PlainUNet(nn.Module):
     The image is mirrored beyond its edges, as Christ et al. do before the network, so that the output has its size.
 
     Args:
-        slices: S, input channels.
-        outputs: Classes, with the background.
-        width: Channels at full resolution; 64 is the published network.
         dropout: At the two coarsest levels.
     """
 
@@ -90,14 +86,10 @@ def _middle(skip: Tensor, maps: Tensor) -> Tensor:
     return skip[..., top : top + maps.shape[-2], left : left + maps.shape[-1]]
 
 
-LEVELS = 5
-"""Resolutions, each half of the one before."""
-
-
 class ConvNormPReLU(nn.Sequential):
     """A 3x3 convolution, its norm and PReLU.
 
-    The paper has batch norm; GroupNorm stands for it, so that no target depends on what shares its batch.
+    The paper has batch norm; here it is GroupNorm, so that no target depends on what shares its batch.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
@@ -127,11 +119,6 @@ class ResidualUNet(nn.Module):
     of a U-Net, and 128 channels at half the resolution. The other widths, and where the layers sit, are a choice:
     1 at the input, 2 in each of 5 encoder blocks, 4 that halve, 4 x (1 after enlarging, 1 after the concatenation, 2
     in the block) in the decoder, 1 (1x1) at the end.
-
-    Args:
-        slices: S, input channels.
-        outputs: Classes, with the background.
-        width: Channels at full resolution; 64 is the published network.
     """
 
     def __init__(self, slices: int, outputs: int, width: int) -> None:

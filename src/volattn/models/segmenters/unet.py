@@ -4,26 +4,45 @@ segmentation-models-pytorch."""
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import cast
+from typing import ClassVar, Literal, Self, cast
 
+from pydantic import model_validator
 from torch import Tensor, nn
 
-from volattn.models.backbones import batch_to_group_norm, resnet_body
+from volattn.models.backbones import replace_batch_norms, resnet_body
 from volattn.models.bag_backbone import Attended
-from volattn.models.config import BackboneConfig, ModelConfig
-from volattn.models.segmenters.segmenter import BagSegmenter
+from volattn.models.config import AttendingConfig, EncoderConfig, ResNetConfig
+from volattn.models.segmenters.segmenter import BagSegmenter, SegmenterConfig
 from volattn.models.weights import load_extra
 
 
+class UNet2DConfig(EncoderConfig, SegmenterConfig):
+    """The 2D U-Net."""
+
+    summary: ClassVar[str] = "every pixel's class, by a ResNet encoder and a U-Net decoder"
+    package: ClassVar[str | None] = "segmentation_models_pytorch"
+
+    name: Literal["unet_2d", "va_unet"] = "unet_2d"
+
+
+class VAUNetConfig(AttendingConfig, UNet2DConfig):
+    """The 2D U-Net with volumetric attention."""
+
+    summary: ClassVar[str] = "the same, volumetric attention on its skip pyramid"
+
+    name: Literal["va_unet"] = "va_unet"
+
+    @model_validator(mode="after")
+    def _check_shared(self) -> Self:
+        if self.attention.shared:
+            raise ValueError("va_unet has maps of different widths: set attention.shared=false")
+        return self
+
+
 class ResNetEncoder(nn.Module):
-    """The maps of a ResNet: of its stem (stride 2) and of every stage (4, 8, ...).
+    """The maps of a ResNet: of its stem (stride 2) and of every stage (4, 8, ...)."""
 
-    Args:
-        config: The network.
-        slices: S, the input channels.
-    """
-
-    def __init__(self, config: BackboneConfig, slices: int) -> None:
+    def __init__(self, config: ResNetConfig, slices: int) -> None:
         super().__init__()
         self.body, widths = resnet_body(config, slices)
         self.channels = {str(level): count for level, count in enumerate((config.width, *widths))}
@@ -44,13 +63,9 @@ class UNet(BagSegmenter):
 
     With the same weights and norms it is `segmentation_models_pytorch.Unet`. The decoder has GroupNorm: nothing
     published fills a frozen norm of it, and batch norm would tie a target to what shares its batch.
-
-    Args:
-        config: The network.
-        classes: K, background not counted.
     """
 
-    def __init__(self, config: ModelConfig, classes: int) -> None:
+    def __init__(self, config: UNet2DConfig, classes: int) -> None:
         encoder = ResNetEncoder(config.backbone, config.slices)
         super().__init__(config, encoder, encoder.channels, classes)
         decoders = load_extra(config.name, "segmentation_models_pytorch.decoders.unet.decoder")
@@ -61,7 +76,7 @@ class UNet(BagSegmenter):
         self.decoder: nn.Module = decoders.UnetDecoder(
             (config.slices, *encoder.channels.values()), widths, n_blocks=len(widths)
         )
-        batch_to_group_norm(self.decoder)
+        replace_batch_norms(self.decoder)
         self.head = nn.Conv2d(finest, classes + 1, 3, padding=1)
 
     def logits(self, attended: Attended, size: tuple[int, int]) -> Tensor:

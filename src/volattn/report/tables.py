@@ -1,0 +1,234 @@
+"""Scores as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from volattn.io.names import count_of
+from volattn.report.pages import Cell, Column, Table, span
+from volattn.scoring.lesions import SIZES, Size
+from volattn.scoring.metrics import METRICS, metrics_of, sums_of, title_of
+from volattn.scoring.statistics import few_warning, percentile_interval, resamples
+
+SIZE_NAMES: dict[Size, str] = {"small": "small (< 15 mm)", "medium": "medium (15-30 mm)", "large": "large (> 30 mm)"}
+PRECISIONS = ("ap50", "average_precision")
+
+Content = Mapping[str, Any]
+"""Of a `scores.json`, or a part of it."""
+
+
+def score_tables(content: Content) -> tuple[Table, ...]:
+    """The tables of an evaluation of any kind."""
+    if content["kind"] == "deeplesion":
+        return (detection_table(content, f"DeepLesion, subset {content['subset']}"),)
+    if content["kind"] == "detection":
+        return (detection_table(content, f"Preset {content['settings']['preset']}"),)
+    return (
+        _overview(content),
+        case_table(content["cases"], organ=organ_of(content)),
+        size_table(content),
+        _detection_table(content),
+        _challenge_table(content),
+    )
+
+
+def organ_of(content: Content) -> str | None:
+    """The organ's name in the scores of label maps; None for lesions only."""
+    return None if content["liver"] is None else content.get("organ") or "liver"
+
+
+def _bootstrapped(content: Content) -> str:
+    """The intervals of the scores of label maps, for a caption."""
+    few = few_warning(len(content["cases"]), "case")
+    return f"95 % intervals by bootstrap over cases, seed {content['bootstrap']['seed']}{few}"
+
+
+def _overview(content: Content) -> Table:
+    """Every metric of label maps (`METRICS`) over all cases."""
+    cases, organ, metrics = content["cases"], organ_of(content), metrics_of("masks")
+    sums, counts = sums_of(cases, list(metrics))
+    weights = np.stack([np.ones(len(cases)), *resamples(len(cases), content["bootstrap"]["seed"])])
+    drawn = weights @ counts
+    means = np.divide(weights @ sums, drawn, out=np.full(drawn.shape, np.nan), where=drawn > 0)
+    intervals = percentile_interval(means[1:]).T.tolist()
+    rows: list[tuple[Cell, ...]] = []
+    for column, metric in enumerate(metrics.values()):
+        if drawn[0, column]:
+            form = ".3f" if metric.unit == "share" else ".2f"
+            ends = span(intervals[column], form) if len(cases) > 1 else None
+            rows.append((title_of(metric.key, organ), format(means[0, column], form), ends, int(drawn[0, column])))
+    return Table(
+        f"Means over {count_of(len(cases), 'case')} or their lesions; {_bootstrapped(content)}",
+        (Column("Metric"), Column("Mean"), Column("95 %"), Column("n", "d")),
+        tuple(rows),
+    )
+
+
+def case_table(
+    cases: Sequence[Content],
+    *,
+    organ: str | None,
+    upper_bounds: Sequence[float] | None = None,
+    caption: str = "Case by case",
+) -> Table:
+    """One row per case, the means of several below.
+
+    Args:
+        cases: `CaseScore.as_json`, or the cases of `evaluate lits`; at least one.
+        organ: The organ's name; None for data with lesions only.
+        upper_bounds: Of each case the lesion Dice that the reference masks themselves keep at the model's resolution.
+    """
+    columns = [
+        Column("Case"),
+        *([] if organ is None else [Column(f"{organ.capitalize()} Dice", ".3f")]),
+        Column("Lesion Dice", ".3f"),
+        *([] if upper_bounds is None else [Column("Upper bound", ".3f")]),
+        Column("Lesions found"),
+        Column("False positives", "g"),
+        Column("Lesion ml", ".1f"),
+        Column("Predicted ml", ".1f"),
+    ]
+    rows, counts = [], []
+    for place, case in enumerate(cases):
+        found = sum(lesion["dice"] > 0 for lesion in case["reference_lesions"])
+        counts.append((found, len(case["reference_lesions"])))
+        inside = case.get("organ") or case.get("liver")
+        numbers = [
+            *([] if organ is None else [None if inside is None else inside["dice"]]),
+            case["lesion"]["dice"],
+            *([] if upper_bounds is None else [upper_bounds[place]]),
+        ]
+        name = case["name"] + (" (trained on)" if case["trained_on"] else "")
+        rows.append((name, *numbers, "{} of {}".format(*counts[-1]), case["false_positives"], *_volumes(case)))
+    if len(rows) < 2:
+        return Table(caption, tuple(columns), tuple(rows))
+
+    def mean(column: int) -> float | None:
+        values = [row[column] for row in rows if row[column] is not None]
+        return sum(values) / len(values) if values else None
+
+    last = len(columns) - 4
+    foot = (
+        f"Mean of {len(rows)}",
+        *(mean(column) for column in range(1, last)),
+        "{} of {}".format(*map(sum, zip(*counts, strict=True))),
+        round(mean(last + 1) or 0.0, 2),
+        mean(last + 2),
+        mean(last + 3),
+    )
+    return Table(caption, tuple(columns), tuple(rows), (foot,))
+
+
+def _volumes(case: Content) -> tuple[float, float]:
+    """Of the lesions of reference and prediction, ml."""
+    if "volume_ml" in case:
+        return case["volume_ml"]["lesion"]["reference"], case["volume_ml"]["lesion"]["prediction"]
+    return case["lesion"]["reference_ml"], case["lesion"]["prediction_ml"]
+
+
+def size_table(scores: Content, *, caption: str = "Lesion by lesion, by largest axial extent") -> Table:
+    """Dice per lesion and recall by size, with the counts behind them, and intervals where there are some.
+
+    Args:
+        scores: `Summary.as_json`, or the content of `evaluate lits`.
+    """
+    ends = scores.get("intervals")
+    between = () if ends is None else (Column("95 %"),)
+
+    def row(title: str, score: Content, ends: Content | None) -> tuple[Cell, ...]:
+        recall, dice = (
+            () if ends is None else (span(ends[key], form),) for key, form in (("recall", ".2f"), ("dice", ".3f"))
+        )
+        return (title, score["lesions"], score["found"], score["recall"], *recall, score["dice"], *dice)
+
+    sizes = scores.get("by_size") or scores["sizes"]
+    return Table(
+        caption,
+        (
+            Column("Size"),
+            Column("Lesions", "d"),
+            Column("Found", "d"),
+            Column("Recall", ".2f"),
+            *between,
+            Column("Dice", ".3f"),
+            *between,
+        ),
+        tuple(row(SIZE_NAMES[size], sizes[size], ends and ends["by_size"][size]) for size in SIZES),
+        (row("all", scores["all_sizes"], ends and ends["all_sizes"]),),
+    )
+
+
+def _challenge_table(content: Content) -> Table:
+    scores = ("dice_per_case", "dice_global", *(key for key in metrics_of("overlap") if key in content["lesion"]))
+    names = {"dice_per_case": "Dice per case", "dice_global": "Dice over all voxels"}
+    columns = [Column("Metric")]
+    rows: list[tuple[Cell, ...]] = [(names.get(key) or METRICS[key].column,) for key in scores]
+    for title, key in (("Lesions", "lesion"), ((organ_of(content) or "").capitalize(), "liver")):
+        if content[key] is not None:
+            columns += [Column(title, ".4f"), Column("95 %")]
+            values, ends = content[key], content["intervals"][key]
+            rows = [(*row, values[one], span(ends[one], ".4f")) for row, one in zip(rows, scores, strict=True)]
+    return Table(
+        f"As the LiTS challenge scores {count_of(len(content['cases']), 'case')}; lesions below the second row are "
+        "the detected ones only",
+        tuple(columns),
+        tuple(rows),
+    )
+
+
+def _detection_table(content: Content) -> Table:
+    scores, ends = content["lesion_detection"], content["intervals"]["lesion_detection"]
+    rows: list[tuple[Cell, ...]] = []
+    for threshold, suffix in (("0", "_greater_zero"), ("0.5", "")):
+        counts = content["counts"][threshold]
+        row: list[Cell] = [f"> {threshold}"]
+        for key, part in (
+            ("recall", ("TP", "references")),
+            ("precision", ("predictions_taking_part", "predictions")),
+            ("f1", ()),
+        ):
+            row += [scores[f"{key}{suffix}"], span(ends[f"{key}{suffix}"], ".3f")]
+            row += ["{} of {}".format(*(counts[one] for one in part))] if part else []
+        rows.append(tuple(row))
+    heads = ("Overlap", "Recall", "95 %", "Detected", "Precision", "95 %", "Right", "F1", "95 %")
+    return Table("Lesion detection", tuple(Column(head, ".3f") for head in heads), tuple(rows))
+
+
+def detection_table(content: Content, caption: str) -> Table:
+    """Sensitivities at false positives per image, all lesions first and then group by group.
+
+    Args:
+        content: Of `evaluate deeplesion` or `evaluate detection`.
+    """
+    unit = "image" if "images" in content else "scan"
+    sensitivities = f"sensitivity_at_fp_per_{unit}"
+    precisions = [key for key in PRECISIONS if key in content]
+
+    def cells(values: Content) -> list[Any]:
+        return [*values[sensitivities].values(), values["mean_sensitivity"], *(values[key] for key in precisions)]
+
+    columns = (
+        Column("Lesions"),
+        Column("Count", "d"),
+        *(Column(f"{level} FP", ".3f") for level in content[sensitivities]),
+        Column("Mean", ".3f"),
+        *(Column(METRICS[key].title, ".3f") for key in precisions),
+    )
+    rows: list[tuple[Cell, ...]] = [("all", content["lesions"], *cells(content))]
+    for key, groups in content.items():
+        if key.startswith("by_"):
+            kind = key.removeprefix("by_").replace("_", " ")
+            rows += [(f"{kind} {name}", group["lesions"], *cells(group)) for name, group in groups.items()]
+    ends = cells(content["intervals"])
+    foot: list[tuple[Cell, ...]] = [
+        (f"all, 95 % {word}", None, *(None if pair is None else pair[place] for pair in ends))
+        for place, word in enumerate(("from", "to"))
+    ]
+    counted = ", ".join(count_of(content[f"{thing}s"], thing) for thing in ("lesion", unit, "patient"))
+    few = few_warning(content["patients"], "patient").replace("they are", "intervals are")
+    return Table(
+        f"{caption}: sensitivity at false positives per {unit} ({counted}){few}", columns, tuple(rows), tuple(foot)
+    )
