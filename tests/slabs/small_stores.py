@@ -44,6 +44,7 @@ class SmallCase:
     image: Sliced
     labels: Sliced
     boxes: None = None
+    spacing: tuple[float, float, float] = (1.5, 1.0, 1.0)
 
     @property
     def shape(self) -> tuple[int, ...]:

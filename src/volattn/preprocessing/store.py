@@ -264,6 +264,12 @@ class StoredCase:
         return StoredArray(self.folder / LABELS, self.shape, np.uint8, self.description.files.get(LABELS))
 
     @property
+    def spacing(self) -> tuple[float, float, float]:
+        """(z, y, x) mm between voxels of the prepared arrays."""
+        y, x = np.array(self.source.spacing[1:]) * self.source.shape[1:] / self.shape[1:]
+        return self.description.step, float(y), float(x)
+
+    @property
     def annotated_slices(self) -> Sequence[int]:
         """Those whose lesions are all annotated: every slice of a label map, or the one with boxes."""
         return range(self.shape[0]) if self.boxes is None else (self.boxes.slice,)

@@ -14,14 +14,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from volattn.datasets.case import LESION, ORGAN
 from volattn.io.names import count_of
+from volattn.phantoms.painter import SyntheticConfig, paint_structures
 from volattn.slabs.augment import Augmentation, AugmentConfig, move_boxes, move_images, move_maps
 from volattn.slabs.epoch import EMPTY, ORGAN_ONLY, UNKNOWN, WITH_LESION, Group, plan_epoch
 from volattn.slabs.images import bag_centres, image_slices, slab_table
 from volattn.slabs.slab import Slab, Target, boxed_objects, class_map, component_maps, objects
 
 if TYPE_CHECKING:
-    from volattn.preprocessing.store import Store, StoredCase
+    from volattn.preprocessing.store import Store, StoredArray, StoredCase
+
+REACH = 60.0
+"""mm above and below a slab in which the centres of painted structures lie."""
 
 TIMEOUT = 600.0
 """Seconds without a slab after which a loader gives up on its workers."""
@@ -55,6 +60,7 @@ class SlabDataset(Dataset[Slab]):
 
     Args:
         augment: How they are changed; None leaves them as prediction sees them.
+        synthetic: Lesions and look-alikes painted into the organ of cases with label maps, others in every slab.
         seed: The run's seed, at least 0.
         size: Side of the network's input, pixels; the plan's by default.
 
@@ -69,17 +75,19 @@ class SlabDataset(Dataset[Slab]):
         config: SlabConfig,
         *,
         augment: AugmentConfig | None = None,
+        synthetic: SyntheticConfig | None = None,
         seed: int = 0,
         size: int | None = None,
     ) -> None:
         self.config = config
         self.augment = augment
+        self.synthetic = synthetic
         self.seed = seed
         self.window = store.plan.window
         self.size = size or store.plan.size
         self.classes = len(store.classes)
         self.cases: dict[str, StoredCase] = {name: store.case(name) for name in names}
-        self._shown = {name: _shown(case) for name, case in self.cases.items()}
+        self._shown = {name: _shown(case, synthetic is not None) for name, case in self.cases.items()}
         if config.empty_share < 1 and not any(
             np.isin(shown, (ORGAN_ONLY, WITH_LESION)).any() for shown in self._shown.values()
         ):
@@ -113,7 +121,7 @@ class SlabDataset(Dataset[Slab]):
         """Reads, moves and labels slab `index` of the epoch."""
         group = self.groups[index]
         try:
-            return self._build(group, self._draw(index))
+            return self._build(group, self._draw(index), index)
         except Exception as error:
             error.add_note(f"in slab {index} of epoch {self.epoch}: {group.case}, slices {group.targets}")
             raise
@@ -123,46 +131,84 @@ class SlabDataset(Dataset[Slab]):
             return Augmentation()
         return Augmentation.draw(self.augment, self.seed, self.epoch, index)
 
-    def _build(self, group: Group, augmentation: Augmentation) -> Slab:
+    def _build(self, group: Group, augmentation: Augmentation, index: int) -> Slab:
         case, config = self.cases[group.case], self.config
         depth = case.shape[0]
         table = slab_table(group.targets, depth, config.bag)
         needed = image_slices(table.centres, depth, config.slices)
         first, stop = int(needed.min()), int(needed.max()) + 1
-        slices = torch.from_numpy(np.asarray(case.image[first:stop])[needed - first])
+        image = np.asarray(case.image[first:stop])
+        labels: _Labels | StoredArray | None = case.labels if case.boxes is None else None
+        if self.synthetic is not None and labels is not None:
+            image, labels = self._painted(case, first, image, index)
+        slices = torch.from_numpy(image[needed - first])
         return Slab(
             images=move_images(slices, augmentation, self.window, self.size),
             bags=torch.from_numpy(table.bags),
             target_at=torch.from_numpy(table.target_at),
-            targets=self._targets(case, group, augmentation),
+            targets=self._targets(case, labels, group, augmentation),
             origins=[(group.case, z) for z in group.targets],
         )
 
-    def _targets(self, case: StoredCase, group: Group, augmentation: Augmentation) -> list[Target]:
-        if case.boxes is not None:
-            assert set(group.targets) == {case.boxes.slice}, "no other slice of the case is known"
-            boxes = np.array(case.boxes.boxes).reshape(-1, 4)
-            visible = move_boxes(boxes, case.shape[1:], augmentation, self.size)
+    def _painted(
+        self, case: StoredCase, first: int, image: NDArray[np.int16], index: int
+    ) -> tuple[NDArray[np.float32], _Labels]:
+        """Slices of a case with painted lesions and look-alikes, (d, h, w) HU, and their labels."""
+        assert self.synthetic is not None
+        margin = math.ceil(REACH / case.spacing[0])
+        start = max(0, first - margin)
+        labels = np.asarray(case.labels[start : first + len(image) + margin])
+        hu = image.astype(np.float32)
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(self.epoch, index, 1)))
+        painted = paint_structures(hu, labels == ORGAN, case.spacing, rng, self.synthetic, first=first - start)
+        labels = labels[first - start :][: len(image)].copy()
+        labels[(labels == ORGAN) & ~painted.organ] = 0
+        labels[painted.lesions] = LESION
+        return hu, _Labels(labels, first)
+
+    def _targets(
+        self, case: StoredCase, labels: _Labels | StoredArray | None, group: Group, augmentation: Augmentation
+    ) -> list[Target]:
+        if labels is None:
+            known = case.boxes
+            assert known is not None
+            assert set(group.targets) == {known.slice}, "no other slice of the case is known"
+            visible = move_boxes(np.array(known.boxes).reshape(-1, 4), case.shape[1:], augmentation, self.size)
             return [boxed_objects(visible, self.classes)]
         if self.config.label_maps:
-            return [{"label_map": self._label_map(case, z, augmentation)} for z in group.targets]
+            return [{"label_map": self._label_map(labels, case.shape[0], z, augmentation)} for z in group.targets]
         # All maps of the slab move in one call, as its images do.
-        maps = [component_maps(np.asarray(case.labels[z]), self.classes) for z in group.targets]
+        maps = [component_maps(np.asarray(labels[z]), self.classes) for z in group.targets]
         moved = move_maps(np.concatenate(maps), augmentation, self.size)
         return [objects(of_target) for of_target in np.split(moved, len(maps))]
 
-    def _label_map(self, case: StoredCase, z: int, augmentation: Augmentation) -> Tensor:
+    def _label_map(self, labels: _Labels | StoredArray, depth: int, z: int, augmentation: Augmentation) -> Tensor:
         """The classes of the slices of a target's window, (R, H, W); clamped images of a block show theirs again."""
-        depth, bag, window = case.shape[0], self.config.bag, self.config.window
+        bag, window = self.config.bag, self.config.window
         shown = np.array([z]) if window == 1 else image_slices(bag_centres(z, depth, bag), depth, window // bag).ravel()
         first = int(shown.min())
-        classes = class_map(np.asarray(case.labels[first : int(shown.max()) + 1]), self.classes)
+        classes = class_map(np.asarray(labels[first : int(shown.max()) + 1]), self.classes)
         moved = move_maps(classes.astype(np.int32), augmentation, self.size)
         return torch.from_numpy(moved.astype(np.uint8))[shown - first]
 
 
-def _shown(case: StoredCase) -> NDArray[np.uint8]:
-    shown = np.where(np.asarray(case.slices.has_organ, bool), ORGAN_ONLY, EMPTY)
+@dataclass(frozen=True)
+class _Labels:
+    """Label slices from `first` on, read by their number in the whole case."""
+
+    array: NDArray[np.uint8]
+    first: int
+
+    def __getitem__(self, key: int | slice) -> NDArray[np.uint8]:
+        if isinstance(key, slice):
+            return self.array[key.start - self.first : key.stop - self.first]
+        return self.array[key - self.first]
+
+
+def _shown(case: StoredCase, painted: bool) -> NDArray[np.uint8]:
+    """What the slices show; where lesions are painted, every slice of the organ may show one."""
+    organ = WITH_LESION if painted and case.boxes is None else ORGAN_ONLY
+    shown = np.where(np.asarray(case.slices.has_organ, bool), organ, EMPTY)
     shown = np.where(np.asarray(case.slices.has_lesion, bool), WITH_LESION, shown)
     shown[~np.isin(np.arange(len(shown)), case.annotated_slices)] = UNKNOWN
     return shown.astype(np.uint8)

@@ -19,6 +19,7 @@ from volattn.io.names import SHOWN, cut
 from volattn.models.detectors.rcnn import MaskRCNNConfig
 from volattn.models.precision import Precision
 from volattn.models.registry import AnyModel, find_config, settable
+from volattn.phantoms.painter import SyntheticConfig
 from volattn.preprocessing.plan import Plan
 from volattn.slabs.augment import AugmentConfig
 from volattn.slabs.loader import SlabConfig
@@ -180,6 +181,7 @@ class Recipe(Config):
         model: The network, which also decides bags and images.
         step: The slices of a step.
         augment: Augmentation of the slabs; null for none.
+        synthetic: Lesions and look-alikes painted into the organ while training; null for none.
         optimiser: See `OptimiserConfig`.
         schedule: Length and learning rate.
         validation: See `ValidationConfig`.
@@ -196,6 +198,7 @@ class Recipe(Config):
     model: AnyModel = MaskRCNNConfig()
     step: StepConfig = StepConfig()
     augment: AugmentConfig | None = AugmentConfig()
+    synthetic: SyntheticConfig | None = None
     optimiser: OptimiserConfig = OptimiserConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     validation: ValidationConfig = ValidationConfig()

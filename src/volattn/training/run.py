@@ -121,7 +121,13 @@ def train(
     evaluator = choose_evaluator(recipe, store)
     split = choose_split(store, recipe, fold, subsets)
     dataset = SlabDataset(
-        store, split.train, recipe.slabs, augment=recipe.augment, seed=recipe.seed, size=recipe.plan.size
+        store,
+        split.train,
+        recipe.slabs,
+        augment=recipe.augment,
+        synthetic=recipe.synthetic,
+        seed=recipe.seed,
+        size=recipe.plan.size,
     )
     timetable = make_timetable(recipe, dataset, processes)
     names = (split.validation or split.train)[: recipe.validation.cases]

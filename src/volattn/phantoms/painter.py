@@ -1,0 +1,390 @@
+"""Lesions and look-alikes painted into an organ, in HU: the same for phantoms, and for any CT while training.
+
+What is painted is added to what is there, so that a CT keeps its noise. Lesions and look-alikes share the
+distributions of their cross-sections (diameter, aspect, border, contrast, texture, place): what differs is their course
+through the slices. A lesion is about as deep as it is wide; a vessel or duct runs on; partial volume is gone in the
+next slice. Fissures and the gallbladder lie at the organ's border, and are no part of it.
+
+Sizes, bending, texture, border and contrast follow the numbers of Hu et al., "Label-free liver tumor segmentation"
+(CVPR 2023).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy.special import ndtr
+
+from volattn.config import Config
+
+RADII = (4.0, 8.0, 16.0, 32.0)
+"""mm; each axis of a lesion is one of them, times 0.75 to 1.25."""
+_BENDING = ((0.5, 1.0), (1.0, 2.0), (3.0, 6.0), (5.0, 10.0))
+"""mm; the standard deviation of the displacements that bend a lesion of each radius."""
+_ORGAN_ML = 1500.0
+"""Volume of the organ for which the counts are given: an adult's liver."""
+_GAP = 3.0  # mm between neighbours, so that two never look like one
+_FINEST = 1.6  # mm; thicker slices average several samples, as a scanner does
+
+Kind = Literal["lesion", "vessel", "duct", "partial volume", "fissure", "gallbladder"]
+Array = NDArray[np.float32]
+
+
+class SyntheticConfig(Config):
+    """Lesions and look-alikes that are painted while training.
+
+    Attributes:
+        lesions: Least and most in 1,500 ml of the organ; more than patients have, so that a step sees more of them.
+        look_alikes: Likewise, of vessels, ducts, partial volume, fissures and gallbladders.
+        contrast: Least and most HU below the organ.
+        bright: Share of lesions that are brighter than the organ, or have a bright rim.
+    """
+
+    lesions: tuple[float, float] = (10.0, 30.0)
+    look_alikes: tuple[float, float] = (8.0, 20.0)
+    contrast: tuple[float, float] = (15.0, 80.0)
+    bright: float = Field(default=0.1, ge=0, le=1)
+
+
+@dataclass(frozen=True)
+class Painted:
+    """What was painted into a block of slices.
+
+    Attributes:
+        numbers: (d, h, w) int16: k where the k-th structure is, 0 elsewhere.
+        kinds: Of structures 1, 2, ...
+        organ: (d, h, w) bool: the organ, without what a fissure or gallbladder took from it.
+    """
+
+    numbers: NDArray[np.int16]
+    kinds: tuple[Kind, ...]
+    organ: NDArray[np.bool_]
+
+    @property
+    def lesions(self) -> NDArray[np.bool_]:
+        """(d, h, w) where a lesion is."""
+        return np.array([False, *(kind == "lesion" for kind in self.kinds)])[self.numbers]
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A cross-section and what fills it; lengths in mm, contrast in HU."""
+
+    radius: float
+    aspect: float
+    angle: float
+    bending: float
+    edge: float
+    contrast: float
+    texture: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, config: SyntheticConfig, size: int) -> _Look:
+        contrast = -rng.uniform(*config.contrast)
+        if rng.random() < config.bright / 2:
+            contrast = rng.uniform(20, 70)
+        return cls(
+            radius=RADII[size] * rng.uniform(0.75, 1.25),
+            aspect=rng.uniform(0.65, 1.0),
+            angle=rng.uniform(0, math.pi),
+            bending=rng.uniform(*_BENDING[size]),
+            edge=rng.uniform(1.0, 2.0),
+            contrast=contrast,
+            texture=rng.uniform(1.5, 8.6),
+        )
+
+
+def paint_structures(
+    hu: Array,
+    organ: NDArray[np.bool_],
+    spacing: tuple[float, float, float],
+    rng: np.random.Generator,
+    config: SyntheticConfig,
+    *,
+    first: int = 0,
+) -> Painted:
+    """Paints lesions and look-alikes into the organ of a block of slices.
+
+    Structures whose centre is outside the block reach into it, as those of a whole CT do.
+
+    Args:
+        hu: (d, h, w) float32; changed in place.
+        organ: (D, h, w): the organ in the block and in some slices about it.
+        spacing: (z, y, x) mm.
+        rng: Decides everything.
+        config: How many, and how they look.
+        first: The slice of `organ` that is the first of `hu`.
+    """
+    block = _Block(hu, organ[first : first + len(hu)].copy(), np.array(spacing), first)
+    spots = _Spots(organ, np.array(spacing), rng)
+    share = spots.millilitres / _ORGAN_ML
+    weights = rng.dirichlet((0.8, 0.8, 0.6, 0.25))
+    lesions = rng.poisson(rng.uniform(*config.lesions) * share)
+    look_alikes = rng.poisson(rng.uniform(*config.look_alikes) * share)
+    wanted = [(size, True) for size in rng.choice(4, lesions, p=weights)]
+    # No vessel of the liver is as wide as the largest lesions.
+    wanted += [(min(size, 2), False) for size in rng.choice(4, look_alikes, p=weights)]
+    kinds: list[Kind] = []
+    for size, is_lesion in sorted(wanted, reverse=True):
+        look = _Look.draw(rng, config, int(size))
+        kind: Kind = "lesion" if is_lesion else _draw_kind(rng, look, spacing[0])
+        centre = spots.take(look.radius, at_border=kind in ("fissure", "gallbladder"))
+        if centre is not None and block.paint(kind, look, centre, rng, len(kinds) + 1, config):
+            kinds.append(kind)
+    return Painted(block.numbers, tuple(kinds), block.organ)
+
+
+def _draw_kind(rng: np.random.Generator, look: _Look, dz: float) -> Kind:
+    drawn = rng.random()
+    if drawn < 0.08:
+        return "gallbladder"
+    if drawn < 0.2:
+        return "fissure"
+    # One slice can hide in the next ones only if a lesion of that width would show in several.
+    if drawn < 0.6 and dz < 0.7 * look.radius:
+        return "partial volume"
+    return "duct" if look.radius < 4 else "vessel"
+
+
+class _Spots:
+    """Places for centres in an organ (D, h, w), at some distance from each other."""
+
+    def __init__(self, organ: NDArray[np.bool_], spacing: NDArray[np.float64], rng: np.random.Generator) -> None:
+        coarse = organ[:, ::4, ::4]
+        self._rng, self._spacing = rng, spacing
+        self._inside = np.argwhere(coarse) * (1, 4, 4)
+        edge = coarse & ~(_shifted(coarse, 1) & _shifted(coarse, 2))
+        self._border = np.argwhere(edge) * (1, 4, 4)
+        self._taken: list[tuple[NDArray[np.float64], float]] = []
+        self.millilitres = float(len(self._inside) * 16 * spacing.prod() / 1000)
+
+    def take(self, radius: float, *, at_border: bool, tries: int = 40) -> NDArray[np.float64] | None:
+        """A centre (z, y, x) in mm; None if none was found."""
+        places = self._border if at_border else self._inside
+        for place in self._rng.integers(len(places), size=tries) if len(places) else ():
+            centre = (places[place] + (0, *self._rng.uniform(-2, 2, 2))) * self._spacing
+            if all(np.linalg.norm(centre - other) > radius + reach + _GAP for other, reach in self._taken):
+                self._taken.append((centre, radius))
+                return centre
+        return None
+
+
+def _shifted(mask: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:
+    return np.roll(mask, 1, axis) & np.roll(mask, -1, axis)
+
+
+class _Block:
+    """Slices under paint."""
+
+    def __init__(self, hu: Array, organ: NDArray[np.bool_], spacing: NDArray[np.float64], first: int) -> None:
+        self.hu, self.organ = hu, organ
+        self.numbers = np.zeros(hu.shape, np.int16)
+        self._spacing = spacing
+        self._first = first
+        self._samples = max(1, math.ceil(spacing[0] / _FINEST))
+
+    def paint(
+        self,
+        kind: Kind,
+        look: _Look,
+        centre: NDArray[np.float64],
+        rng: np.random.Generator,
+        number: int,
+        config: SyntheticConfig,
+    ) -> bool:
+        """Paints one structure; False if nothing of it shows in the block."""
+        make = {"lesion": _lesion, "partial volume": _partial_volume, "fissure": _fissure, "gallbladder": _gallbladder}
+        shape = make.get(kind, _course)(look, float(self._spacing[0]), rng)
+        place = self._place(centre, shape.reach)
+        if place is None:
+            return False
+        z, y, x = self._coordinates(place, centre)
+        outside = shape.outside(z, y, x)
+        view, organ = self.hu[place], self.organ[place]
+        edge = max(look.edge, float(self._spacing[1]) / 2)
+        cover = self._averaged(ndtr(-outside / np.float32(edge))) * organ
+        shown = cover > 0.5
+        if not shown.any():
+            return False
+        if shape.hu is not None:  # Fat and fluid have their own HU, whatever the organ's.
+            view += cover * np.float32(shape.hu - view[organ].mean())
+            organ[shown] = False
+        else:
+            contrast = cover * np.float32(look.contrast)
+            if kind == "lesion":
+                contrast += self._inner(outside, look, edge, rng, config) * organ
+            contrast += cover * _texture(cover.shape, self._spacing, look.texture, rng)
+            view += contrast
+        self.numbers[place][shown] = number
+        return True
+
+    def _inner(
+        self, outside: Array, look: _Look, edge: float, rng: np.random.Generator, config: SyntheticConfig
+    ) -> Array:
+        """HU of a bright rim or a darker core; mostly none."""
+        if rng.random() < config.bright / 2:
+            width = np.float32(rng.uniform(1.5, 4))
+            rim = ndtr(-outside / edge) - ndtr(-(outside + width) / edge)
+            return self._averaged(rim) * np.float32(rng.uniform(20, 60) - look.contrast)
+        if look.radius > 6 and rng.random() < 0.2:
+            return self._averaged(ndtr(-(outside + np.float32(0.4 * look.radius)) / (2 * edge))) * np.float32(-20)
+        return np.zeros((1, 1, 1), np.float32)
+
+    def _place(self, centre: NDArray[np.float64], reach: NDArray[np.float64]) -> tuple[slice, ...] | None:
+        """The voxels of the block within reach of a centre."""
+        middle = centre / self._spacing - (self._first, 0, 0)
+        far = reach / self._spacing + 1
+        bounds = [
+            slice(max(0, math.floor(m - f)), min(size, math.ceil(m + f) + 1))
+            for m, f, size in zip(middle, far, self.hu.shape, strict=True)
+        ]
+        return None if any(axis.start >= axis.stop for axis in bounds) else tuple(bounds)
+
+    def _coordinates(self, place: tuple[slice, ...], centre: NDArray[np.float64]) -> Iterator[Array]:
+        """mm from the centre along z (all samples of each slice), y and x, ready to broadcast."""
+        steps = (np.arange(self._samples) + 0.5) / self._samples - 0.5
+        zs = (np.arange(place[0].start, place[0].stop)[:, None] + self._first + steps).ravel()
+        ys, xs = (np.arange(axis.start, axis.stop) for axis in place[1:])
+        for axis, (values, shape) in enumerate(((zs, (-1, 1, 1)), (ys, (1, -1, 1)), (xs, (1, 1, -1)))):
+            yield (values * self._spacing[axis] - centre[axis]).reshape(shape).astype(np.float32)
+
+    def _averaged(self, samples: Array) -> Array:
+        """(d * samples, h, w) to (d, h, w)."""
+        d, h, w = samples.shape
+        return samples.reshape(d // self._samples, self._samples, h, w).mean(axis=1, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """A surface: `outside` gives the distance outside it, mm, at offsets from its centre; `reach` is (z, y, x) mm."""
+
+    outside: _Outside
+    reach: NDArray[np.float64]
+    hu: float | None = None
+
+
+class _Outside:
+    """Distance outside an ellipsoid whose centre line may wind and whose surface is bent."""
+
+    def __init__(
+        self,
+        radii: tuple[float, float, float],
+        angle: float,
+        bend: Array | None = None,
+        *,
+        slope: NDArray[np.float64] | None = None,
+        wave: NDArray[np.float64] | None = None,
+        pace: float = 0.0,
+        flat: float | None = None,
+    ) -> None:
+        self.radii, self.angle, self.bend, self.flat = radii, angle, bend, flat
+        self.slope, self.wave, self.pace = slope, wave, pace
+
+    def __call__(self, z: Array, y: Array, x: Array) -> Array:
+        rz, ry, rx = (np.float32(radius) for radius in self.radii)
+        along, bent = z, np.zeros((3, 1, 1, 1), np.float32)
+        if self.bend is not None:
+            deep, wide = (np.float32(1.6 * radius) for radius in (self.radii[0], max(self.radii[1:])))
+            bent = _bent(self.bend, z / deep, y / wide, x / wide)
+        if self.slope is not None and self.wave is not None:
+            (sy, sx), (wy, wx, phase) = self.slope.astype(np.float32), self.wave.astype(np.float32)
+            swing = np.sin(np.float32(self.pace) * z + phase) - np.sin(phase)
+            y, x = y - sy * z - wy * swing, x - sx * z - wx * swing
+        z, y, x = z + bent[0], y + bent[1], x + bent[2]
+        cosine, sine = np.float32(math.cos(self.angle)), np.float32(math.sin(self.angle))
+        u, v = cosine * x + sine * y, cosine * y - sine * x
+        if math.isinf(self.radii[0]):
+            norm = np.sqrt((u / rx) ** 2 + (v / ry) ** 2)
+        else:
+            norm = np.sqrt((u / rx) ** 2 + (v / ry) ** 2 + (z / rz) ** 2)
+        distance = (norm - 1) * min(rx, ry)
+        return distance if self.flat is None else np.maximum(distance, 10 * (np.abs(along) - np.float32(self.flat)))
+
+
+def _bent(control: Array, z: Array, y: Array, x: Array) -> Array:
+    """Smooth displacements (3, d, h, w) from (3, 3, 3, 3) control points; coordinates run from -1 to 1 over them."""
+
+    def basis(t: Array) -> Array:
+        t = np.clip((t.ravel() + 1) / 2, 0, 1)
+        return np.stack([(1 - t) ** 2, 2 * t * (1 - t), t**2], axis=1)
+
+    bent = np.tensordot(control, basis(x), (3, 1))
+    bent = np.tensordot(bent, basis(y), (2, 1))
+    return np.tensordot(bent, basis(z), (1, 1)).transpose(0, 3, 2, 1)
+
+
+def _lesion(look: _Look, dz: float, rng: np.random.Generator) -> _Shape:
+    radii = (look.radius * rng.uniform(0.75, 1.25), look.radius * look.aspect, look.radius)
+    bend = rng.normal(0, look.bending, (3, 3, 3, 3)).astype(np.float32)
+    return _Shape(
+        _Outside(radii, look.angle, bend), np.array([1.6 * radii[0], 1.6 * look.radius, 1.6 * look.radius]) + 4
+    )
+
+
+def _course(look: _Look, dz: float, rng: np.random.Generator) -> _Shape:
+    """A vessel or duct: the cross-section of a lesion in each of many slices, winding."""
+    radius = look.radius * math.sqrt(1 - rng.uniform(0, 0.8) ** 2)  # Most slices of a lesion miss its middle.
+    half = radius * rng.uniform(1.8, 3) + 6
+    slope, wave = rng.normal(0, 0.35, 2), np.append(rng.normal(0, 0.3 * radius, 2), rng.uniform(0, 2 * math.pi))
+    bend = rng.normal(0, look.bending / 2, (3, 3, 3, 3)).astype(np.float32)
+    outside = _Outside(
+        (half * 2, radius * look.aspect, radius),
+        look.angle,
+        bend,
+        slope=slope,
+        wave=wave,
+        pace=2 * math.pi / (1.4 * half),
+        flat=half,
+    )
+    side = 1.6 * radius + np.abs(slope) * half + 2 * np.abs(wave[:2]) + 4
+    return _Shape(outside, np.array([half + dz, *side]))
+
+
+def _partial_volume(look: _Look, dz: float, rng: np.random.Generator) -> _Shape:
+    """What fills one slice and none of its neighbours."""
+    bend = rng.normal(0, look.bending, (3, 3, 3, 3)).astype(np.float32)
+    outside = _Outside((math.inf, look.radius * look.aspect, look.radius), look.angle, bend, flat=dz / 2)
+    return _Shape(outside, np.array([dz, 1.6 * look.radius + 4, 1.6 * look.radius + 4]))
+
+
+def _fissure(look: _Look, dz: float, rng: np.random.Generator) -> _Shape:
+    """A cleft of fat that runs into the organ from its border."""
+    length, width, half = rng.uniform(12, 35), rng.uniform(1.5, 4), rng.uniform(8, 25)
+    bend = rng.normal(0, 2.0, (3, 3, 3, 3)).astype(np.float32)
+    outside = _Outside((half, width, length), look.angle, bend)
+    return _Shape(outside, np.array([half, length, length]) * 1.2 + 5, hu=rng.uniform(-60, 20))
+
+
+def _gallbladder(look: _Look, dz: float, rng: np.random.Generator) -> _Shape:
+    radius, half = rng.uniform(9, 20), rng.uniform(18, 40)
+    bend = rng.normal(0, 3.0, (3, 3, 3, 3)).astype(np.float32)
+    outside = _Outside(
+        (half, radius * look.aspect, radius), look.angle, bend, slope=rng.normal(0, 0.3, 2), wave=np.zeros(3)
+    )
+    side = 1.6 * radius + 0.6 * half + 4
+    return _Shape(outside, np.array([1.2 * half, side, side]), hu=rng.uniform(0, 20))
+
+
+def _texture(shape: tuple[int, ...], spacing: NDArray[np.float64], deviation: float, rng: np.random.Generator) -> Array:
+    """Smooth noise of two scales (3 to 15 and 4 to 7 mm), HU, in (d, h, w)."""
+    total = np.zeros(shape, np.float32)
+    for scale in (rng.uniform(3, 15), rng.uniform(4, 7)):
+        counts = [max(2, math.ceil(size * step / scale) + 1) for size, step in zip(shape, spacing, strict=True)]
+        noise = rng.standard_normal(counts, np.float32)
+        for axis, size in enumerate(shape):
+            noise = np.moveaxis(np.tensordot(_hats(size, counts[axis]), noise, (1, axis)), 0, axis)
+        total += noise
+    # Interpolation between two points of variance one keeps two thirds of it along each axis; two scales add up.
+    return total * np.float32(deviation / math.sqrt(2 * (2 / 3) ** 3))
+
+
+def _hats(size: int, count: int) -> Array:
+    """(size, count) weights of linear interpolation."""
+    position = np.linspace(0, count - 1, size)
+    return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(count))).astype(np.float32)
