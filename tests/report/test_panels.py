@@ -78,3 +78,10 @@ def test_nothing_to_show(organ: str | None) -> None:
         {},
     )
     assert draw_panels({"empty": empty}, organ=organ).ndim == 3
+
+
+def test_what_is_written_on_the_dark_sheet_can_be_read() -> None:
+    picture = draw_panels({"found": scene(box(5, 20))}, slices=1) / 255
+    head = picture[: int(0.2 * len(picture))].mean(axis=-1)
+    assert np.median(head) < 0.1, "the sheet is dark"
+    assert head.max() > 0.8, "and the title of its column bright"

@@ -19,8 +19,8 @@ from volattn.report.style import (
     BLUE,
     FONT,
     GREY,
-    INK,
     ORANGE,
+    PLOT_INK,
     SMALL,
     add_legend,
     add_legend_above,
@@ -74,7 +74,7 @@ def draw_froc(
             ha="center",
             va="top" if below else "bottom",
             fontsize=SMALL,
-            color=INK,
+            color=PLOT_INK,
         )
     axes.set_xscale("log", base=2)
     axes.set_xlim(levels[0] * 0.8, levels[-1] * 1.25)
@@ -113,7 +113,7 @@ def draw_estimates(
     if shares:
         share_axis(axes, "x", axis)
     else:
-        axes.axvline(0, color=INK, linewidth=1)
+        axes.axvline(0, color=PLOT_INK, linewidth=1)
         axes.set_xlabel(axis)
     name_rows(axes, names)
     return png_of(figure)
@@ -170,7 +170,7 @@ def draw_agreement(
     for axes in (left, right):
         axes.set_box_aspect(1)
     low, high = log_range(np.concatenate([reference, prediction]))
-    left.plot((low, high), (low, high), color=INK, linewidth=1, label="equal")
+    left.plot((low, high), (low, high), color=PLOT_INK, linewidth=1, label="equal")
     for chosen, marker, label in (
         ((reference > 0) & (prediction > 0), "o", ""),
         ((reference > 0) & (prediction <= 0), "v", "nothing predicted"),
@@ -187,7 +187,7 @@ def draw_agreement(
 
     means, differences = ((reference + prediction) / 2)[compared], (prediction - reference)[compared]
     low, high = log_range(means)
-    right.axhline(0, color=INK, linewidth=1)
+    right.axhline(0, color=PLOT_INK, linewidth=1)
     draw_dots(right, np.maximum(means, low), differences, "o", "_")
     lines = [] if bias is None else [(bias, f"bias\n{bias:+.3g}", "-")]
     if limits is not None:
@@ -227,7 +227,7 @@ def draw_bars(
         write_beside(axes, note, (1, row))
     if mean is not None:
         share_axis(axes, "x", axis)
-        axes.axvline(mean, color=INK, linewidth=1.2, linestyle="--", label=f"mean {mean:.3f}")
+        axes.axvline(mean, color=PLOT_INK, linewidth=1.2, linestyle="--", label=f"mean {mean:.3f}")
     else:
         axes.set_xlim(0, max(1.0, float(ends.max(initial=0))))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -85,7 +85,7 @@ class Sheet:
 
 
 BLUE, ORANGE, GREY, _PALE = "#0072B2", "#D55E00", "#6b7682", "#e3e8ed"
-INK = "#1c2530"
+PLOT_INK = "#1c2530"
 PLOT_DPI = 120
 WIDTH = 7.6  # inches
 FONT, SMALL = 10.5, 9.5
@@ -102,7 +102,7 @@ def new_figure(height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
 
 
 def _style(axes: Axes) -> None:
-    axes.tick_params(labelsize=SMALL, colors=INK, length=3)
+    axes.tick_params(labelsize=SMALL, colors=PLOT_INK, length=3)
     axes.xaxis.label.set_fontsize(FONT)
     axes.yaxis.label.set_fontsize(FONT)
     axes.grid(color=_PALE, linewidth=0.8)
@@ -123,7 +123,7 @@ def write_beside(axes: Axes, text: str, at: tuple[float, float]) -> None:
         textcoords="offset points",
         va="center",
         fontsize=SMALL,
-        color=INK,
+        color=PLOT_INK,
     )
 
 
