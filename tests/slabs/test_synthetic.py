@@ -109,3 +109,17 @@ def test_recipes_take_it() -> None:
     changed = load_recipe("tiny").updated(["synthetic={lesions: [5, 9]}"])
     assert changed.synthetic is not None
     assert changed.synthetic.lesions == (5, 9)
+
+
+@pytest.mark.parametrize(
+    "value", ["lesions: [30, 10]", "lesions: [0, 1e9]", "lesions: [-1, 3]", "contrast: [.nan, 3]", "bright: 2"]
+)
+def test_values_that_cannot_be_painted_are_refused(value: str) -> None:
+    with pytest.raises(ValueError, match=value.partition(":")[0]):
+        load_recipe("tiny").updated([f"synthetic={{{value}}}"])
+
+
+def test_data_without_an_organ_are_refused(store: SmallStore) -> None:
+    store.classes = ("lesion",)
+    with pytest.raises(ValueError, match="painted into an organ"):
+        slabs(store)

@@ -14,11 +14,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from scipy.special import ndtr
 
 from volattn.config import Config
@@ -36,6 +36,10 @@ Kind = Literal["lesion", "vessel", "duct", "partial volume", "fissure", "gallbla
 Array = NDArray[np.float32]
 
 
+_Count = Annotated[float, Field(ge=0, le=1000)]
+_Contrast = Annotated[float, Field(ge=0, le=1000)]
+
+
 class SyntheticConfig(Config):
     """Lesions and look-alikes that are painted while training.
 
@@ -46,10 +50,18 @@ class SyntheticConfig(Config):
         bright: Share of lesions that are brighter than the organ, or have a bright rim.
     """
 
-    lesions: tuple[float, float] = (10.0, 30.0)
-    look_alikes: tuple[float, float] = (8.0, 20.0)
-    contrast: tuple[float, float] = (15.0, 80.0)
+    lesions: tuple[_Count, _Count] = (10.0, 30.0)
+    look_alikes: tuple[_Count, _Count] = (8.0, 20.0)
+    contrast: tuple[_Contrast, _Contrast] = (15.0, 80.0)
     bright: float = Field(default=0.1, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in ("lesions", "look_alikes", "contrast"):
+            least, most = getattr(self, name)
+            if least > most:
+                raise ValueError(f"{name} must be two values, least first, found {[least, most]}")
+        return self
 
 
 @dataclass(frozen=True)

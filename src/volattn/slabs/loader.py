@@ -65,7 +65,7 @@ class SlabDataset(Dataset[Slab]):
         size: Side of the network's input, pixels; the plan's by default.
 
     Raises:
-        ValueError: A case is not in the store, or none has an object to learn.
+        ValueError: A case is not in the store, none has an object to learn, or there is no organ to paint into.
     """
 
     def __init__(
@@ -87,6 +87,10 @@ class SlabDataset(Dataset[Slab]):
         self.size = size or store.plan.size
         self.classes = len(store.classes)
         self.cases: dict[str, StoredCase] = {name: store.case(name) for name in names}
+        if synthetic is not None and (self.classes < 2 or all(case.boxes is not None for case in self.cases.values())):
+            raise ValueError(
+                "synthetic: lesions are painted into an organ, and no label map of these cases has one; leave it out"
+            )
         self._shown = {name: _shown(case, synthetic is not None) for name, case in self.cases.items()}
         if config.empty_share < 1 and not any(
             np.isin(shown, (ORGAN_ONLY, WITH_LESION)).any() for shown in self._shown.values()
