@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from volattn.models.precision import full, full_type, no_autocast
 
-GATE_BIAS = 3.0
-"""Gates start at sigmoid(3) = 0.95, so that a pretrained network is hardly scaled at first."""
-
 Rectifier = Literal["relu", "leaky"]
 """In front of a gate: relu, or x where x > 0 and x / 10 elsewhere."""
+
+Gate = Literal["sigmoid", "twice_sigmoid"]
+"""sigmoid(g), or 2 sigmoid(g): the first can only turn down, and hardly moves where it starts."""
 
 _RECTIFIERS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -29,11 +29,11 @@ _RECTIFIERS: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 class Descriptors(NamedTuple):
-    """What is kept of an image as context: C numbers and one map, or a few maps.
+    """What is kept of an image as context: C numbers and a few maps, one in the paper.
 
     Attributes:
         channel: g(X) of eq. 2, shape (B, C), or None without channel attention.
-        spatial: e(X) of eq. 3, shape (B, H, W), or the maps of `StackedContext`, (B, K, H, W); None without either.
+        spatial: e(X) of eq. 3 or of `StackedContext`, shape (B, K, H, W); None without either.
     """
 
     channel: Tensor | None
@@ -72,22 +72,55 @@ class ContextModule(nn.Module):
         raise NotImplementedError("a context module defines refine_with_weights")
 
 
-class ChannelAttention(nn.Module):
+class GateOptions(NamedTuple):
+    """How a gate is made of what the bag gives: norm, rectifier, layer, sigmoid."""
+
+    kind: Gate
+    norm: bool
+    rectifier: Rectifier
+
+
+class _Gated(nn.Module):
+    """What channel and spatial attention share: a gate."""
+
+    def _make_gate(self, gate: nn.Linear | nn.Conv2d, channels: int, options: GateOptions) -> None:
+        """Takes the gate's layer, with a bias, for what has so many channels."""
+        self.gate = gate
+        self.norm = nn.GroupNorm(1, channels) if options.norm else None
+        self.rectify = _RECTIFIERS[options.rectifier]
+        self.factor = 1.0
+        assert gate.bias is not None
+        if options.kind == "twice_sigmoid":
+            self.factor = 2.0
+            nn.init.normal_(gate.weight, std=0.01)
+            nn.init.zeros_(gate.bias)
+        else:
+            nn.init.zeros_(gate.weight)
+            # sigmoid(3) = 0.95, so that a pretrained network is hardly scaled at first.
+            nn.init.constant_(gate.bias, 3.0)
+
+    def gated(self, value: Tensor) -> Tensor:
+        """The gate of a value (M, C or K, ...)."""
+        value = value.to(self.gate.weight.dtype)
+        if self.norm is not None:
+            value = self.norm(value)
+        return self.factor * torch.sigmoid(self.gate(self.rectify(value)))
+
+
+class ChannelAttention(_Gated):
     """Volumetric channel attention (section 2.2, eq. 2); in float32 under autocast, whatever the maps are."""
 
-    def __init__(self, channels: int, reduction: int, rectifier: Rectifier) -> None:
+    def __init__(self, channels: int, reduction: int, options: GateOptions) -> None:
         super().__init__()
-        self.rectify = _RECTIFIERS[rectifier]
         reduced = max(1, channels // reduction)
         self.reduce = nn.Linear(channels, reduced, bias=False)
         self.expand = nn.Linear(reduced, channels, bias=False)
-        self.gate = nn.Linear(channels, channels)
+        self._make_gate(nn.Linear(channels, channels), channels, options)
         nn.init.kaiming_normal_(self.reduce.weight, nonlinearity="relu")
         # A few rectified units can all be off for every image, and would stay so. Of a pair w, -w one is always on.
         with torch.no_grad():
             half = reduced // 2
             self.reduce.weight[half : 2 * half] = -self.reduce.weight[:half]
-        _open(self.gate)
 
     def describe(self, features: Tensor) -> Tensor:
         """g(X) = W2 relu(W1 avg_hw X): (B, C, H, W) -> (B, C)."""
@@ -100,41 +133,59 @@ class ChannelAttention(nn.Module):
         target, bag = full(target), full(bag)
         with no_autocast(target):
             weights = torch.einsum("mc,mnc->mn", target, bag).softmax(dim=-1)
-            value = self.rectify(torch.einsum("mn,mnc->mc", weights, bag))
-            return torch.sigmoid(self.gate(value.to(self.gate.weight.dtype)))[:, :, None, None], weights
+            return self.gated(torch.einsum("mn,mnc->mc", weights, bag))[:, :, None, None], weights
 
 
-class SpatialAttention(nn.Module):
-    """Volumetric spatial attention (section 2.3, eq. 3); in float32 under autocast, whatever the maps are."""
+class SpatialAttention(_Gated):
+    """Volumetric spatial attention (section 2.3, eq. 3); in float32 under autocast, whatever the maps are.
+
+    Args:
+        maps: K, each a convolution of all channels; 0 for the paper's one of their maximum and mean.
+        bag: N, for a factor for each offset in the bag and map; None weighs all alike, as in the paper.
+        all_channels: Whether every channel has a gate of its own.
+    """
 
     def __init__(
-        self, kernel_size: int, gate_kernel: int, scale: Literal["none", "sqrt", "mean"], rectifier: Rectifier
+        self,
+        channels: int,
+        maps: int,
+        kernel_size: int,
+        gate_kernel: int,
+        scale: Literal["none", "sqrt", "mean"],
+        bag: int | None,
+        all_channels: bool,
+        options: GateOptions,
     ) -> None:
         super().__init__()
-        self.rectify = _RECTIFIERS[rectifier]
         self.scale = scale
-        self.embed = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
-        self.gate = nn.Conv2d(1, 1, gate_kernel, padding=gate_kernel // 2)
-        # The gate reads relu(m): an embedding that is negative everywhere would give it nothing and get no gradient.
-        nn.init.uniform_(self.embed.weight, 0.0, 2.0 / self.embed.weight.numel())
-        _open(self.gate)
+        self.pooled = maps == 0
+        count, gates = max(1, maps), channels if all_channels else 1
+        self.embed = nn.Conv2d(2 if self.pooled else channels, count, kernel_size, padding=kernel_size // 2, bias=False)
+        self._make_gate(nn.Conv2d(count, gates, gate_kernel, padding=gate_kernel // 2), count, options)
+        self.offsets = None if bag is None else nn.Parameter(torch.ones(bag, count) + 0.5 * torch.randn(bag, count))
+        if self.pooled:
+            # The gate reads relu(m): an embedding that is negative everywhere would give it nothing, and no gradient.
+            nn.init.uniform_(self.embed.weight, 0.0, 2.0 / self.embed.weight.numel())
 
     def describe(self, features: Tensor) -> Tensor:
-        """e(X) = W [max_c X ; mean_c X]: (B, C, H, W) -> (B, H, W)."""
+        """e(X) = W [max_c X ; mean_c X], or W X: (B, C, H, W) -> (B, K, H, W)."""
+        if not self.pooled:
+            return self.embed(features)
         kind = self.embed.weight.dtype
         mean = features.mean(dim=1, dtype=full_type(features)).to(kind)
         with no_autocast(features):
-            return self.embed(torch.stack((features.amax(dim=1).to(kind), mean), dim=1)).squeeze(1)
+            return self.embed(torch.stack((features.amax(dim=1).to(kind), mean), dim=1))
 
     def forward(self, target: Tensor, bag: Tensor) -> tuple[Tensor, Tensor]:
-        """The gate S_s (M, 1, H, W) and the weights (M, N), from e of the target (M, H, W) and the bag (M, N, H, W)."""
-        positions = target.shape[-2] * target.shape[-1]
-        factor = {"none": 1.0, "sqrt": 1.0 / math.sqrt(positions), "mean": 1.0 / positions}[self.scale]
+        """The gate S_s (M, 1 or C, H, W) and the weights (M, N), from e of the target (M, K, H, W) and of its bag."""
+        factor = {"none": 1.0, "sqrt": target[0].numel() ** -0.5, "mean": 1.0 / target[0].numel()}[self.scale]
         target, bag = full(target), full(bag)
         with no_autocast(target):
-            weights = torch.einsum("mhw,mnhw->mn", target * factor, bag).softmax(dim=-1)
-            value = self.rectify(torch.einsum("mn,mnhw->mhw", weights, bag))[:, None]
-            return torch.sigmoid(self.gate(value.to(self.gate.weight.dtype))), weights
+            weights = torch.einsum("mkhw,mnkhw->mn", target * factor, bag).softmax(dim=-1)
+            each = weights[:, :, None].expand(*bag.shape[:3])
+            if self.offsets is not None:
+                each = each * self.offsets.to(each.dtype)
+            return self.gated(torch.einsum("mnk,mnkhw->mkhw", each, bag)), weights
 
 
 class VolumetricAttention(ContextModule):
@@ -148,12 +199,19 @@ class VolumetricAttention(ContextModule):
     Args:
         channels: C, the channels of the maps.
         reduction: r; the channel embedding narrows C to max(1, C // r).
-        scale: Factor on the spatial dot products: "none" (as in the paper), "sqrt" (1/sqrt(HW)) or "mean" (1/HW).
+        kernel_size: Odd side of the spatial embedding's convolution.
+        scale: Factor on the spatial dot products: "none" (as in the paper), "sqrt" (1/sqrt(KHW)) or "mean" (1/KHW).
         gate_kernel: Odd side of the convolution that makes the spatial gate.
         rectifier: In front of both gates: "relu" (as in the paper), or "leaky", which no training can switch off.
+        gate: "sigmoid" (as in the paper), or "twice_sigmoid", which starts at 1, where it moves, and can amplify.
+        norm: Whether what the gates read is normalised first, which keeps rectifiers alive.
+        maps: K, the maps that the spatial embedding makes of all channels; 0 makes one of their maximum and mean (as in
+            the paper).
+        gate_channels: Spatial gates: "one" (as in the paper), or "all", one for each channel.
+        offsets: N, if slices of the bag are told apart by a learned factor each; None takes any bag.
 
     Raises:
-        ValueError: A size is not positive, a kernel is even, or scale or rectifier is unknown.
+        ValueError: A size is not positive, a kernel is even, or a choice is unknown.
     """
 
     def __init__(
@@ -167,6 +225,11 @@ class VolumetricAttention(ContextModule):
         scale: Literal["none", "sqrt", "mean"] = "mean",
         gate_kernel: int = 1,
         rectifier: Rectifier = "relu",
+        gate: Gate = "sigmoid",
+        norm: bool = False,
+        maps: int = 0,
+        gate_channels: Literal["one", "all"] = "one",
+        offsets: int | None = None,
     ) -> None:
         super().__init__()
         if channels < 1 or reduction < 1:
@@ -174,12 +237,21 @@ class VolumetricAttention(ContextModule):
         for name, size in (("kernel_size", kernel_size), ("gate_kernel", gate_kernel)):
             if size < 1 or size % 2 == 0:
                 raise ValueError(f"{name} must be odd and positive, found {size}")
-        if scale not in ("none", "sqrt", "mean"):
-            raise ValueError(f"scale must be none, sqrt or mean, found {scale!r}")
-        if rectifier not in _RECTIFIERS:
-            raise ValueError(f"rectifier must be relu or leaky, found {rectifier!r}")
-        self.channel = ChannelAttention(channels, reduction, rectifier) if channel else None
-        self.spatial = SpatialAttention(kernel_size, gate_kernel, scale, rectifier) if spatial else None
+        for name, value, known in (
+            ("scale", scale, ("none", "sqrt", "mean")),
+            ("rectifier", rectifier, ("relu", "leaky")),
+            ("gate", gate, ("sigmoid", "twice_sigmoid")),
+            ("gate_channels", gate_channels, ("one", "all")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be {' or '.join(known)}, found {value!r}")
+        options = GateOptions(gate, norm, rectifier)
+        self.channel = ChannelAttention(channels, reduction, options) if channel else None
+        self.spatial = (
+            SpatialAttention(channels, maps, kernel_size, gate_kernel, scale, offsets, gate_channels == "all", options)
+            if spatial
+            else None
+        )
 
     def forward(self, target: Tensor, context: Tensor) -> Tensor:
         """Attends over exactly the images given.
@@ -234,12 +306,6 @@ class VolumetricAttention(ContextModule):
             gate, spatial_weights = self.spatial(self.spatial.describe(target), descriptors.spatial[bags])
             target = target * gate.to(target.dtype)
         return Refined(target, channel_weights, spatial_weights)
-
-
-def _open(gate: nn.Linear | nn.Conv2d) -> None:
-    nn.init.zeros_(gate.weight)
-    assert gate.bias is not None
-    nn.init.constant_(gate.bias, GATE_BIAS)
 
 
 def entropy(weights: Tensor) -> Tensor:

@@ -75,6 +75,11 @@ def build_attention(config: AttentionConfig, channels: int, bag: int) -> Context
         scale=config.scale,
         gate_kernel=config.gate_kernel,
         rectifier=config.rectifier,
+        gate=config.gate,
+        norm=config.norm,
+        maps=config.maps if config.embedding == "channels" else 0,
+        gate_channels=config.gate_channels,
+        offsets=bag if config.offsets else None,
     )
 
 
@@ -96,7 +101,7 @@ class PyramidAttention(nn.Module):
         return cast(ContextModule, self.levels["all" if self.shared else level])
 
     def describe(self, pyramid: Pyramid) -> dict[str, Tensor]:
-        """The descriptors of every level, flat: "channel.LEVEL" (B, C), "spatial.LEVEL" (B, h, w) or (B, K, h, w)."""
+        """The descriptors of every level, flat: "channel.LEVEL" (B, C), "spatial.LEVEL" (B, K, h, w)."""
         found: dict[str, Tensor] = {}
         for level, features in pyramid.items():
             for kind, tensor in self._at(level).describe(features)._asdict().items():

@@ -43,9 +43,16 @@ class AttentionConfig(Config):
         reduction: r of eq. 2: the channel embedding narrows C to max(1, C // r).
         kernel_size: Odd side of the spatial embedding's convolution (eq. 3), in feature pixels.
         gate_kernel: Odd side of the convolution that makes the spatial gate; 1 is the counterpart of the channel gate.
-        scale: Factor on the spatial dot products: 1, 1/sqrt(HW) or 1/HW.
+        scale: Factor on the spatial dot products: 1, 1/sqrt(KHW) or 1/KHW.
         rectifier: In front of the gates: "relu" (as in the paper), or "leaky", which no training can switch off.
-        maps: K, the maps that an image of the bag gives ("stacked").
+        gate: "sigmoid" (as in the paper) starts at 0.95, where it hardly moves; "twice_sigmoid" starts at 1 and moves.
+        norm: What the gates read is normalised first, which keeps rectifiers alive; false as in the paper.
+        embedding: Of the spatial attention: "pooled", one map of the channels' maximum and mean (as in the paper), or
+            "channels", `maps` maps of all channels, for the pooling loses what tells lesions apart.
+        maps: K, the maps of an image ("channels", "stacked").
+        gate_channels: Spatial gates: "one" (as in the paper), or one for each of "all" channels.
+        offsets: Slices of the bag are told apart by a learned factor for each, for a mean forgets their order; false as
+            in the paper.
         shared: Whether all pyramid levels share one module.
     """
 
@@ -56,7 +63,12 @@ class AttentionConfig(Config):
     gate_kernel: Kernel = 1
     scale: Literal["none", "sqrt", "mean"] = "mean"
     rectifier: Literal["relu", "leaky"] = "relu"
+    gate: Literal["sigmoid", "twice_sigmoid"] = "sigmoid"
+    norm: bool = False
+    embedding: Literal["pooled", "channels"] = "pooled"
     maps: Channels = 8
+    gate_channels: Literal["one", "all"] = "one"
+    offsets: bool = False
     shared: bool = False
 
     @model_validator(mode="after")
@@ -241,6 +253,11 @@ class ModelConfig(Config):
         return None
 
     @property
+    def auxiliary_classes(self) -> tuple[str, ...]:
+        """Classes that are learned and not reported; their labels follow the lesion's."""
+        return ()
+
+    @property
     def refinement(self) -> Config | None:
         """What refines its probabilities in prediction."""
         return None
@@ -329,11 +346,21 @@ class EncoderConfig(ModelConfig):
 
 
 class DetectorConfig(EncoderConfig):
-    """A detector of boxes on a feature pyramid, or on VGG-16's one map."""
+    """A detector of boxes on a feature pyramid, or on VGG-16's one map.
+
+    Attributes:
+        auxiliary: Names of classes that it learns beside organ and lesion, so that lesions are told from them, and that
+            are not reported: "look-alike" is all that `synthetic` paints and that is no lesion.
+    """
 
     output: ClassVar[Output] = "boxes"
 
     backbone: BackboneConfig = BackboneConfig()
+    auxiliary: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = Field((), max_length=32)
+
+    @property
+    def auxiliary_classes(self) -> tuple[str, ...]:
+        return self.auxiliary
 
     def _check_anchors(self, key: str, sizes: tuple[tuple[float, ...], ...]) -> None:
         levels = self.backbone.levels

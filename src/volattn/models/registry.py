@@ -119,7 +119,8 @@ def build_model(config: ModelConfig, classes: Sequence[str]) -> BagBackbone:
     """Builds a model with new weights.
 
     Args:
-        classes: The names of the object classes; the model's label k is `classes[k - 1]`.
+        classes: The names of the object classes; the model's label k is `classes[k - 1]`. The configuration's
+            auxiliary classes follow.
 
     Raises:
         ValueError: There is no class, their number does not fit, a package is missing, or the network is absurdly
@@ -127,14 +128,14 @@ def build_model(config: ModelConfig, classes: Sequence[str]) -> BagBackbone:
     """
     if not classes:
         raise ValueError("a model needs at least one class, found none")
-    build = MODELS[config.name].build
+    build, count = MODELS[config.name].build, len(classes) + len(config.auxiliary_classes)
     if torch.get_default_device().type != "meta":
         with torch.device("meta"):  # Needs no memory.
-            sketch = build(config, len(classes))
+            sketch = build(config, count)
         parameters = sum(parameter.numel() for parameter in sketch.parameters())
         if parameters > _MOST:
             raise ValueError(
                 f"{config.name} of these widths has {parameters:.3g} parameters, and at most {_MOST:.3g} are taken; "
                 "make it narrower"
             )
-    return build(config, len(classes))
+    return build(config, count)

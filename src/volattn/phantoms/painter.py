@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -31,6 +32,9 @@ _ORGAN_ML = 1500.0
 """Volume of the organ for which the counts are given: an adult's liver."""
 _GAP = 3.0  # mm between neighbours, so that two never look like one
 _FINEST = 1.6  # mm; thicker slices average several samples, as a scanner does
+
+LOOK_ALIKE = "look-alike"
+"""The auxiliary class of all that is painted and no lesion."""
 
 Kind = Literal["lesion", "vessel", "duct", "partial volume", "fissure", "gallbladder"]
 Array = NDArray[np.float32]
@@ -78,7 +82,7 @@ class Painted:
     kinds: tuple[Kind, ...]
     organ: NDArray[np.bool_]
 
-    @property
+    @cached_property
     def lesions(self) -> NDArray[np.bool_]:
         """(d, h, w) where a lesion is."""
         return np.array([False, *(kind == "lesion" for kind in self.kinds)])[self.numbers]

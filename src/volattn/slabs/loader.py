@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from volattn.datasets.case import LESION, ORGAN
 from volattn.io.names import count_of
-from volattn.phantoms.painter import SyntheticConfig, paint_structures
+from volattn.phantoms.painter import LOOK_ALIKE, Painted, SyntheticConfig, paint_structures
 from volattn.slabs.augment import Augmentation, AugmentConfig, move_boxes, move_images, move_maps
 from volattn.slabs.epoch import EMPTY, ORGAN_ONLY, UNKNOWN, WITH_LESION, Group, plan_epoch
 from volattn.slabs.images import bag_centres, image_slices, slab_table
@@ -61,6 +61,7 @@ class SlabDataset(Dataset[Slab]):
     Args:
         augment: How they are changed; None leaves them as prediction sees them.
         synthetic: Lesions and look-alikes painted into the organ of cases with label maps, others in every slab.
+        auxiliary: Names of further classes, whose labels follow the lesion's; painted look-alikes are "look-alike".
         seed: The run's seed, at least 0.
         size: Side of the network's input, pixels; the plan's by default.
 
@@ -76,10 +77,12 @@ class SlabDataset(Dataset[Slab]):
         *,
         augment: AugmentConfig | None = None,
         synthetic: SyntheticConfig | None = None,
+        auxiliary: Sequence[str] = (),
         seed: int = 0,
         size: int | None = None,
     ) -> None:
         self.config = config
+        self.auxiliary = tuple(auxiliary)
         self.augment = augment
         self.synthetic = synthetic
         self.seed = seed
@@ -167,8 +170,7 @@ class SlabDataset(Dataset[Slab]):
         painted = paint_structures(hu, labels == ORGAN, case.spacing, rng, self.synthetic, first=first - start)
         labels = labels[first - start :][: len(image)].copy()
         labels[(labels == ORGAN) & ~painted.organ] = 0
-        labels[painted.lesions] = LESION
-        return hu, _Labels(labels, first)
+        return hu, _Labels(labels, first, painted)
 
     def _targets(
         self, case: StoredCase, labels: _Labels | StoredArray | None, group: Group, augmentation: Augmentation
@@ -182,9 +184,22 @@ class SlabDataset(Dataset[Slab]):
         if self.config.label_maps:
             return [{"label_map": self._label_map(labels, case.shape[0], z, augmentation)} for z in group.targets]
         # All maps of the slab move in one call, as its images do.
-        maps = [component_maps(np.asarray(labels[z]), self.classes) for z in group.targets]
+        maps = [self._object_maps(labels, z) for z in group.targets]
         moved = move_maps(np.concatenate(maps), augmentation, self.size)
         return [objects(of_target) for of_target in np.split(moved, len(maps))]
+
+    def _object_maps(self, labels: _Labels | StoredArray, z: int) -> NDArray[np.int32]:
+        """The numbered objects of a slice, (classes, h, w), the auxiliary ones last; what is painted is one each."""
+        painted = isinstance(labels, _Labels)
+        plane = labels.array[z - labels.first] if painted else labels[z]
+        maps = component_maps(np.asarray(plane), self.classes)
+        others = np.zeros((len(self.auxiliary), *plane.shape), np.int32)
+        if painted:
+            numbers, lesion = labels.painted.numbers[z - labels.first], labels.painted.lesions[z - labels.first]
+            maps[-1][lesion] = numbers[lesion] + maps[-1].max()
+            if LOOK_ALIKE in self.auxiliary:
+                others[self.auxiliary.index(LOOK_ALIKE)] = np.where(lesion, 0, numbers)
+        return np.concatenate([maps, others])
 
     def _label_map(self, labels: _Labels | StoredArray, depth: int, z: int, augmentation: Augmentation) -> Tensor:
         """The classes of the slices of a target's window, (R, H, W); clamped images of a block show theirs again."""
@@ -198,15 +213,18 @@ class SlabDataset(Dataset[Slab]):
 
 @dataclass(frozen=True)
 class _Labels:
-    """Label slices from `first` on, read by their number in the whole case."""
+    """Label slices from `first` on, without what is painted into them; they are read by their number in the case."""
 
     array: NDArray[np.uint8]
     first: int
+    painted: Painted
 
-    def __getitem__(self, key: int | slice) -> NDArray[np.uint8]:
-        if isinstance(key, slice):
-            return self.array[key.start - self.first : key.stop - self.first]
-        return self.array[key - self.first]
+    def __getitem__(self, key: slice) -> NDArray[np.uint8]:
+        """With the painted lesions."""
+        place = slice(key.start - self.first, key.stop - self.first)
+        labels = self.array[place].copy()
+        labels[self.painted.lesions[place]] = LESION
+        return labels
 
 
 def _shown(case: StoredCase, painted: bool) -> NDArray[np.uint8]:

@@ -126,6 +126,7 @@ def train(
         recipe.slabs,
         augment=recipe.augment,
         synthetic=recipe.synthetic,
+        auxiliary=recipe.model.auxiliary_classes,
         seed=recipe.seed,
         size=recipe.plan.size,
     )
