@@ -2,7 +2,7 @@
 
     python benchmarks/train_demo_weights.py work/demo-weights
 
-The recipe is `tiny` as shipped; what the options change is written on the card. After a kill the same command goes
+The recipe is `demo` as shipped; what the options change is written on the card. After a kill the same command goes
 on where it was. The weights are stored, and tested, in half precision; only when
 everything is done are `config.json`, `model.safetensors` and `CARD.md` written into the package.
 """
@@ -106,14 +106,14 @@ def run(options: argparse.Namespace, recipe: Recipe, manifest: StudyManifest) ->
 
 
 def make_recipe(options: argparse.Namespace) -> Recipe:
-    """`tiny`, as long as was asked for."""
+    """`demo`, as long as was asked for."""
     settings = [
         f"schedule.length={options.steps}",
         f"validation.every={max(1, options.steps // 8)}",
         f"seed={options.seed}",
         *options.set,
     ]
-    return load_recipe("tiny").updated(settings)
+    return load_recipe("demo").updated(settings)
 
 
 def check_size(recipe: Recipe) -> None:

@@ -41,13 +41,28 @@ def softmax(x: np.ndarray) -> np.ndarray:
     return e / e.sum()
 
 
+def normed(x: np.ndarray, weight: dict[str, np.ndarray], part: str) -> np.ndarray:
+    """GroupNorm with one group, if the part has it."""
+    if f"{part}.norm.weight" not in weight:
+        return x
+    shape = (-1, *[1] * (x.ndim - 1))
+    standard = (x - x.mean()) / np.sqrt(x.var() + 1e-5)
+    return standard * weight[f"{part}.norm.weight"].reshape(shape) + weight[f"{part}.norm.bias"].reshape(shape)
+
+
 def written_out(
-    va: VolumetricAttention, target: np.ndarray, context: np.ndarray, scale: str, slope: float = 0.0
+    va: VolumetricAttention, target: np.ndarray, context: np.ndarray, scale: str, slope: float = 0.0, most: float = 1.0
 ) -> np.ndarray:
-    """Eqs. 2 and 3 for one target (C, H, W) and its bag (N, C, H, W), with no tensor library."""
+    """Eqs. 2 and 3 for one target (C, H, W) and its bag (N, C, H, W), with no tensor library; gates up to `most`."""
 
     def rectify(x: np.ndarray) -> np.ndarray:
         return np.where(x > 0, x, slope * x)
+
+    def convolve(maps: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+        """(I, H, W) and (O, I, k, k) to (O, H, W)."""
+        return np.array(
+            [sum(correlate(m, k, mode="constant") for m, k in zip(maps, row, strict=True)) for row in kernel]
+        )
 
     weight = {name: tensor.detach().numpy() for name, tensor in va.named_parameters()}
     if va.channel is not None:
@@ -57,22 +72,24 @@ def written_out(
             return w2 @ np.maximum(w1 @ x.mean(axis=(1, 2)), 0)
 
         bag = np.stack([g(x) for x in context])
-        value = softmax(bag @ g(target)) @ bag
-        gate = sigmoid(weight["channel.gate.weight"] @ rectify(value) + weight["channel.gate.bias"])
+        value = rectify(normed(softmax(bag @ g(target)) @ bag, weight, "channel"))
+        gate = most * sigmoid(weight["channel.gate.weight"] @ value + weight["channel.gate.bias"])
         target = target * gate[:, None, None]
     if va.spatial is not None:
-        kernel = weight["spatial.embed.weight"][0]
 
         def e(x: np.ndarray) -> np.ndarray:
-            pooled = np.stack([x.max(axis=0), x.mean(axis=0)])
-            return sum(correlate(p, k, mode="constant") for p, k in zip(pooled, kernel, strict=True))
+            seen = np.stack([x.max(axis=0), x.mean(axis=0)]) if va.spatial.pooled else x
+            return convolve(seen, weight["spatial.embed.weight"])
 
         maps = np.stack([e(x) for x in context])
-        factor = {"none": 1.0, "sqrt": maps[0].size ** -0.5, "mean": 1 / maps[0].size}[scale]
-        attention = softmax((maps * e(target)).sum(axis=(1, 2)) * factor)
-        value = rectify(np.tensordot(attention, maps, axes=1))
-        gate = correlate(value, weight["spatial.gate.weight"][0, 0], mode="constant") + weight["spatial.gate.bias"][0]
-        target = target * sigmoid(gate)
+        own = e(target)
+        factor = {"none": 1.0, "sqrt": 1 / np.sqrt(own.size), "mean": 1 / own.size}[scale]
+        offsets = weight.get("spatial.offsets", np.ones(maps.shape[:2]))
+        attended = softmax(np.array([(own * m).sum() * factor for m in maps]))
+        value = sum(a * d[:, None, None] * m for a, d, m in zip(attended, offsets, maps, strict=True))
+        value = rectify(normed(value, weight, "spatial"))
+        gate = convolve(value, weight["spatial.gate.weight"]) + weight["spatial.gate.bias"][:, None, None]
+        target = target * most * sigmoid(gate)
     return target
 
 
@@ -88,6 +105,45 @@ def test_equals_the_equations(
         [written_out(va, t, c, scale, slope) for t, c in zip(target.numpy(), context.numpy(), strict=True)]
     )
     np.testing.assert_allclose(va(target, context).detach().numpy(), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"maps": 4},
+        {"gate": "twice_sigmoid"},
+        {"norm": True},
+        {"gate_channels": "all"},
+        {"offsets": 5},
+        {"maps": 4, "gate": "twice_sigmoid", "norm": True, "gate_channels": "all", "offsets": 5, "rectifier": "leaky"},
+    ],
+    ids=lambda options: "+".join(options),
+)
+def test_the_forms_beside_the_paper_equal_theirs(options: dict[str, object]) -> None:
+    va = module(**options)
+    target, context = torch.randn(2, 12, 9, 10).double(), torch.randn(2, 5, 12, 9, 10).double()
+    most, slope = 2.0 if "gate" in options else 1.0, 0.1 if "rectifier" in options else 0.0
+    pairs = zip(target.numpy(), context.numpy(), strict=True)
+    expected = np.stack([written_out(va, t, c, "mean", slope, most) for t, c in pairs])
+    np.testing.assert_allclose(va(target, context).detach().numpy(), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_gate_of_twice_the_sigmoid_starts_at_one_where_it_moves() -> None:
+    target, context = torch.randn(1, 32, 8, 8), torch.randn(1, 5, 32, 8, 8)
+    va = VolumetricAttention(32, gate="twice_sigmoid", maps=8, norm=True, rectifier="leaky", gate_channels="all")
+    refined = va(target, context)
+    assert (refined / target - 1).abs().max() < 0.1
+    refined.square().sum().backward()
+    assert va.spatial is not None
+    assert va.spatial.embed.weight.grad is not None
+    assert va.spatial.embed.weight.grad.abs().max() > 1e-4, "the embedding learns from the first step"
+
+
+def test_the_order_of_slices_counts_with_offsets_only() -> None:
+    target, context = torch.randn(1, 12, 6, 6).double(), torch.randn(1, 5, 12, 6, 6).double()
+    for options, alike in (({"offsets": 5}, False), ({}, True)):
+        va = module(maps=4, **options)
+        assert torch.allclose(va(target, context), va(target, context.flip(1))) is alike
 
 
 def test_the_parameters_have_their_names() -> None:
@@ -200,6 +256,8 @@ def test_an_embedding_that_is_negative_everywhere_learns_with_a_leak_only(rectif
         ({"gate_kernel": 0}, "gate_kernel must be odd"),
         ({"scale": "half"}, "scale must be"),
         ({"rectifier": "elu"}, "rectifier must be"),
+        ({"gate": "tanh"}, "gate must be"),
+        ({"gate_channels": "some"}, "gate_channels must be"),
         ({"reduction": 0}, "must be positive"),
     ],
 )

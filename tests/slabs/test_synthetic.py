@@ -78,8 +78,11 @@ def store() -> SmallStore:
     return SmallStore({"healthy": SmallCase(Sliced(image), Sliced(labels), spacing=SPACING)})
 
 
-def slabs(store: SmallStore, synthetic: SyntheticConfig | None = MANY, **config: bool) -> SlabDataset:
-    return SlabDataset(store, ["healthy"], SlabConfig(bag=3, targets=2, **config), synthetic=synthetic, seed=4)
+def slabs(
+    store: SmallStore, synthetic: SyntheticConfig | None = MANY, auxiliary: tuple[str, ...] = (), **config: bool
+) -> SlabDataset:
+    slab = SlabConfig(bag=3, targets=2, **config)
+    return SlabDataset(store, ["healthy"], slab, synthetic=synthetic, auxiliary=auxiliary, seed=4)
 
 
 def test_a_healthy_organ_shows_lesions_that_a_seed_an_epoch_and_an_index_decide(store: SmallStore) -> None:
@@ -102,6 +105,30 @@ def test_label_maps_show_what_was_painted(store: SmallStore) -> None:
                 else torch.zeros(maps.size, maps.size)
             )
             assert torch.equal((target["label_map"][0] == 2).int(), lesions.int())
+
+
+def test_look_alikes_have_a_label_behind_the_lesions(store: SmallStore) -> None:
+    plain, named = slabs(store), slabs(store, auxiliary=("cyst", "look-alike"))
+    labels = set()
+    for index in range(len(plain)):
+        assert torch.equal(plain[index].images, named[index].images)
+        for target, other in zip(named[index].targets, plain[index].targets, strict=True):
+            reported = target["labels"] <= 2
+            assert torch.equal(target["masks"][reported], other["masks"])
+            lesions, others = target["masks"][target["labels"] == 2].sum(0), target["masks"][~reported].sum(0)
+            assert not (lesions * others).any()
+            labels |= set(target["labels"].tolist())
+    assert labels == {1, 2, 4}, "organ, lesion and look-alike; no cyst is painted"
+
+
+def test_a_painted_lesion_is_one_object_where_others_touch_it(store: SmallStore) -> None:
+    """Components would join what touches, and break what is bent."""
+    dataset = slabs(store, SyntheticConfig(lesions=(400, 400), look_alikes=(0, 0)))
+    for index in range(len(dataset)):
+        for target in dataset[index].targets:
+            lesions = target["masks"][target["labels"] == 2]
+            assert (lesions.sum(0) <= 1).all()
+            assert (lesions.flatten(1).sum(1) > 0).all()
 
 
 def test_recipes_take_it() -> None:

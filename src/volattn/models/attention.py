@@ -170,7 +170,7 @@ class SpatialAttention(_Gated):
     def describe(self, features: Tensor) -> Tensor:
         """e(X) = W [max_c X ; mean_c X], or W X: (B, C, H, W) -> (B, K, H, W)."""
         if not self.pooled:
-            return self.embed(features)
+            return full(self.embed(features))
         kind = self.embed.weight.dtype
         mean = features.mean(dim=1, dtype=full_type(features)).to(kind)
         with no_autocast(features):
