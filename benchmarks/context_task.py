@@ -123,7 +123,8 @@ def cut_out(store_path: Path, paintings: int) -> Findings:
             rng = np.random.default_rng([number, painting])
             painted_hu = hu.copy()
             painted = paint_structures(painted_hu, labels == ORGAN, case.spacing, rng, SyntheticConfig())
-            for index, kind in enumerate(painted.kinds, start=1):
+            for index, structure in enumerate(painted.structures, start=1):
+                kind = structure.kind
                 if kind in ("fissure", "gallbladder"):
                     continue  # Their HU give them away.
                 mask = painted.numbers == index

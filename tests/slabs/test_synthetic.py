@@ -39,7 +39,7 @@ def test_nothing_is_painted_outside_the_organ(seed: int) -> None:
     assert (after == before)[~inside].all()
     assert inside[painted.numbers > 0].all()
     assert inside[painted.organ].all()
-    assert painted.numbers.max() <= len(painted.kinds)
+    assert painted.numbers.max() <= len(painted.structures)
     assert painted.organ[painted.lesions].all(), "a lesion is part of the organ"
 
 
@@ -48,8 +48,8 @@ def test_every_kind_comes_and_looks_as_it_should() -> None:
     depths: dict[str, list[int]] = {}
     for seed in range(25):
         before, after, _, painted = paint(seed)
-        for number, kind in enumerate(painted.kinds, start=1):
-            where = painted.numbers == number
+        for number, structure in enumerate(painted.structures, start=1):
+            kind, where = structure.kind, painted.numbers == number
             if where.sum() > 20:
                 contrasts.setdefault(kind, []).append(float((after - before)[where].mean()))
                 depths.setdefault(kind, []).append(int(where.any((1, 2)).sum()))

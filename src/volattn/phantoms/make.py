@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,9 @@ from volattn.phantoms.anatomy import (
     paint_spine,
     paint_stomach,
 )
-from volattn.phantoms.lesions import Structure, paint_structures
+from volattn.phantoms.lesions import LOOK, draw_structures
 from volattn.phantoms.liver import LiverPlan, paint_liver
+from volattn.phantoms.painter import Structure, paint_structures
 from volattn.phantoms.shapes import Canvas, Field, Grid
 
 SPACINGS = (0.8, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 5.0)
@@ -35,13 +37,13 @@ class Phantom:
     Attributes:
         image: (Z, H, W) int16 HU.
         labels: (Z, H, W) uint8: 0 background, 1 liver, 2 lesion.
-        numbers: (Z, H, W) uint8: k where `structures[k - 1]` is, distractors too; 0 elsewhere.
+        numbers: (Z, H, W) int16: k where `structures[k - 1]` is, distractors too; 0 elsewhere.
         spacing: mm (z, y, x).
     """
 
     image: NDArray[np.int16]
     labels: NDArray[np.uint8]
-    numbers: NDArray[np.uint8]
+    numbers: NDArray[np.int16]
     spacing: tuple[float, float, float]
     structures: tuple[Structure, ...]
 
@@ -84,17 +86,18 @@ def make_phantom(seed: int, index: int, size: int = 512) -> Phantom:
     paint_stomach(canvas, rng, body, float(plan.centre[2]))
     paint_organs(canvas, rng, body, float(plan.centre[2]))
     liver = paint_liver(canvas, rng, body, plan)
-    lesions, numbers, structures = paint_structures(canvas, rng, liver, spacing, float(plan.radii.min()) * 1.1)
     paint_ribs(canvas, rng, body)
 
     def to_slices(field: Field) -> Field:
         return field.reshape(slices, samples, size, size).mean(axis=1)
 
-    organ = to_slices(np.maximum(liver.coverage, lesions)) >= 0.5
+    hu, organ = to_slices(canvas.hu), to_slices(liver.coverage) >= 0.5
+    largest = min(110.0, float(plan.radii.min()) * 1.1)
+    grid = (spacing, pixel, pixel)
+    painted = paint_structures(hu, organ, grid, rng, LOOK, wanted=draw_structures(rng, largest), at_border=False)
     labels = organ.astype(np.uint8) * np.uint8(ORGAN)
-    labels[organ & (to_slices(lesions) >= 0.5)] = LESION
-    image = _scan(rng, to_slices(canvas.hu), spacing, size)
-    return Phantom(image, labels, numbers[samples // 2 :: samples], (spacing, pixel, pixel), tuple(structures))
+    labels[painted.lesions] = LESION
+    return Phantom(_scan(rng, hu, spacing, size), labels, painted.numbers, grid, painted.structures)
 
 
 def _scan(rng: np.random.Generator, hu: Field, spacing: float, size: int) -> NDArray[np.int16]:
@@ -113,11 +116,20 @@ def _scan(rng: np.random.Generator, hu: Field, spacing: float, size: int) -> NDA
 
 def truth_of(phantom: Phantom, seed: int, index: int, size: int) -> dict[str, object]:
     """The content of `truth-N.json`: the origin of a phantom, its lesions and its distractors."""
+    found = [_as_json(structure, phantom.spacing) for structure in phantom.structures]
     return {
         "seed": seed,
         "index": index,
         "size": size,
         "spacing_mm_zyx": list(phantom.spacing),
-        "lesions": [structure.as_json() for structure in phantom.structures if structure.kind == "lesion"],
-        "distractors": [structure.as_json() for structure in phantom.structures if structure.kind != "lesion"],
+        "lesions": [one for one in found if one["kind"] == "lesion"],
+        "distractors": [one for one in found if one["kind"] != "lesion"],
     }
+
+
+def _as_json(structure: Structure, spacing: tuple[float, float, float]) -> dict[str, Any]:
+    """Plain values, rounded to 0.001; slice, row and column are of the centre."""
+    z, y, x = (at / step for at, step in zip(structure.centre, spacing, strict=True))
+    values = asdict(structure) | {"centre": [round(at, 3) for at in structure.centre]}
+    values = {key: round(value, 3) if isinstance(value, float) else value for key, value in values.items()}
+    return values | {"slice": round(z), "row": round(y, 3), "column": round(x, 3)}

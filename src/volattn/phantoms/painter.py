@@ -12,7 +12,7 @@ Sizes, bending, texture, border and contrast follow the numbers of Hu et al., "L
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Literal, Self
@@ -26,8 +26,10 @@ from volattn.config import Config
 
 RADII = (4.0, 8.0, 16.0, 32.0)
 """mm; each axis of a lesion is one of them, times 0.75 to 1.25."""
-_BENDING = ((0.5, 1.0), (1.0, 2.0), (3.0, 6.0), (5.0, 10.0))
-"""mm; the standard deviation of the displacements that bend a lesion of each radius."""
+_BENDING = (0.5, 1.0, 3.0, 5.0)
+"""mm; the least standard deviation of the displacements that bend a lesion of each radius; the most is twice that."""
+_WIDEST_COURSE = 12.5
+"""Radius, mm; no vessel or duct of the liver is wider: a wider look-alike is partial volume."""
 _ORGAN_ML = 1500.0
 """Volume of the organ for which the counts are given: an adult's liver."""
 _GAP = 3.0  # mm between neighbours, so that two never look like one
@@ -69,23 +71,41 @@ class SyntheticConfig(Config):
 
 
 @dataclass(frozen=True)
+class Structure:
+    """A lesion or look-alike, as it was drawn.
+
+    Attributes:
+        centre: (z, y, x) mm from the centre of the organ array's first voxel.
+        diameter: Of its cross-section, mm.
+        contrast: HU above the organ (mostly negative); of fat and fluid their own HU.
+        depth: Extent through the slices, mm.
+    """
+
+    kind: Kind
+    centre: tuple[float, float, float]
+    diameter: float
+    contrast: float
+    depth: float
+
+
+@dataclass(frozen=True)
 class Painted:
     """What was painted into a block of slices.
 
     Attributes:
         numbers: (d, h, w) int16: k where the k-th structure is, 0 elsewhere.
-        kinds: Of structures 1, 2, ...
+        structures: Structures 1, 2, ...
         organ: (d, h, w) bool: the organ, without what a fissure or gallbladder took from it.
     """
 
     numbers: NDArray[np.int16]
-    kinds: tuple[Kind, ...]
+    structures: tuple[Structure, ...]
     organ: NDArray[np.bool_]
 
     @cached_property
     def lesions(self) -> NDArray[np.bool_]:
         """(d, h, w) where a lesion is."""
-        return np.array([False, *(kind == "lesion" for kind in self.kinds)])[self.numbers]
+        return np.array([False, *(structure.kind == "lesion" for structure in self.structures)])[self.numbers]
 
 
 @dataclass(frozen=True)
@@ -101,19 +121,40 @@ class _Look:
     texture: float
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, config: SyntheticConfig, size: int) -> _Look:
+    def draw(cls, rng: np.random.Generator, config: SyntheticConfig, radius: float) -> _Look:
         contrast = -rng.uniform(*config.contrast)
         if rng.random() < config.bright / 2:
             contrast = rng.uniform(20, 70)
         return cls(
-            radius=RADII[size] * rng.uniform(0.75, 1.25),
+            radius=radius,
             aspect=rng.uniform(0.65, 1.0),
             angle=rng.uniform(0, math.pi),
-            bending=rng.uniform(*_BENDING[size]),
+            bending=min(float(np.interp(radius, RADII, _BENDING)), radius / 6) * rng.uniform(1, 2),
             edge=rng.uniform(1.0, 2.0),
             contrast=contrast,
             texture=rng.uniform(1.5, 8.6),
         )
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A structure to be painted, if there is room: its radius in mm."""
+
+    radius: float
+    lesion: bool
+
+
+def draw_crowd(rng: np.random.Generator, config: SyntheticConfig, share: float) -> list[Wanted]:
+    """More structures than patients have, mostly of one or two sizes; `share` is the organ's volume over 1,500 ml."""
+    weights = rng.dirichlet((0.8, 0.8, 0.6, 0.25))
+    wanted = []
+    for lesion, bounds in ((True, config.lesions), (False, config.look_alikes)):
+        sizes = rng.choice(4, rng.poisson(rng.uniform(*bounds) * share), p=weights)
+        # No look-alike of the liver is as wide as the largest lesions.
+        wanted += [
+            Wanted(RADII[size if lesion else min(size, 2)] * rng.uniform(0.75, 1.25), lesion) for size in sizes.tolist()
+        ]
+    return wanted
 
 
 def paint_structures(
@@ -124,6 +165,8 @@ def paint_structures(
     config: SyntheticConfig,
     *,
     first: int = 0,
+    wanted: Sequence[Wanted] | None = None,
+    at_border: bool = True,
 ) -> Painted:
     """Paints lesions and look-alikes into the organ of a block of slices.
 
@@ -136,36 +179,38 @@ def paint_structures(
         rng: Decides everything.
         config: How many, and how they look.
         first: The slice of `organ` that is the first of `hu`.
+        wanted: What is painted, in place of the numbers in `config`.
+        at_border: Whether fissures and gallbladders are among the look-alikes.
     """
     block = _Block(hu, organ[first : first + len(hu)].copy(), np.array(spacing), first)
     spots = _Spots(organ, np.array(spacing), rng)
-    share = spots.millilitres / _ORGAN_ML
-    weights = rng.dirichlet((0.8, 0.8, 0.6, 0.25))
-    lesions = rng.poisson(rng.uniform(*config.lesions) * share)
-    look_alikes = rng.poisson(rng.uniform(*config.look_alikes) * share)
-    wanted = [(size, True) for size in rng.choice(4, lesions, p=weights)]
-    # No vessel of the liver is as wide as the largest lesions.
-    wanted += [(min(size, 2), False) for size in rng.choice(4, look_alikes, p=weights)]
-    kinds: list[Kind] = []
-    for size, is_lesion in sorted(wanted, reverse=True):
-        look = _Look.draw(rng, config, int(size))
-        kind: Kind = "lesion" if is_lesion else _draw_kind(rng, look, spacing[0])
-        centre = spots.take(look.radius, at_border=kind in ("fissure", "gallbladder"))
-        if centre is not None and block.paint(kind, look, centre, rng, len(kinds) + 1, config):
-            kinds.append(kind)
-    return Painted(block.numbers, tuple(kinds), block.organ)
+    if wanted is None:
+        wanted = draw_crowd(rng, config, spots.millilitres / _ORGAN_ML)
+    structures: list[Structure] = []
+    for one in sorted(wanted, key=lambda one: (-one.radius, one.lesion)):
+        # A look-alike is as wide in each slice as a lesion is, most of whose slices miss its middle.
+        radius = one.radius * (1.0 if one.lesion else math.sqrt(1 - rng.uniform(0, 0.8) ** 2))
+        kind: Kind = "lesion" if one.lesion else _draw_kind(rng, radius, spacing[0], at_border)
+        centre = spots.take(radius, at_border=kind in ("fissure", "gallbladder"))
+        while centre is None and not one.lesion and radius > 2.5:
+            radius *= 0.7
+            centre = spots.take(radius, at_border=kind in ("fissure", "gallbladder"))
+        if centre is None:
+            continue
+        structure = block.paint(kind, _Look.draw(rng, config, radius), centre, rng, len(structures) + 1, config)
+        if structure is not None:
+            structures.append(structure)
+    return Painted(block.numbers, tuple(structures), block.organ)
 
 
-def _draw_kind(rng: np.random.Generator, look: _Look, dz: float) -> Kind:
+def _draw_kind(rng: np.random.Generator, radius: float, dz: float, at_border: bool) -> Kind:
     drawn = rng.random()
-    if drawn < 0.08:
-        return "gallbladder"
-    if drawn < 0.2:
-        return "fissure"
+    if at_border and drawn < 0.2:
+        return "gallbladder" if drawn < 0.08 else "fissure"
     # One slice can hide in the next ones only if a lesion of that width would show in several.
-    if drawn < 0.6 and dz < 0.7 * look.radius:
+    if (drawn < 0.6 or radius > _WIDEST_COURSE) and dz < 0.7 * radius:
         return "partial volume"
-    return "duct" if look.radius < 4 else "vessel"
+    return "duct" if radius < 4 else "vessel"
 
 
 class _Spots:
@@ -201,6 +246,7 @@ class _Block:
     def __init__(self, hu: Array, organ: NDArray[np.bool_], spacing: NDArray[np.float64], first: int) -> None:
         self.hu, self.organ = hu, organ
         self.numbers = np.zeros(hu.shape, np.int16)
+        self.lesions = np.zeros(hu.shape, bool)
         self._spacing = spacing
         self._first = first
         self._samples = max(1, math.ceil(spacing[0] / _FINEST))
@@ -213,32 +259,40 @@ class _Block:
         rng: np.random.Generator,
         number: int,
         config: SyntheticConfig,
-    ) -> bool:
-        """Paints one structure; False if nothing of it shows in the block."""
+    ) -> Structure | None:
+        """Paints one structure; None if nothing of it shows in the block."""
         make = {"lesion": _lesion, "partial volume": _partial_volume, "fissure": _fissure, "gallbladder": _gallbladder}
         shape = make.get(kind, _course)(look, float(self._spacing[0]), rng)
+        contrast = look.contrast if shape.hu is None else shape.hu
+        if kind in ("vessel", "duct"):
+            # A lesion that is thinner than a slice fades in it; its look-alike must fade as much.
+            contrast *= min(1.0, 1.6 * look.radius / float(self._spacing[0]))
         place = self._place(centre, shape.reach)
         if place is None:
-            return False
+            return None
         z, y, x = self._coordinates(place, centre)
         outside = shape.outside(z, y, x)
         view, organ = self.hu[place], self.organ[place]
+        # A lesion's label is where it shows: nothing is painted over it.
+        free = organ if kind == "lesion" else organ & ~self.lesions[place]
         edge = max(look.edge, float(self._spacing[1]) / 2)
-        cover = self._averaged(ndtr(-outside / np.float32(edge))) * organ
+        cover = self._averaged(ndtr(-outside / np.float32(edge))) * free
         shown = cover > 0.5
         if not shown.any():
-            return False
+            return None
         if shape.hu is not None:  # Fat and fluid have their own HU, whatever the organ's.
             view += cover * np.float32(shape.hu - view[organ].mean())
             organ[shown] = False
         else:
-            contrast = cover * np.float32(look.contrast)
+            added = cover * np.float32(contrast)
             if kind == "lesion":
-                contrast += self._inner(outside, look, edge, rng, config) * organ
-            contrast += cover * _texture(cover.shape, self._spacing, look.texture, rng)
-            view += contrast
+                added += self._inner(outside, look, edge, rng, config) * organ
+                self.lesions[place][shown] = True
+            added += cover * _texture(cover.shape, self._spacing, look.texture, rng)
+            view += added
         self.numbers[place][shown] = number
-        return True
+        cz, cy, cx = centre.tolist()
+        return Structure(kind, (cz, cy, cx), 2 * look.radius, contrast, shape.depth)
 
     def _inner(
         self, outside: Array, look: _Look, edge: float, rng: np.random.Generator, config: SyntheticConfig
@@ -282,6 +336,7 @@ class _Shape:
 
     outside: _Outside
     reach: NDArray[np.float64]
+    depth: float
     hu: float | None = None
 
 
@@ -339,13 +394,15 @@ def _lesion(look: _Look, dz: float, rng: np.random.Generator) -> _Shape:
     radii = (look.radius * rng.uniform(0.75, 1.25), look.radius * look.aspect, look.radius)
     bend = rng.normal(0, look.bending, (3, 3, 3, 3)).astype(np.float32)
     return _Shape(
-        _Outside(radii, look.angle, bend), np.array([1.6 * radii[0], 1.6 * look.radius, 1.6 * look.radius]) + 4
+        _Outside(radii, look.angle, bend),
+        np.array([1.6 * radii[0], 1.6 * look.radius, 1.6 * look.radius]) + 4,
+        2 * radii[0],
     )
 
 
 def _course(look: _Look, dz: float, rng: np.random.Generator) -> _Shape:
     """A vessel or duct: the cross-section of a lesion in each of many slices, winding."""
-    radius = look.radius * math.sqrt(1 - rng.uniform(0, 0.8) ** 2)  # Most slices of a lesion miss its middle.
+    radius = look.radius
     half = radius * rng.uniform(1.8, 3) + 6
     slope, wave = rng.normal(0, 0.35, 2), np.append(rng.normal(0, 0.3 * radius, 2), rng.uniform(0, 2 * math.pi))
     bend = rng.normal(0, look.bending / 2, (3, 3, 3, 3)).astype(np.float32)
@@ -359,14 +416,14 @@ def _course(look: _Look, dz: float, rng: np.random.Generator) -> _Shape:
         flat=half,
     )
     side = 1.6 * radius + np.abs(slope) * half + 2 * np.abs(wave[:2]) + 4
-    return _Shape(outside, np.array([half + dz, *side]))
+    return _Shape(outside, np.array([half + dz, *side]), 2 * half)
 
 
 def _partial_volume(look: _Look, dz: float, rng: np.random.Generator) -> _Shape:
     """What fills one slice and none of its neighbours."""
     bend = rng.normal(0, look.bending, (3, 3, 3, 3)).astype(np.float32)
     outside = _Outside((math.inf, look.radius * look.aspect, look.radius), look.angle, bend, flat=dz / 2)
-    return _Shape(outside, np.array([dz, 1.6 * look.radius + 4, 1.6 * look.radius + 4]))
+    return _Shape(outside, np.array([dz, 1.6 * look.radius + 4, 1.6 * look.radius + 4]), dz)
 
 
 def _fissure(look: _Look, dz: float, rng: np.random.Generator) -> _Shape:
@@ -374,7 +431,7 @@ def _fissure(look: _Look, dz: float, rng: np.random.Generator) -> _Shape:
     length, width, half = rng.uniform(12, 35), rng.uniform(1.5, 4), rng.uniform(8, 25)
     bend = rng.normal(0, 2.0, (3, 3, 3, 3)).astype(np.float32)
     outside = _Outside((half, width, length), look.angle, bend)
-    return _Shape(outside, np.array([half, length, length]) * 1.2 + 5, hu=rng.uniform(-60, 20))
+    return _Shape(outside, np.array([half, length, length]) * 1.2 + 5, 2 * half, rng.uniform(-60, 20))
 
 
 def _gallbladder(look: _Look, dz: float, rng: np.random.Generator) -> _Shape:
@@ -384,7 +441,7 @@ def _gallbladder(look: _Look, dz: float, rng: np.random.Generator) -> _Shape:
         (half, radius * look.aspect, radius), look.angle, bend, slope=rng.normal(0, 0.3, 2), wave=np.zeros(3)
     )
     side = 1.6 * radius + 0.6 * half + 4
-    return _Shape(outside, np.array([1.2 * half, side, side]), hu=rng.uniform(0, 20))
+    return _Shape(outside, np.array([1.2 * half, side, side]), 2 * half, rng.uniform(0, 20))
 
 
 def _texture(shape: tuple[int, ...], spacing: NDArray[np.float64], deviation: float, rng: np.random.Generator) -> Array:

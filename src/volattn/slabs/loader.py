@@ -190,15 +190,16 @@ class SlabDataset(Dataset[Slab]):
 
     def _object_maps(self, labels: _Labels | StoredArray, z: int) -> NDArray[np.int32]:
         """The numbered objects of a slice, (classes, h, w), the auxiliary ones last; what is painted is one each."""
-        painted = isinstance(labels, _Labels)
-        plane = labels.array[z - labels.first] if painted else labels[z]
-        maps = component_maps(np.asarray(plane), self.classes)
-        others = np.zeros((len(self.auxiliary), *plane.shape), np.int32)
-        if painted:
-            numbers, lesion = labels.painted.numbers[z - labels.first], labels.painted.lesions[z - labels.first]
-            maps[-1][lesion] = numbers[lesion] + maps[-1].max()
-            if LOOK_ALIKE in self.auxiliary:
-                others[self.auxiliary.index(LOOK_ALIKE)] = np.where(lesion, 0, numbers)
+        if not isinstance(labels, _Labels):
+            maps = component_maps(np.asarray(labels[z]), self.classes)
+            return np.concatenate([maps, np.zeros((len(self.auxiliary), *maps.shape[1:]), np.int32)])
+        place, painted = z - labels.first, labels.painted
+        numbers, lesion = painted.numbers[place], painted.lesions[place]
+        maps = component_maps(labels.array[place], self.classes)
+        maps[-1][lesion] = numbers[lesion] + maps[-1].max()
+        others = np.zeros((len(self.auxiliary), *maps.shape[1:]), np.int32)
+        if LOOK_ALIKE in self.auxiliary:
+            others[self.auxiliary.index(LOOK_ALIKE)] = np.where(lesion, 0, numbers)
         return np.concatenate([maps, others])
 
     def _label_map(self, labels: _Labels | StoredArray, depth: int, z: int, augmentation: Augmentation) -> Tensor:
