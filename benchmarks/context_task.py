@@ -6,7 +6,7 @@
 
 Training a detector is mostly about finding things; what of its score tells a lesion from a look-alike comes late. Here
 the boxes are given. A Faster R-CNN without its proposals (encode, attend, RoIAlign, box head) is trained on one
-question alone, lesion or look-alike, on a slice of each painted structure, cut out with the slices around it. Only the
+question alone, lesion or look-alike, on the slice that shows most of each painted structure, cut out with the slices around it. Only the
 attention changes. The score is the area under the ROC curve on phantoms that were not trained on; its interval is by
 bootstrap over them, on the mean over the seeds. What is cut out, and finished trainings, are kept in WORK.
 """
@@ -112,7 +112,7 @@ class Findings(NamedTuple):
 
 
 def cut_out(store_path: Path, paintings: int) -> Findings:
-    """Paints every case of a store so many times, and cuts out a slice of each structure, chosen at random."""
+    """Paints every case of a store so many times, and cuts out the slice that shows most of each structure."""
     images, boxes, lesion, cases = [], [], [], []
     store = Store.open(store_path)
     for number, name in enumerate(store.names):
@@ -128,10 +128,10 @@ def cut_out(store_path: Path, paintings: int) -> Findings:
                 if kind in ("fissure", "gallbladder"):
                     continue  # Their HU give them away.
                 mask = painted.numbers == index
-                shown = np.flatnonzero(mask.sum(axis=(1, 2)) >= 6)
-                if not len(shown):
+                areas = mask.sum(axis=(1, 2))
+                z = int(areas.argmax())
+                if areas[z] < 6:
                     continue
-                z = int(rng.choice(shown))
                 rows, columns = np.nonzero(mask[z])
                 y0, y1, x0, x1 = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
                 if max(y1 - y0, x1 - x0) > SIDE - 4:
