@@ -25,6 +25,8 @@ _LEAST_TISSUE = 0.25  # soft tissue and fat, where there is no air
 _MOST_BONE = 0.15  # unless there is twice as much fat: real CTs have 1 %, those with +1024 a third
 _AT_AN_END = 1e-2  # share of the voxels: noise has few at its least or largest value, a window many
 
+_BRIGHTEST = 255  # of a picture, such as the sub-volumes of DeepLesion that are passed on as .npz
+
 _FORCED = "taken as it is (--force)"
 
 
@@ -71,6 +73,8 @@ def _not_hounsfield(array: NDArray[np.number]) -> tuple[str, str] | None:
     to_hu = "convert it to HU"
     if most > 1000:
         to_hu += " (is the rescale intercept of -1024 missing?)"
+    elif least == 0 and _BRIGHTEST / 2 < most <= _BRIGHTEST:
+        to_hu = "these are grey values of 8 bits: give the CT itself, in HU, or undo the window that made them"
     elif least >= 0:
         to_hu = "give the CT itself, in HU, not labels or a picture"
     if least == most:

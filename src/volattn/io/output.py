@@ -106,7 +106,10 @@ def claim_folder(
         if marker is not None:
             _check_owner(folder, marker, what, links)
         holder = FileLock(folder / lock, timeout=wait)
-        holder.acquire()
+        while not holder.is_locked:
+            folder.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # Who held it may have removed both: see below.
+                holder.acquire()
     except Timeout:
         raise ValueError(
             f"{folder}: another process is writing to it; wait until it is done, or give another folder"
@@ -119,8 +122,9 @@ def claim_folder(
         sweep(folder)
         yield folder
     finally:
-        if made and all(path.name == lock for path in folder.iterdir()):
-            with suppress(OSError):
+        with suppress(OSError):
+            if made and all(path.name == lock for path in folder.iterdir()):
+                # While it is held: who waits for it sees that it is gone, and makes it again.
                 (folder / lock).unlink()
                 folder.rmdir()
         holder.release()

@@ -63,6 +63,11 @@ def inspect_header(path: Path | str) -> VolumeHeader:
     reader = find_reader(path)
     if not reader.can_read(path):
         refuse_dicom(path)
+        if path.name.lower().endswith((".npz", ".npy")):
+            raise ValueError(
+                f"{path}: is a NumPy file, which has no grid and need not hold HU; write the CT's HU as .nii.gz, or "
+                "give the CT that it was cut from (for DeepLesion the folder with DL_info.csv and Images_png)"
+            )
     return reader.inspect(path)
 
 
