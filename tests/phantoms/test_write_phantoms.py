@@ -16,7 +16,7 @@ from volattn.io.output import LOCK
 from volattn.phantoms import make_phantom, write_phantoms
 from volattn.phantoms.write import MANIFEST
 
-SIZE = 64
+SIZE = 48
 
 
 @pytest.fixture(scope="module")

@@ -39,9 +39,7 @@ def command(
 
         processes = choose_workers(parse_workers(workers)) if cases > 1 else 0
         with shown() as progress:
-            write_phantoms(
-                out, cases, seed, size=size, kind=kind, workers=processes, progress=progress, resume=resume
-            )
+            write_phantoms(out, cases, seed, size=size, kind=kind, workers=processes, progress=progress, resume=resume)
         print(f"{out}: {count_of(cases, 'case')}")
         return exits.GOOD
 

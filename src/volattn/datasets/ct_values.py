@@ -27,21 +27,15 @@ _AT_AN_END = 1e-2  # share of the voxels: noise has few at its least or largest 
 
 _BRIGHTEST = 255  # of a picture, such as the sub-volumes of DeepLesion that are passed on as .npz
 
-_FORCED = "taken as it is (--force)"
-
 
 def check_values(array: NDArray[np.number], called: str, force: bool = False) -> str | None:
-    """Refuses what cannot be the HU of a CT.
+    """Raises a ValueError for values (z, y, x) that cannot be the HU of a CT.
 
     Args:
-        array: (z, y, x).
-        force: It is taken all the same, unless a voxel is NaN or infinite.
+        force: They are taken all the same, unless a voxel is NaN or infinite.
 
     Returns:
         What was overlooked by `force`, one sentence without the file; None if the values can be HU.
-
-    Raises:
-        ValueError: They cannot.
     """
     check_finite(array, called)
     wrong = _not_hounsfield(array)
@@ -49,7 +43,7 @@ def check_values(array: NDArray[np.number], called: str, force: bool = False) ->
         return None
     message, way_out = wrong
     if force:
-        return f"{message}; {_FORCED}"
+        return f"{message}; taken as it is (--force)"
     raise ValueError(f"{called}: {message}; {way_out}, or say --force if it is right")
 
 

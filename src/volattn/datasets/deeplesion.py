@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
-from volattn.datasets.case import Case, Dataset, LabelScheme, make_dataset
+from volattn.datasets.case import Case, Dataset, LabelScheme
 from volattn.datasets.issues import Issue
 from volattn.datasets.key_slice import KeySlice
 from volattn.io.csv_rows import Row, read_rows
@@ -294,7 +294,7 @@ def open_deeplesion(root: Path, keep_noisy: bool = False) -> Dataset:
             found.append(Issue(Path(name).stem, table, "error", str(error)))
     if not cases and found:
         raise ValueError(f"{found[0].file}: {found[0].message}")
-    return make_dataset(root.name, root, cases, SCHEME, found=found)
+    return Dataset(root.name, root, tuple(cases), SCHEME, found=tuple(found)).checked()
 
 
 def _case(root: Path, file_name: str, lesions: Sequence[KeyLesion]) -> Case:

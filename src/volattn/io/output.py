@@ -28,15 +28,12 @@ _HEAD = 4096
 
 
 def claim_file(path: Path | str, *, inputs: Iterable[Path | str | None] = (), replaces: Iterable[str] = ()) -> Path:
-    """Refuses a file that cannot or must not be written, and removes what a killed write left of it.
+    """The path to write a file to, after removing what a killed write left of it.
 
     Args:
-        path: The file. A link is followed, since the user named it; devices and pipes are written into.
+        path: A link is followed, since the user named it; devices and pipes are written into.
         inputs: Files and folders that this call reads; None among them is passed over.
         replaces: Keys of a JSON file of this program that may be replaced although it lies in a folder of `inputs`.
-
-    Returns:
-        The path to write to.
 
     Raises:
         ValueError: It is a folder, a socket or a disk, an input of this call, or cannot be written.
@@ -87,9 +84,6 @@ def claim_folder(
         lock: Name of the lock's file, where several processes share the folder.
         links: Pattern of the links in the folder that the run itself makes.
         wait: Seconds to wait for another process that holds it.
-
-    Yields:
-        The folder.
 
     Raises:
         ValueError: It is a file, cannot be written, holds other files, a link out of it or the work of other settings,
@@ -167,11 +161,7 @@ def sweep(folder: Path, *, below: bool = False) -> None:
 
 
 def check_replaceable(paths: Iterable[Path]) -> None:
-    """Refuses to replace files that another program or a person made.
-
-    Raises:
-        ValueError: One of the files exists without this program's signature.
-    """
+    """Raises a ValueError if a file is there without this program's signature: another program or a person made it."""
     for path in paths:
         if path.is_dir() and not path.is_symlink():
             raise ValueError(f"{path}: is a folder where a file is to be written; give another folder")

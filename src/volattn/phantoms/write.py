@@ -27,7 +27,6 @@ from volattn.workers import Progress, map_items
 
 MOST = 3
 """Key slices of a phantom."""
-
 AROUND_MM = 30.0
 """What is kept of the CT on either side of a key slice."""
 
@@ -239,8 +238,8 @@ def _write_label_maps(folder: Path, phantom: Phantom, index: int) -> dict[str, A
     """The CT and its label map."""
     names = [f"volume-{index}.nii.gz", f"segmentation-{index}.nii.gz"]
     geometry = Geometry.aligned(phantom.labels.shape, phantom.spacing)
-    for name, array in zip(names, (phantom.image, phantom.labels), strict=True):
-        write_volume(folder / name, Volume(array, geometry))
+    write_volume(folder / names[0], Volume(phantom.image, geometry))
+    write_volume(folder / names[1], Volume(phantom.labels, geometry))
     return {"files": names}
 
 
