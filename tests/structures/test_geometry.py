@@ -63,7 +63,7 @@ def test_axes_of_an_aligned_grid() -> None:
 
 
 @given(grids)
-@settings(max_examples=80)
+@settings(max_examples=50)
 def test_turn_is_the_closest_of_the_48(grid: Geometry) -> None:
     def agreement(turn: Turn) -> float:
         turned = grid.turned(turn)
@@ -112,7 +112,7 @@ def test_volume_and_grid_must_agree() -> None:
 
 
 @given(st.integers(1, 300), spacings, spacings)
-@settings(max_examples=80)
+@settings(max_examples=50)
 def test_resampling_keeps_the_first_slice_and_the_extent(depth: int, spacing: float, step: float) -> None:
     grid = Geometry.aligned((depth, 3, 3), (spacing, 1, 1), (1.0, 2.0, 3.0))
     resampled = grid.resampled_z(step)

@@ -201,14 +201,11 @@ def in_subsets(subset_of: Mapping[str, str], wanted: Sequence[str], source: str)
 
 
 def scheme_from_names(names: Mapping[str, Sequence[int]], source: Path) -> LabelScheme:
-    """Tells organs from lesions by their names.
+    """Tells organs from lesions by their names, given with their values.
 
     A name with tumour, lesion, cancer, cyst, metastasis or the like is a lesion; every other name is an organ. Several
     organs become one class, and so do several lesions. A value under both (regions that contain each other) is a
     lesion. Background and an `ignore` label belong to neither.
-
-    Args:
-        names: Name -> its values, as the data set gives them.
 
     Raises:
         ValueError: No name is a lesion's, 0 is not background, two names mean the same, or values are not whole

@@ -141,18 +141,17 @@ class CaseDescription(StoreFile):
         return self
 
 
-STORE = "store.json"
-JOB = "job.json"
-CASE = "case.json"
+STORE, JOB, CASE = "store.json", "job.json", "case.json"
 CHUNK = 4
 """Slices in a chunk: a 2.5D image touches one or two."""
+_REBUILD = "run `volattn prepare` again: it rebuilds missing or damaged cases"
 
 
 class StoredArray:
     """A stored array; slicing it reads from the disk.
 
     Args:
-        shape: (Z, h, w), of the case's description.
+        shape: (Z, h, w).
         digest: SHA-256 of the file, if known. The format has no checksums of its own.
 
     Raises:
@@ -174,7 +173,7 @@ class StoredArray:
         if found != (self.shape, self.dtype):
             raise ValueError(
                 f"{path}: holds {found[1]} of shape {found[0]} where {CASE} says {self.dtype} of shape {shape}; "
-                "run `volattn prepare` again: it rebuilds missing or damaged cases"
+                f"{_REBUILD}"
             )
 
     def __len__(self) -> int:
@@ -191,9 +190,7 @@ class StoredArray:
         reason = shown(str(error))[1:-1] or type(error).__name__
         if not self.path.exists():
             reason = "there is no such file"
-        return ValueError(
-            f"{self.path}: cannot be read ({reason}); run `volattn prepare` again: it rebuilds missing or damaged cases"
-        )
+        return ValueError(f"{self.path}: cannot be read ({reason}); {_REBUILD}")
 
 
 @dataclass(frozen=True)
@@ -328,9 +325,7 @@ class Store:
                 if description.name != name:
                     raise ValueError(f"{folder / CASE}: is of the case {shown(description.name)}")
             except ValueError as error:
-                raise ValueError(
-                    f"{error}; run `volattn prepare` again: it rebuilds missing or damaged cases"
-                ) from None
+                raise ValueError(f"{error}; {_REBUILD}") from None
             self._cases[name] = description
         return StoredCase(folder, self._cases[name])
 

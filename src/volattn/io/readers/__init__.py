@@ -55,8 +55,7 @@ def inspect_header(path: Path | str) -> VolumeHeader:
     """Reads a header; a wrong geometry is listed in its `faults`, so that a check can go on.
 
     Raises:
-        ValueError: The voxels cannot or must not be read: the file is missing, damaged, of another format, no 3D
-            volume or absurdly large; one line with the way out.
+        ValueError: The file is missing, damaged, of another format, no 3D volume or absurdly large.
     """
     path = Path(path)
     reader = find_reader(path)
@@ -74,8 +73,7 @@ def read_header(path: Path | str) -> VolumeHeader:
     """Reads and judges a header; its `geometry` is never None.
 
     Raises:
-        ValueError: As `inspect_header`, or the geometry is wrong: a NaN or singular affine, a spacing that is zero or
-            negative.
+        ValueError: As `inspect_header`, or the geometry is wrong.
     """
     header = inspect_header(path)
     if header.faults:
@@ -117,7 +115,7 @@ def check_finite(array: np.ndarray, source: str) -> None:
 
 
 def stated_spacing(volume: Volume) -> tuple[float, float, float]:
-    """The distance between voxels (z, y, x) that the file's header states, mm, as other programs measure with it.
+    """mm (z, y, x) between voxels as the file's header states it, and as other programs measure with it.
 
     It is the geometry's spacing but for rounding, unless the header contradicts itself.
     """
