@@ -151,6 +151,10 @@ def test_phantom_writes_what_its_seed_says(tmp_path: Path, capsys: pytest.Captur
     write_phantom(tmp_path / "b", seed=5, index=0, size=64)
     for path in (tmp_path / "b").iterdir():
         assert (tmp_path / "a" / path.name).read_bytes() == path.read_bytes()
+    words = ("phantom", "-o", tmp_path / "a", "--cases", "1", "--seed", "5", "--size", "64")
+    assert volattn(*words) == 2
+    assert "continue it with --resume" in capsys.readouterr().err
+    assert volattn(*words, "--resume") == 0
 
 
 def bad_volume(kind: str, path: Path) -> None:

@@ -32,8 +32,17 @@ def root(shared_data: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def with_images(root: Path) -> Dataset:
-    dataset = open_dataset(root)
+def dataset(root: Path) -> Dataset:
+    return open_dataset(root)
+
+
+@pytest.fixture(scope="module")
+def kept(root: Path) -> Dataset:
+    return open_dataset(root, keep_noisy=True)
+
+
+@pytest.fixture(scope="module")
+def with_images(dataset: Dataset) -> Dataset:
     there = tuple(case for case in dataset.cases if case.image.is_dir())
     return Dataset(dataset.name, dataset.root, there, dataset.scheme)
 
@@ -71,21 +80,18 @@ def test_all_rows_parse_and_survive_a_round_trip(root: Path, tmp_path: Path) -> 
         )
 
 
-def test_every_row_is_in_a_case_or_counted_as_doubtful(root: Path) -> None:
-    rows = len(read_dl_info(root / "DL_info.csv").lesions)
-    plain, kept = open_dataset(root), open_dataset(root, keep_noisy=True)
-
+def test_every_row_is_in_a_case_or_counted_as_doubtful(dataset: Dataset, kept: Dataset) -> None:
     def boxes(dataset: Dataset) -> int:
         return sum(len(case.key_slice.boxes) for case in dataset.cases if case.key_slice is not None)
 
-    (note,) = plain.found
+    (note,) = dataset.found
     counted, doubtful = (int(number) for number in re.findall(r"\d+(?= (?:rows|marked))", note.message))
-    assert (boxes(plain), boxes(kept), boxes(plain) + doubtful) == (counted, rows, rows)
+    assert (boxes(dataset), boxes(kept), boxes(dataset) + doubtful) == (counted, 1349, 1349)
     assert [issue.severity for issue in kept.found] == ["note"]
 
 
-def test_no_row_is_at_odds_with_itself(root: Path) -> None:
-    for case in open_dataset(root, keep_noisy=True).cases:
+def test_no_row_is_at_odds_with_itself(kept: Dataset) -> None:
+    for case in kept.cases:
         assert case.key_slice is not None
         assert case.key_slice.faults() == []
         assert case.key_slice.inside() == case.key_slice.boxes, "no real box goes over the edge"
@@ -178,10 +184,10 @@ def test_the_slices_are_those_that_others_read(root: Path, with_images: Dataset)
     assert np.abs(ours - images).max() <= 1
 
 
-def test_masks_in_3d_agree_with_the_boxes(root: Path) -> None:
+def test_masks_in_3d_agree_with_the_boxes(root: Path, dataset: Dataset) -> None:
     """On its key slice each mask fills a box but for the margin, and nearly nowhere is it larger."""
     agreed = 0
-    cases = {case.name: case.key_slice for case in open_dataset(root).cases}
+    cases = {case.name: case.key_slice for case in dataset.cases}
     for scan, (first, _, mask) in sub_volumes(root).items():
         pixels = mask.sum(axis=(1, 2))
         last = first + len(mask) - 1

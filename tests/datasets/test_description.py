@@ -178,7 +178,7 @@ JSON = st.recursive(
 KEYS = [*Description.model_fields, "channel_names", "modality", "numTraining", "training", "dataset"]
 
 
-@settings(max_examples=300)
+@settings(max_examples=80)
 @given(entries=st.dictionaries(st.sampled_from(KEYS), JSON, max_size=3), broken=st.booleans())
 def test_any_json_is_read_or_refused_in_a_line(
     entries: dict[str, Any], broken: bool, tmp_path_factory: pytest.TempPathFactory

@@ -9,7 +9,6 @@ import pytest
 
 from volattn.datasets import Case, Dataset, check_dataset, open_dataset
 from volattn.datasets import open as layouts
-from volattn.datasets.case import make_dataset
 from volattn.datasets.lits import SCHEME
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepare import prepare_dataset
@@ -19,7 +18,7 @@ def open_patients(root: Path, keep_noisy: bool) -> Dataset:
     """`patients/NAME/ct.nii` and `patients/NAME/liver.nii`."""
     folders = (root / "patients").iterdir()
     cases = [Case(folder.name, folder / "ct.nii", folder / "liver.nii", subset="train") for folder in folders]
-    return make_dataset(root.name, root, cases, SCHEME)
+    return Dataset(root.name, root, tuple(cases), SCHEME).checked()
 
 
 def test_it_is_found_and_used(

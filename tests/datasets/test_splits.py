@@ -16,7 +16,7 @@ name_sets = st.sets(st.integers(0, 500), min_size=1, max_size=60).map(
 
 
 @given(name_sets, st.integers(0, 1000), st.floats(0, 0.9))
-@settings(max_examples=100)
+@settings(max_examples=40)
 def test_a_split_is_a_partition_of_the_asked_size(names: list[str], seed: int, fraction: float) -> None:
     split = make_split(names, seed, fraction)
     assert sorted(split.train + split.validation) == sorted(names)
@@ -27,7 +27,7 @@ def test_a_split_is_a_partition_of_the_asked_size(names: list[str], seed: int, f
 
 
 @given(name_sets, st.integers(0, 1000), st.integers(2, 7))
-@settings(max_examples=100)
+@settings(max_examples=40)
 def test_folds_validate_each_case_once(names: list[str], seed: int, parts: int) -> None:
     if parts > len(names):
         with pytest.raises(ValueError, match="folds"):

@@ -138,6 +138,12 @@ def prepare_again(folder: Path, force: bool) -> str:
     return ""
 
 
+def test_grey_values_of_8_bits_are_named(lits: tuple[Path, Path]) -> None:
+    grey = WRONG["0 to 255"](read_volume(lits[1]).array)
+    with pytest.raises(ValueError, match=r"these are grey values of 8 bits: .*, or undo the window"):
+        check_values(grey, "ct.nii.gz")
+
+
 @pytest.mark.parametrize("kind", ["stored with +1024", "0 to 255", "mask", "nothing", "windowed"])
 def test_key_slices_are_judged_in_the_same_way(kind: str, tmp_path: Path) -> None:
     root = tmp_path / "set"

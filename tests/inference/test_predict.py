@@ -20,7 +20,7 @@ from volattn.io.readers import write_volume
 from volattn.models.precision import Precision
 from volattn.phantoms import make_phantom
 from volattn.preprocessing.plan import Plan
-from volattn.preprocessing.prepared import prepare_volume
+from volattn.preprocessing.prepared import PreparedSlices
 from volattn.provenance import Provenance
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
@@ -122,7 +122,7 @@ def test_reader_gives_the_prepared_slices_bit_for_bit(
     array = np.random.default_rng(seed).integers(-1000, 1000, (depth, 41, 60)).astype(np.int16)
     volume = Volume(array[:, ::-1], Geometry.aligned(array.shape, (spacing, 0.7, 0.7)).turned(ct().geometry.turn()))
     plan = Plan(z_spacing=step, size=size)
-    prepared, reader = prepare_volume(volume, plan), SliceReader(volume, plan)
+    prepared, reader = np.stack(list(PreparedSlices(volume, plan))), SliceReader(volume, plan)
     assert reader.depth == len(prepared)
     np.testing.assert_array_equal(np.stack([reader.prepared[z] for z in range(reader.depth)]), prepared)
 

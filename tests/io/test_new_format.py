@@ -65,3 +65,10 @@ def test_dicom_is_named_until_it_is_read(tmp_path: Path, name: str) -> None:
                 read(folder)
     with pytest.raises(ValueError, match=f"{name}: is a DICOM file, which cannot be read yet; convert"):
         readers.read_labels(file)
+
+
+def test_a_numpy_file_is_named_for_what_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "CT_Lesion_000001_02_01_008-023.npz"
+    np.savez(file, imgs=np.zeros((2, 3, 4), np.uint8))
+    with pytest.raises(ValueError, match=r"npz: is a NumPy file, which has no grid .*; write the CT's HU as \.nii\.gz"):
+        readers.read_volume(file)

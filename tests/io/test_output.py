@@ -66,6 +66,19 @@ class TestFolders:
             assert other.wait(60) != 0
         other.communicate()
 
+    def test_who_waits_holds_the_folder_that_the_other_left_empty_and_removed(self, tmp_path: Path) -> None:
+        other = hold(tmp_path / "store")
+        assert other.stdin is not None
+        ending = threading.Timer(0.3, other.stdin.close)
+        ending.start()
+        with claim_folder(tmp_path / "store", wait=60):
+            assert other.wait(60) == 0
+            with pytest.raises(ValueError, match="store: another process"), claim_folder(tmp_path / "store"):
+                pass
+            (tmp_path / "store" / "kept").touch()
+        assert content(tmp_path / "store") == {"kept"}
+        ending.join()
+
     def test_work_is_continued_with_the_same_settings_only(self, tmp_path: Path) -> None:
         def claim(resume: bool = True, **changes: object) -> None:
             settings = {"seed": 3, "plan": {"size": 512, "step": 1.5}} | changes
@@ -83,6 +96,10 @@ class TestFolders:
     def test_nothing_is_left_of_a_folder_that_was_not_filled(self, tmp_path: Path) -> None:
         with pytest.raises(RuntimeError), claim_folder(tmp_path / "store"):
             raise RuntimeError
+        assert not list(tmp_path.iterdir())
+        with claim_folder(tmp_path / "store"):
+            (tmp_path / "store" / LOCK).unlink()
+            (tmp_path / "store").rmdir()
         assert not list(tmp_path.iterdir())
 
     @pytest.mark.parametrize("made", ["file", "pipe", "dangling link"])

@@ -23,7 +23,7 @@ def noise(shape: tuple[int, int] = (9, 13), seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(-1024, 3072, shape).astype(np.int16)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(lambda shape: st.tuples(st.just(shape), pixels)))
 def test_what_is_written_comes_back(tmp_path_factory: pytest.TempPathFactory, given_) -> None:
     shape, value = given_
@@ -63,7 +63,7 @@ def test_cut_anywhere_it_is_refused(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(st.data())
 def test_a_changed_byte_is_seen(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     path = tmp_path_factory.mktemp("png") / "001.png"

@@ -36,11 +36,23 @@ if __name__ == "__main__":
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Large enough for a file to be seen half written."""
-    folder = tmp_path_factory.mktemp("lits")
-    shape = (60, 128, 128)
+    return write_dataset(tmp_path_factory.mktemp("lits"), (60, 128, 128))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+    """A smaller data set, and its store."""
+    folder = write_dataset(tmp_path_factory.mktemp("small"), (12, 48, 48))
+    store = tmp_path_factory.mktemp("store")
+    prepare_dataset(open_dataset(folder), PLAN, store, resume=True)
+    return folder, contents(store)
+
+
+def write_dataset(folder: Path, shape: tuple[int, int, int]) -> Path:
+    depth, height, width = shape
     labels = np.zeros(shape, np.uint8)
-    labels[10:50, 30:90, 30:90] = 1
-    labels[20:24, 40:50, 40:60] = 2
+    labels[depth // 6 : -depth // 6, height // 4 : -height // 4, width // 4 : -width // 4] = 1
+    labels[depth // 3 : depth // 2, height // 3 : height // 2, width // 3 : width // 2] = 2
     for number in range(3):
         noise = np.random.default_rng(number).normal(50, 60, shape).astype(np.int16)
         volume = Volume(noise, Geometry.aligned(shape, (2.0, 0.8, 0.8)))
@@ -104,8 +116,9 @@ with claim_folder(folder):
 """
 
 
-def test_a_worker_that_outlives_its_run_is_waited_for(dataset: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_worker_that_outlives_its_run_is_waited_for(small: tuple[Path, dict[str, bytes]], tmp_path: Path) -> None:
     """What it still writes is swept."""
+    dataset, whole = small
     orphan = subprocess.Popen(
         [sys.executable, "-c", ORPHAN, str(tmp_path / "cases" / "volume-1")],
         stdin=subprocess.PIPE,
@@ -138,9 +151,10 @@ def test_a_worker_that_outlives_its_run_is_waited_for(dataset: Path, whole: dict
 
 
 def test_a_half_written_file_in_a_case_that_stands_is_swept(
-    dataset: Path, whole: dict[str, bytes], tmp_path: Path
+    small: tuple[Path, dict[str, bytes]], tmp_path: Path
 ) -> None:
     """A kill while a damaged case was mended leaves one beside files that are whole."""
+    dataset, whole = small
     prepare_dataset(open_dataset(dataset), PLAN, tmp_path, resume=True)
     (tmp_path / "cases" / "volume-1" / ".part-0123456789ab-labels.b2nd").write_bytes(b"half")
     prepare_dataset(open_dataset(dataset), PLAN, tmp_path, resume=True)

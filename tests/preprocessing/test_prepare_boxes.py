@@ -133,12 +133,12 @@ def test_stores_of_label_maps_know_nothing_of_boxes(tmp_path: Path, write_lits_c
     assert "boxes" not in json.loads((tmp_path / "store" / "cases" / "volume-0" / "case.json").read_text())
 
 
-def test_workers_and_repetition_change_no_byte(root: Path, tmp_path: Path) -> None:
+def test_repetition_changes_no_byte(root: Path, tmp_path: Path) -> None:
     prepare_dataset(open_dataset(root), PLAN, tmp_path / "one", resume=True)
     first = contents(tmp_path / "one")
     again = prepare_dataset(open_dataset(root), PLAN, tmp_path / "one", resume=True)
     assert again.prepared == ()
-    prepare_dataset(open_dataset(root), PLAN, tmp_path / "two", workers=2, resume=True)
+    prepare_dataset(open_dataset(root), PLAN, tmp_path / "two")
     assert contents(tmp_path / "one") == contents(tmp_path / "two") == first
 
 

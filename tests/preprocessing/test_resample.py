@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
@@ -19,6 +19,7 @@ def mixed(array: np.ndarray, depth: int, spacing: float, step: float) -> np.ndar
     return (1 - weight) * array[lower] + weight * array[upper]
 
 
+@settings(max_examples=40)
 @given(depth=st.integers(1, 60), spacing=SPACINGS, step=SPACINGS)
 def test_the_grid_is_exact(depth: int, spacing: float, step: float) -> None:
     lower, upper, weight = resampling_weights(depth, spacing, step)
@@ -29,6 +30,7 @@ def test_the_grid_is_exact(depth: int, spacing: float, step: float) -> None:
     assert upper.max() < depth
 
 
+@settings(max_examples=40)
 @given(depth=st.integers(2, 40), spacing=SPACINGS, step=SPACINGS, seed=st.integers(0, 99))
 def test_interpolation_is_scipys(depth: int, spacing: float, step: float, seed: int) -> None:
     array = np.random.default_rng(seed).normal(size=depth)
@@ -37,6 +39,7 @@ def test_interpolation_is_scipys(depth: int, spacing: float, step: float, seed: 
     np.testing.assert_allclose(ours, map_coordinates(array, [places], order=1), atol=1e-5)
 
 
+@settings(max_examples=40)
 @given(depth=st.integers(2, 40), spacing=SPACINGS, finer=st.integers(1, 4))
 def test_a_ramp_comes_back(depth: int, spacing: float, finer: int) -> None:
     step = spacing / finer
@@ -47,6 +50,7 @@ def test_a_ramp_comes_back(depth: int, spacing: float, finer: int) -> None:
     np.testing.assert_allclose((1 - weight) * there[lower] + weight * there[upper], ramp, atol=1e-3)
 
 
+@settings(max_examples=40)
 @given(depth=st.integers(1, 40), spacing=SPACINGS, step=SPACINGS)
 def test_every_slice_of_the_input_has_its_sources(depth: int, spacing: float, step: float) -> None:
     lower, upper, weight = z_weights(depth, spacing, step)
@@ -57,6 +61,7 @@ def test_every_slice_of_the_input_has_its_sources(depth: int, spacing: float, st
     assert (upper[weight == 0] == lower[weight == 0]).all()
 
 
+@settings(max_examples=40)
 @given(rows=st.integers(5, 60), columns=st.integers(5, 60), size=st.integers(4, 60), seed=st.integers(0, 99))
 def test_shrinking_keeps_the_mean_and_the_aspect(rows: int, columns: int, size: int, seed: int) -> None:
     plane = np.random.default_rng(seed).normal(100, 30, (rows, columns)).astype(np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -89,23 +90,23 @@ from pathlib import Path
 import numpy as np
 from volattn.preprocessing.store import write_array
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
 array = np.random.default_rng(0).integers(-200, 300, (10, 24, 20)).astype(np.int16)
-try:
-    write_array(Path(sys.argv[1]), array)
-except OSError as error:
-    print(error)
+for room in sys.argv[2:]:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(room), resource.RLIM_INFINITY))
+    try:
+        write_array(Path(sys.argv[1]), array)
+    except OSError as error:
+        print(error)
 """
 
 
 def test_a_full_disk_is_an_error_wherever_it_fills_up(stored: StoredArray) -> None:
-    whole = stored.path.stat().st_size
-    for room in (0, whole // 2, whole - 1):
-        path = stored.path.parent / "other.b2nd"
-        said = subprocess.run(
-            [sys.executable, "-c", FULL_DISK, str(path), str(room)], capture_output=True, text=True, check=True
-        )
-        assert f"{path.parent}: cannot be written" in said.stdout
+    whole, path = stored.path.stat().st_size, stored.path.parent / "other.b2nd"
+    rooms = map(str, (0, whole // 2, whole - 1))
+    said = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(path), *rooms], capture_output=True, text=True, check=True
+    )
+    assert said.stdout.count(f"{path.parent}: cannot be written") == 3
 
 
 def test_an_unfinished_store_is_told_from_no_store(tmp_path: Path) -> None:
@@ -116,10 +117,11 @@ def test_an_unfinished_store_is_told_from_no_store(tmp_path: Path) -> None:
         Store.open(tmp_path)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    """A prepared store of one case."""
-    volumes = tmp_path / "lits"
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of one case."""
+    folder = tmp_path_factory.mktemp("prepared")
+    volumes = folder / "lits"
     image = noise((6, 24, 20))
     grid = Geometry.aligned(image.shape, (1.5, 1.0, 1.0))
     labels = np.zeros(image.shape, np.uint8)
@@ -127,8 +129,14 @@ def store(tmp_path: Path) -> Path:
     labels[2, 8:11, 8:11] = 2
     write_volume(volumes / "volume-0.nii.gz", Volume(image, grid))
     write_labels(volumes / "segmentation-0.nii.gz", labels, Volume(labels, grid))
-    prepare_dataset(open_dataset(volumes), Plan(size=32), tmp_path / "store")
-    return tmp_path / "store"
+    prepare_dataset(open_dataset(volumes), Plan(size=32), folder / "store")
+    return folder / "store"
+
+
+@pytest.fixture
+def store(prepared: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be damaged."""
+    return shutil.copytree(prepared, tmp_path / "store")
 
 
 @pytest.mark.parametrize("name", ["image", "labels"])

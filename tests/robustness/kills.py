@@ -104,7 +104,9 @@ def make_inputs(folder: Path) -> dict[str, Verb]:
     resume = ("--resume",)
     scored = ("--reference", place["references"], "--prediction", place["predictions"])
     return {
-        "phantom": Verb(("phantom", "-o", "OUT", "--cases", "2", "--size", "64", "--seed", "3", "--workers", "0")),
+        "phantom": Verb(
+            ("phantom", "-o", "OUT", "--cases", "2", "--size", "64", "--seed", "3", "--workers", "0"), resume
+        ),
         "prepare": Verb(
             ("prepare", place["lits"], "-o", "OUT", "--recipe", place["prepare.yaml"], "--workers", "0"), resume
         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
@@ -15,6 +15,7 @@ MASKS = array_shapes(min_dims=2, max_dims=3, min_side=1, max_side=6).flatmap(
 )
 
 
+@settings(max_examples=40)
 @given(MASKS)
 def test_components_are_scipys_with_faces_as_neighbours(mask: np.ndarray) -> None:
     labels, count = label_components(mask)
@@ -23,6 +24,7 @@ def test_components_are_scipys_with_faces_as_neighbours(mask: np.ndarray) -> Non
     np.testing.assert_array_equal(labels, expected)
 
 
+@settings(max_examples=40)
 @given(MASKS)
 def test_the_largest_component_is_the_first_of_the_largest(mask: np.ndarray) -> None:
     largest = largest_component(mask)

@@ -46,7 +46,7 @@ grids = st.builds(
 
 
 @given(grids)
-@settings(max_examples=100)
+@settings(max_examples=40)
 def test_index_and_world_are_inverse(grid: Geometry) -> None:
     points = np.array(list(itertools.product(*(range(size) for size in grid.shape))), float)
     np.testing.assert_allclose(grid.to_index(grid.to_world(points)), points, atol=1e-9)
@@ -63,7 +63,7 @@ def test_axes_of_an_aligned_grid() -> None:
 
 
 @given(grids)
-@settings(max_examples=200)
+@settings(max_examples=50)
 def test_turn_is_the_closest_of_the_48(grid: Geometry) -> None:
     def agreement(turn: Turn) -> float:
         turned = grid.turned(turn)
@@ -74,7 +74,7 @@ def test_turn_is_the_closest_of_the_48(grid: Geometry) -> None:
 
 
 @given(grids)
-@settings(max_examples=100)
+@settings(max_examples=40)
 def test_turning_moves_no_voxel(grid: Geometry) -> None:
     values = np.arange(math.prod(grid.shape)).reshape(grid.shape)
     turn = grid.turn()
@@ -112,7 +112,7 @@ def test_volume_and_grid_must_agree() -> None:
 
 
 @given(st.integers(1, 300), spacings, spacings)
-@settings(max_examples=200)
+@settings(max_examples=50)
 def test_resampling_keeps_the_first_slice_and_the_extent(depth: int, spacing: float, step: float) -> None:
     grid = Geometry.aligned((depth, 3, 3), (spacing, 1, 1), (1.0, 2.0, 3.0))
     resampled = grid.resampled_z(step)

@@ -44,7 +44,7 @@ def refusal(grid: Geometry, other: Geometry) -> str:
 
 
 @given(whole_grids, st.sampled_from(TURNS), st.tuples(*[st.floats(-300, 300)] * 3))
-@settings(max_examples=200)
+@settings(max_examples=50)
 def test_flips_orders_and_shifts_are_recognised_and_can_be_trusted(
     grid: Geometry, turn: Turn, shift: tuple[float, float, float]
 ) -> None:
@@ -69,7 +69,7 @@ def test_flips_orders_and_shifts_are_recognised_and_can_be_trusted(
 
 
 @given(whole_grids, st.lists(st.floats(-1, 1), min_size=12, max_size=12))
-@settings(max_examples=200)
+@settings(max_examples=50)
 def test_what_rounding_does_is_no_difference(grid: Geometry, noise: list[float]) -> None:
     in_float32 = Geometry(grid.shape, grid.affine.astype(np.float32))
     assert grid.difference(in_float32) is None
@@ -80,7 +80,7 @@ def test_what_rounding_does_is_no_difference(grid: Geometry, noise: list[float])
 
 
 @given(whole_grids, st.tuples(small, small, small))
-@settings(max_examples=200)
+@settings(max_examples=50)
 def test_a_turn_that_moves_a_corner_is_a_difference(grid: Geometry, turn: tuple[float, float, float]) -> None:
     other = moved(grid, rotation(*turn))
     corners = np.array(list(itertools.product(*((0, size - 1) for size in grid.shape))))
@@ -99,7 +99,7 @@ def as_qform(grid: Geometry) -> Geometry:
 
 
 @given(st.sampled_from([0, math.pi]), st.floats(-0.02, 0.02), st.tuples(*[st.floats(-0.6, 0.6)] * 2), st.booleans())
-@settings(max_examples=300)
+@settings(max_examples=50)
 def test_a_grid_and_its_qform_are_one_and_a_real_turn_is_not(
     half: float, near: float, tilt: tuple[float, float], mirrored: bool
 ) -> None:

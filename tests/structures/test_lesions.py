@@ -26,7 +26,7 @@ def corners(mask: np.ndarray, spacing: tuple[float, float]) -> np.ndarray:
 
 
 @given(masks, st.tuples(st.floats(0.3, 3), st.floats(0.3, 3)))
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_axial_diameter_equals_brute_force(mask: np.ndarray, spacing: tuple[float, float]) -> None:
     long, short = axial_diameter(mask, spacing)
     if not mask.any():

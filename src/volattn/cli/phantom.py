@@ -23,6 +23,9 @@ def command(
     seed: Annotated[int, typer.Option(min=0, help="Seed; the same one makes the same bytes.")] = 0,
     size: Annotated[int, typer.Option(min=64, max=1024, help="Rows and columns of a slice.")] = 512,
     workers: Workers = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keeps finished cases, and makes missing or damaged ones again.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Makes synthetic abdominal CT with liver lesions."""
@@ -36,8 +39,8 @@ def command(
 
         processes = choose_workers(parse_workers(workers)) if cases > 1 else 0
         with shown() as progress:
-            write_phantoms(out, cases, seed, size=size, kind=kind, workers=processes, progress=progress)
+            write_phantoms(out, cases, seed, size=size, kind=kind, workers=processes, progress=progress, resume=resume)
         print(f"{out}: {count_of(cases, 'case')}")
         return exits.GOOD
 
-    raise typer.Exit(exits.run(run, debug=debug))
+    raise typer.Exit(exits.run(run, after_stop=exits.RESUME, debug=debug))

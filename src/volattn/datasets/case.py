@@ -16,7 +16,6 @@ from volattn.config import Config
 from volattn.datasets.issues import Issue, LeftOut
 from volattn.datasets.key_slice import KeySlice
 from volattn.io.names import both, check_name, cut, shown
-from volattn.io.readers import VolumeHeader, read_header
 
 BACKGROUND, ORGAN, LESION = 0, 1, 2
 _BACKGROUND = {
@@ -37,8 +36,8 @@ class LabelScheme(Config):
     """What the values of a data set's label maps mean; 0 is always background.
 
     Attributes:
-        organ_name: Name of the organ class; None for data with lesions only.
-        organ_values: Values that mean organ without lesion; empty for data with lesions only.
+        organ_name: None for data with lesions only.
+        organ_values: Values that mean organ without lesion; none for data with lesions only.
         lesion_values: Values that mean lesion; where there is an organ, lesions count as part of it.
     """
 
@@ -66,10 +65,8 @@ class LabelScheme(Config):
     @property
     def described(self) -> str:
         """The values in words, for messages."""
-        parts = ["0 background"]
-        parts += [f"{value} {self.organ_name}" for value in self.organ_values]
-        parts += [f"{value} {self.lesion_name}" for value in self.lesion_values]
-        return ", ".join(parts)
+        organ = [f"{value} {self.organ_name}" for value in self.organ_values]
+        return ", ".join(["0 background", *organ, *(f"{value} {self.lesion_name}" for value in self.lesion_values)])
 
     def fault(self, values: Iterable[int]) -> str | None:
         """What is wrong with a label map that holds these values, and what to do; None if nothing is."""
@@ -125,14 +122,6 @@ class Case:
         """The boxes, if they are the annotation."""
         return self.annotation if isinstance(self.annotation, KeySlice) else None
 
-    def read_header(self) -> VolumeHeader:
-        """The CT's header.
-
-        Raises:
-            ValueError: It cannot be read, or describes no grid.
-        """
-        return read_header(self.image) if self.key_slice is None else self.key_slice.header
-
 
 @dataclass(frozen=True)
 class Dataset:
@@ -170,12 +159,25 @@ class Dataset:
                 parts.append(f"{kind}: {' + '.join(names) or name}{', merged' if len(names) > 1 else ''}")
         return "; ".join(parts)
 
-    def only(self, subsets: Sequence[str]) -> Dataset:
-        """The cases of some subsets ("train", "val", "test") of its own split; all cases if none is named.
+    def checked(self) -> Dataset:
+        """As every layout gives it: cases in natural order, files that cannot be reached among the issues.
 
         Raises:
-            ValueError: The data set has no split of its own, or not these subsets.
+            ValueError: There are no cases, or two have one name.
         """
+        cases = sorted(self.cases, key=lambda case: natural_key(case.name))
+        found = (*self.found, *(one.issue for one in self.left_out if one.fault is not None))
+        if not cases:
+            fault = next((f"{one.file}: {one.message}" for one in found if one.severity == "error"), None)
+            raise ValueError(fault or f"{self.root}: holds no cases; check that the images were copied too")
+        for first, second in itertools.pairwise(cases):
+            if first.name == second.name:
+                images = both(first.image, second.image)
+                raise ValueError(f"{self.root}: case {first.name} is there twice ({images}); keep one")
+        return replace(self, cases=tuple(cases), found=found)
+
+    def only(self, subsets: Sequence[str]) -> Dataset:
+        """The cases of some subsets ("train", "val", "test"), see `in_subsets`; all cases if none is named."""
         if not subsets:
             return self
         subset_of = {case.name: case.subset for case in self.cases if case.subset is not None}
@@ -198,42 +200,12 @@ def in_subsets(subset_of: Mapping[str, str], wanted: Sequence[str], source: str)
     return tuple(name for name, subset in subset_of.items() if subset in wanted)
 
 
-def make_dataset(
-    name: str,
-    root: Path,
-    cases: Iterable[Case],
-    scheme: LabelScheme,
-    expected: int | None = None,
-    found: Iterable[Issue] = (),
-    left_out: Iterable[LeftOut] = (),
-    label_names: Mapping[str, tuple[int, ...]] | None = None,
-) -> Dataset:
-    """A data set with its cases in natural order; files that cannot be reached are among its issues.
-
-    Raises:
-        ValueError: There are no cases, or two have one name.
-    """
-    ordered = sorted(cases, key=lambda case: natural_key(case.name))
-    left_out = tuple(left_out)
-    found = (*found, *(one.issue for one in left_out if one.fault is not None))
-    if not ordered:
-        fault = next((f"{one.file}: {one.message}" for one in found if one.severity == "error"), None)
-        raise ValueError(fault or f"{root}: holds no cases; check that the images were copied too")
-    for first, second in itertools.pairwise(ordered):
-        if first.name == second.name:
-            raise ValueError(f"{root}: case {first.name} is there twice ({both(first.image, second.image)}); keep one")
-    return Dataset(name, root, tuple(ordered), scheme, expected, found, left_out, label_names or {})
-
-
 def scheme_from_names(names: Mapping[str, Sequence[int]], source: Path) -> LabelScheme:
-    """Tells organs from lesions by their names.
+    """Tells organs from lesions by their names, given with their values.
 
     A name with tumour, lesion, cancer, cyst, metastasis or the like is a lesion; every other name is an organ. Several
     organs become one class, and so do several lesions. A value under both (regions that contain each other) is a
     lesion. Background and an `ignore` label belong to neither.
-
-    Args:
-        names: Name -> its values, as the data set gives them.
 
     Raises:
         ValueError: No name is a lesion's, 0 is not background, two names mean the same, or values are not whole
@@ -276,7 +248,7 @@ def scheme_from_names(names: Mapping[str, Sequence[int]], source: Path) -> Label
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a label marks voxels without annotation, as nnU-Net's `ignore` does."""
+    """Whether a label marks voxels without annotation, as in nnU-Net."""
     return _word(name) in ("ignore", "ignored", "ignorelabel")
 
 

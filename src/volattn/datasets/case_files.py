@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from volattn.datasets.case import LabelScheme, natural_key
-from volattn.datasets.description import DESCRIPTION, LABELS, Description, find_description, holds_cases, read_scheme
+from volattn.datasets.description import DESCRIPTION, LABELS, Description, find_description, holds_cases
 from volattn.datasets.issues import LeftOut
 from volattn.datasets.listing import folders_below, list_volumes
 from volattn.datasets.lits import SCHEME, has_lits, is_lits_name
 from volattn.datasets.open import open_dataset
 from volattn.io.names import both
-from volattn.io.readers import endings_in_words, volume_name
-from volattn.io.readers.other_formats import refuse_dicom
+from volattn.io.readers import endings_in_words, refuse_dicom, volume_name
 
 _ADDED = re.compile(r"_(boxes|lesions)$")  # nnDetection's nndet_boxes2nii, and predict
 _LITS_IMAGE = re.compile(r"volume-(\d+)")
@@ -81,9 +80,10 @@ class CaseFolder:
         Raises:
             ValueError: `dataset.json` cannot be used.
         """
-        if self.description is not None:
-            return read_scheme(self.description)
-        return SCHEME if self.named_as_lits else None
+        if self.description is None:
+            return SCHEME if self.named_as_lits else None
+        description = Description.read_from(self.description)
+        return None if description.of_instances else description.scheme
 
 
 def find_case_files(path: Path | str) -> CaseFolder:
@@ -162,9 +162,9 @@ def _folder_by_folder(root: Path) -> tuple[dict[str, CaseFiles], tuple[LeftOut, 
                 f"{folder}: holds several files, such as {first.name} and {second.name}, and which is the label map is "
                 "unknown; put the label maps of all cases into one folder"
             )
-        for file in listing.files:
-            name = volume_name(folder)
-            cases[name] = CaseFiles(name, (file,))
+        name = volume_name(folder)
+        if listing.files:
+            cases[name] = CaseFiles(name, listing.files)
     return cases, tuple(left_out)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from volattn.datasets.case import Case, Dataset, LabelScheme, label_values
 from volattn.datasets.ct_values import check_values
@@ -27,28 +27,21 @@ _LIVER_LEFT_MM = 15
 def check_dataset(
     dataset: Dataset, force: bool = False, progress: Progress | None = None, *, trust_grid: bool = False
 ) -> list[Issue]:
-    """Reads every file of a data set to its end and lists all that is wrong, not only the first fault.
+    """Reads every file of a data set to its end and lists all that is wrong, in the order of the cases.
 
     Args:
         force: Values that cannot be a CT's are a note, not an error.
         progress: Called with ("check", cases done, cases) after each case.
         trust_grid: Labels of the image's shape that lie elsewhere are a note, not an error.
-
-    Returns:
-        Issues in the order of the cases; empty if all is well.
     """
     issues = list(dataset.found)
     reported: set[tuple[Path, str]] = set()
     if dataset.expected is not None and dataset.expected > len(dataset.cases):
-        issues.append(
-            Issue(
-                "",
-                dataset.root / "dataset.json",
-                "error",
-                f"promises {count_of(dataset.expected, 'training case')} (numTraining), found {len(dataset.cases)}; "
-                "copy the others or correct the number",
-            )
+        message = (
+            f"promises {count_of(dataset.expected, 'training case')} (numTraining), found {len(dataset.cases)}; "
+            "copy the others or correct the number"
         )
+        issues.append(Issue("", dataset.root / "dataset.json", "error", message))
     for done, case in enumerate(dataset.cases, 1):
         try:
             found = check_case(case, dataset.scheme, force, trust_grid)
@@ -65,7 +58,7 @@ def check_case(case: Case, scheme: LabelScheme, force: bool = False, trust_grid:
     """Checks one case: its image, its annotation, and that they belong together."""
     if case.key_slice is not None:
         return _check_key_slice(case.name, case.key_slice, force)
-    check = _CaseCheck(case, scheme, force, trust_grid)
+    check = _CaseCheck(case.name, scheme, force, trust_grid)
     image = check.header(case.image)
     if image is not None:
         check.spacing(image)
@@ -82,26 +75,23 @@ def check_case(case: Case, scheme: LabelScheme, force: bool = False, trust_grid:
     return check.found
 
 
+@dataclass
 class _CaseCheck(Issues):
     """Collects what is wrong with one case; each method goes on where another found a fault."""
 
-    def __init__(self, case: Case, scheme: LabelScheme, force: bool, trust_grid: bool) -> None:
-        super().__init__(case.name)
-        self.scheme = scheme
-        self.force = force
-        self.trust_grid = trust_grid
+    scheme: LabelScheme
+    force: bool
+    trust_grid: bool
 
     def header(self, file: Path) -> VolumeHeader | None:
-        try:
+        with self.errors_of(file):
             header = inspect_header(file)
-        except ValueError as error:
-            self.error(file, str(error))
-            return None
-        for fault in header.faults:
-            self.error(file, fault)
-        for note in header.notes:
-            self.note(file, note)
-        return header
+            for fault in header.faults:
+                self.error(file, fault)
+            for note in header.notes:
+                self.note(file, note)
+            return header
+        return None
 
     def spacing(self, header: VolumeHeader) -> None:
         if header.geometry is None:
@@ -129,46 +119,31 @@ class _CaseCheck(Issues):
 
     def values(self, header: VolumeHeader) -> np.ndarray | None:
         """Whether an image's voxels are numbers, and a CT's; the voxels, if they can be read."""
-        try:
+        array = None
+        with self.errors_of(header.path):
             array = header.read_image()
-        except ValueError as error:
-            self.error(header.path, str(error))
-            return None
-        try:
-            note = check_values(array, str(header.path), self.force)
-        except ValueError as error:
-            self.error(header.path, str(error))
-        else:
-            if note is not None:
-                self.note(header.path, note)
+            self.note(header.path, check_values(array, str(header.path), self.force))
         return array
 
     def labels(self, header: VolumeHeader) -> np.ndarray | None:
         """Whether a label map holds labels, the scheme's, and a lesion; the labels, if they can be read."""
-        try:
+        with self.errors_of(header.path):
             array = header.read_labels()
-        except ValueError as error:
-            self.error(header.path, str(error))
-            return None
-        values = label_values(array)
-        fault = self.scheme.fault(values)
-        if fault is not None:
-            self.error(header.path, fault)
-        if not set(values) & set(self.scheme.lesion_values):
-            self.note(header.path, f"no {self.scheme.lesion_name} in this case; fine if that is so")
-        return array
+            values = label_values(array)
+            fault = self.scheme.fault(values)
+            if fault is not None:
+                self.error(header.path, fault)
+            if not set(values) & set(self.scheme.lesion_values):
+                self.note(header.path, f"no {self.scheme.lesion_name} in this case; fine if that is so")
+            return array
+        return None
 
     def grids(self, image: VolumeHeader, labels: VolumeHeader) -> None:
         if image.geometry is None or labels.geometry is None:
             return
-        try:
+        with self.errors_of(labels.path):
             called = (image.path.name, str(labels.path))
-            note = check_same_grid(image.geometry, labels.geometry, called, self.trust_grid)
-        except ValueError as error:
-            self.error(labels.path, str(error))
-        else:
-            if note is not None:
-                self.note(labels.path, note)
+            self.note(labels.path, check_same_grid(image.geometry, labels.geometry, called, self.trust_grid))
 
     def sides(self, image: VolumeHeader, values: np.ndarray, labels: np.ndarray) -> None:
         """Notes a liver on the patient's left: some public cases have headers that swap left and right."""
@@ -207,15 +182,16 @@ def _check_key_slice(case: str, key_slice: KeySlice, force: bool) -> list[Issue]
     missing = key_slice.missing()
     if missing is not None:  # A missing folder is one issue, however many rows name it.
         issues.error(key_slice.folder, key_slice.at_row(missing) if key_slice.folder.is_dir() else missing)
-    slices = _read(key_slice, issues)
-    if slices:
+    slices = []
+    for path in filter(Path.is_file, key_slice.files):
         try:
-            note = check_values(np.stack(slices), key_slice.called, force)
+            slices.append(key_slice.read_slice(path))
         except ValueError as error:
-            issues.error(key_slice.folder, str(error))
-        else:
-            if note is not None:
-                issues.note(key_slice.folder, key_slice.at_row(note))
+            issues.error(path, key_slice.at_row(str(error).removeprefix(f"{path}: ")))
+    if slices:
+        with issues.errors_of(key_slice.folder):
+            note = check_values(np.stack(slices), key_slice.called, force)
+            issues.note(key_slice.folder, note and key_slice.at_row(note))
     if not any(issue.severity == "error" for issue in issues.found):
         for given, inside in zip(key_slice.boxes, key_slice.inside(), strict=True):
             if given != inside:
@@ -223,16 +199,3 @@ def _check_key_slice(case: str, key_slice: KeySlice, force: bool) -> list[Issue]
                 message = f"box x {x0:g} to {x1:g}, y {y0:g} to {y1:g} goes over the edge of the image and is cut to it"
                 issues.note(key_slice.table, key_slice.at_row(message))
     return issues.found
-
-
-def _read(key_slice: KeySlice, issues: Issues) -> list[NDArray[np.int16]]:
-    slices = []
-    header = key_slice.header
-    for path in header.files:
-        if not path.is_file():
-            continue
-        try:
-            slices.append(header.read_slice(path))
-        except ValueError as error:
-            issues.error(path, key_slice.at_row(str(error).removeprefix(f"{path}: ")))
-    return slices

@@ -25,21 +25,17 @@ _LEAST_TISSUE = 0.25  # soft tissue and fat, where there is no air
 _MOST_BONE = 0.15  # unless there is twice as much fat: real CTs have 1 %, those with +1024 a third
 _AT_AN_END = 1e-2  # share of the voxels: noise has few at its least or largest value, a window many
 
-_FORCED = "taken as it is (--force)"
+_BRIGHTEST = 255  # of a picture, such as the sub-volumes of DeepLesion that are passed on as .npz
 
 
 def check_values(array: NDArray[np.number], called: str, force: bool = False) -> str | None:
-    """Refuses what cannot be the HU of a CT.
+    """Raises a ValueError for values (z, y, x) that cannot be the HU of a CT.
 
     Args:
-        array: (z, y, x).
-        force: It is taken all the same, unless a voxel is NaN or infinite.
+        force: They are taken all the same, unless a voxel is NaN or infinite.
 
     Returns:
         What was overlooked by `force`, one sentence without the file; None if the values can be HU.
-
-    Raises:
-        ValueError: They cannot.
     """
     check_finite(array, called)
     wrong = _not_hounsfield(array)
@@ -47,7 +43,7 @@ def check_values(array: NDArray[np.number], called: str, force: bool = False) ->
         return None
     message, way_out = wrong
     if force:
-        return f"{message}; {_FORCED}"
+        return f"{message}; taken as it is (--force)"
     raise ValueError(f"{called}: {message}; {way_out}, or say --force if it is right")
 
 
@@ -71,6 +67,8 @@ def _not_hounsfield(array: NDArray[np.number]) -> tuple[str, str] | None:
     to_hu = "convert it to HU"
     if most > 1000:
         to_hu += " (is the rescale intercept of -1024 missing?)"
+    elif least == 0 and _BRIGHTEST / 2 < most <= _BRIGHTEST:
+        to_hu = "these are grey values of 8 bits: give the CT itself, in HU, or undo the window that made them"
     elif least >= 0:
         to_hu = "give the CT itself, in HU, not labels or a picture"
     if least == most:

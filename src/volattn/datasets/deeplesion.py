@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
-from volattn.datasets.case import Case, Dataset, LabelScheme, make_dataset
+from volattn.datasets.case import Case, Dataset, LabelScheme
 from volattn.datasets.issues import Issue
 from volattn.datasets.key_slice import KeySlice
 from volattn.io.csv_rows import Row, read_rows
@@ -27,41 +27,21 @@ Subset = Literal["train", "val", "test"]
 SUBSETS: tuple[Subset, ...] = get_args(Subset)
 """Train_Val_Test counts them from 1."""
 
-LESION_TYPES = {
-    1: "bone",
-    2: "abdomen",
-    3: "mediastinum",
-    4: "liver",
-    5: "lung",
-    6: "kidney",
-    7: "soft tissue",
-    8: "pelvis",
-}
+LESION_TYPES = dict(
+    enumerate(("bone", "abdomen", "mediastinum", "liver", "lung", "kidney", "soft tissue", "pelvis"), start=1)
+)
 """Coarse_lesion_type; -1, all of the training subset, is unknown."""
 
 COLUMNS = (
-    "File_name",
-    "Patient_index",
-    "Study_index",
-    "Series_ID",
-    "Key_slice_index",
-    "Measurement_coordinates",
-    "Bounding_boxes",
-    "Lesion_diameters_Pixel_",
-    "Normalized_lesion_location",
-    "Coarse_lesion_type",
-    "Possibly_noisy",
-    "Slice_range",
-    "Spacing_mm_px_",
-    "Image_size",
-    "DICOM_windows",
-    "Patient_gender",
-    "Patient_age",
-    "Train_Val_Test",
+    *("File_name", "Patient_index", "Study_index", "Series_ID", "Key_slice_index", "Measurement_coordinates"),
+    *("Bounding_boxes", "Lesion_diameters_Pixel_", "Normalized_lesion_location", "Coarse_lesion_type"),
+    *("Possibly_noisy", "Slice_range", "Spacing_mm_px_", "Image_size", "DICOM_windows", "Patient_gender"),
+    *("Patient_age", "Train_Val_Test"),
 )
 """As NIH publishes the table."""
 
 _NEEDED = ("File_name", "Bounding_boxes", "Possibly_noisy", "Train_Val_Test")
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -73,18 +53,16 @@ class KeyLesion:
         file_name: The key slice, e.g. `000001_01_01_109.png`.
         patient: Patient_index; without that column the start of the file name.
         box: (x1, y1, x2, y2) in pixels of the key slice, both ends inclusive.
-        lesion_type: Its name in `LESION_TYPES`.
         diameters_mm: Long and short diameter.
-        slice_interval_mm: Distance between slices.
         slice_range: First and last slice that the release has around it.
-        pixel_mm: Width and height of a pixel.
-        image_size: Columns and rows of the key slice.
+        pixel_mm: Width and height.
+        image_size: Columns and rows.
     """
 
     row: int
     file_name: str
     patient: str
-    box: tuple[float, float, float, float]
+    box: Box
     subset: Subset
     noisy: bool
     lesion_type: str | None
@@ -118,29 +96,20 @@ class KeyLesion:
         if self.pixel_mm is not None and self.slice_interval_mm is not None:
             cells["Spacing_mm_px_"] = _joined((*self.pixel_mm, self.slice_interval_mm))
             if self.diameters_mm is not None:
-                cells["Lesion_diameters_Pixel_"] = _joined(
-                    [diameter / self.pixel_mm[0] for diameter in self.diameters_mm]
-                )
+                cells["Lesion_diameters_Pixel_"] = _joined([mm / self.pixel_mm[0] for mm in self.diameters_mm])
         return cells
 
 
 @dataclass(frozen=True)
 class DLInfo:
-    """The table.
-
-    Attributes:
-        lesions: In the file's order.
-        faults: Key slices that cannot be used, each with the first fault of its rows; they have no `lesions`.
-    """
+    """The lesions in the file's order; and the key slices that cannot be used, with the first fault of their rows."""
 
     lesions: tuple[KeyLesion, ...]
     faults: dict[str, str]
 
 
 def read_dl_info(path: Path | str, *, fail_fast: bool = False, also: Sequence[str] = ()) -> DLInfo:
-    """Reads `DL_info.csv`.
-
-    File_name, Bounding_boxes, Possibly_noisy and Train_Val_Test must be there.
+    """Reads `DL_info.csv`, which must have the columns `_NEEDED` and those in `also`.
 
     Raises:
         ValueError: The file cannot be read, lacks a column, has no lesion, a row without a file name, or
@@ -155,12 +124,7 @@ def read_dl_info(path: Path | str, *, fail_fast: bool = False, also: Sequence[st
 def _read(
     path: Path | str, columns: Sequence[str], parse: Callable[[Row, str], Parsed], fail_fast: bool
 ) -> tuple[list[Parsed], dict[str, str]]:
-    """The rows of the key slices without a fault, and for the others the first fault of their rows.
-
-    Raises:
-        ValueError: The file cannot be read, a row has no file name, no row can be used, or (with `fail_fast`) any has a
-            fault.
-    """
+    """The rows of the key slices without a fault, and for the others the first fault of their rows."""
     parsed: list[tuple[str, Parsed]] = []
     faults: dict[str, str] = {}
     for row in read_rows(path, columns):
@@ -235,35 +199,25 @@ DETECTION_COLUMNS = ("File_name", "x1", "y1", "x2", "y2", "score")
 
 @dataclass(frozen=True)
 class KeyDetection:
-    """A box on a key slice.
+    """A box (x1, y1, x2, y2) in pixels of a key slice, both ends inclusive, as DL_info has them."""
 
-    Attributes:
-        box: (x1, y1, x2, y2) in pixels of the key slice, both ends inclusive, as DL_info has them.
-    """
-
-    box: tuple[float, float, float, float]
+    box: Box
     score: float
 
 
 @dataclass(frozen=True)
 class KeyDetections:
-    """The detections of a file.
-
-    Attributes:
-        images: Key slice -> its detections, in the file's order; slices without any are missing.
-        faults: Key slices that cannot be used, each with the first fault of its rows; they are not in `images`.
-    """
+    """Key slice -> its detections in the file's order; and -> the first fault of its rows, if it cannot be used."""
 
     images: dict[str, list[KeyDetection]]
     faults: dict[str, str]
 
 
 def read_detections(path: Path | str, key_slices: Collection[str], *, fail_fast: bool = False) -> KeyDetections:
-    """Reads detections.
+    """Reads detections on some key slices.
 
     Raises:
-        ValueError: The file cannot be read or lacks a column, it has none of the key slices, or (with
-            `fail_fast`) any bad row.
+        ValueError: The file cannot be read or lacks a column, no row can be used, or (with `fail_fast`) any cannot.
     """
 
     def parse(row: Row, name: str) -> tuple[str, KeyDetection]:
@@ -275,10 +229,10 @@ def read_detections(path: Path | str, key_slices: Collection[str], *, fail_fast:
         return name, KeyDetection(row.box(corners), score)
 
     found, faults = _read(path, DETECTION_COLUMNS, parse, fail_fast)
-    images: dict[str, list[KeyDetection]] = {}
+    images: dict[str, list[KeyDetection]] = defaultdict(list)
     for name, detection in found:
-        images.setdefault(name, []).append(detection)
-    return KeyDetections(images, faults)
+        images[name].append(detection)
+    return KeyDetections(dict(images), faults)
 
 
 def write_detections(path: Path | str, detections: Iterable[tuple[str, KeyDetection]]) -> None:
@@ -320,7 +274,14 @@ def open_deeplesion(root: Path, keep_noisy: bool = False) -> Dataset:
     ]
     noisy = sum(lesion.noisy for lesion in info.lesions)
     if noisy:
-        found.append(_noisy_rows(table, noisy, len(info.lesions) - noisy, keep_noisy))
+        message = (
+            f"takes {count_of(len(info.lesions), 'row')}, {noisy} of them marked Possibly_noisy; "
+            "leave out --keep-noisy to train and score as published code does"
+            if keep_noisy
+            else f"takes {count_of(len(info.lesions) - noisy, 'row')} and leaves out {noisy} marked Possibly_noisy, "
+            "as published code does; --keep-noisy takes all"
+        )
+        found.append(Issue("", table, "note", message))
     by_slice: dict[str, list[KeyLesion]] = defaultdict(list)
     for lesion in info.lesions:
         if keep_noisy or not lesion.noisy:
@@ -333,21 +294,7 @@ def open_deeplesion(root: Path, keep_noisy: bool = False) -> Dataset:
             found.append(Issue(Path(name).stem, table, "error", str(error)))
     if not cases and found:
         raise ValueError(f"{found[0].file}: {found[0].message}")
-    return make_dataset(root.name, root, cases, SCHEME, found=found)
-
-
-def _noisy_rows(table: Path, noisy: int, others: int, kept: bool) -> Issue:
-    if kept:
-        message = (
-            f"takes {count_of(noisy + others, 'row')}, {noisy} of them marked Possibly_noisy; "
-            "leave out --keep-noisy to train and score as published code does"
-        )
-    else:
-        message = (
-            f"takes {count_of(others, 'row')} and leaves out {noisy} marked Possibly_noisy, as published code does; "
-            "--keep-noisy takes all"
-        )
-    return Issue("", table, "note", message)
+    return Dataset(root.name, root, tuple(cases), SCHEME, found=tuple(found)).checked()
 
 
 def _case(root: Path, file_name: str, lesions: Sequence[KeyLesion]) -> Case:
@@ -384,24 +331,20 @@ def _case(root: Path, file_name: str, lesions: Sequence[KeyLesion]) -> Case:
         shape=(height, width),
         spacing=(first.slice_interval_mm, pixel_height, pixel_width),
         boxes=tuple(half_open(lesion.box) for lesion in lesions),
-        long_axes_mm=tuple(_long_axes(lesions)),
+        long_axes_mm=tuple(lesion.diameters_mm[0] for lesion in lesions if lesion.diameters_mm),
         table=root / TABLE,
         rows=tuple(lesion.row for lesion in lesions),
     )
     return Case(file_name.removesuffix(".png"), folder, key_slice, first.patient, first.subset)
 
 
-def half_open(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+def half_open(box: Box) -> Box:
     """A box of the table, which counts pixels from 1 and includes both ends, in ours: half-open, from 0."""
     x1, y1, x2, y2 = box
     return x1 - 1, y1 - 1, x2, y2
 
 
-def as_published(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+def as_published(box: Box) -> Box:
     """A box of ours as the table has them: the way back from `half_open`."""
     x0, y0, x1, y1 = box
     return x0 + 1, y0 + 1, x1, y1
-
-
-def _long_axes(lesions: Iterable[KeyLesion]) -> list[float]:
-    return [lesion.diameters_mm[0] for lesion in lesions if lesion.diameters_mm is not None]

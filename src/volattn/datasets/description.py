@@ -11,15 +11,7 @@ from typing import Any
 from pydantic import AliasChoices, ConfigDict, Field, field_validator
 
 from volattn.config import Config
-from volattn.datasets.case import (
-    Case,
-    Dataset,
-    LabelScheme,
-    is_ignored,
-    is_lesion_name,
-    make_dataset,
-    scheme_from_names,
-)
+from volattn.datasets.case import Case, Dataset, LabelScheme, is_ignored, is_lesion_name, scheme_from_names
 from volattn.datasets.issues import Issue, LeftOut
 from volattn.datasets.listing import as_file, list_volumes
 from volattn.io.files import read_json
@@ -215,16 +207,6 @@ def _values(name: str, given: Any) -> tuple[int, ...]:
     return tuple(number for number in numbers if number is not None)
 
 
-def read_scheme(path: Path) -> LabelScheme | None:
-    """The label scheme of a `dataset.json`; None where values number lesions (nnDetection).
-
-    Raises:
-        ValueError: It cannot be read, or its labels do not tell lesions from the rest.
-    """
-    description = Description.read_from(path)
-    return None if description.of_instances else description.scheme
-
-
 def find_description(folder: Path) -> Path | None:
     """The `dataset.json` in a folder, or beside a folder that nnU-Net calls so: `labelsTs`, `imagesTr`, ..."""
     if (folder / DESCRIPTION).exists():
@@ -287,8 +269,16 @@ def open_described(root: Path) -> Dataset:
                 "voxels cannot be used; give them the label that they should have"
             )
             found.append(Issue("", source, "note", message))
-    name = description.name or root.name
-    return make_dataset(name, root, cases, scheme, description.expected, found, left_out, description.labels)
+    return Dataset(
+        description.name or root.name,
+        root,
+        tuple(cases),
+        scheme,
+        description.expected,
+        tuple(found),
+        tuple(left_out),
+        description.labels,
+    ).checked()
 
 
 def _channel_of(path: Path) -> int | None:
@@ -303,9 +293,11 @@ def _paired(
 
     An image without a label map and a label map without an image are cases too, for a check to report.
     """
-    maps = _by_name(labels)
+    maps: dict[str, Path] = {}
     pictures: dict[str, Path] = {}
     further = []
+    for path in labels:
+        _add(maps, volume_name(path), path)
     for path in images:
         name = volume_name(path)
         match = _NUMBERED.fullmatch(name)
@@ -314,21 +306,16 @@ def _paired(
                 further.append(LeftOut(path, CHANNEL))
                 continue
             name = match[1]
-        if name in pictures:
-            raise ValueError(f"{both(pictures[name], path)} are the same case; keep one of them")
-        pictures[name] = path
+        _add(pictures, name, path)
     missing = {name: root / IMAGES / f"{name}_{channel:04d}.nii.gz" for name in maps}
     cases = [Case(name, pictures.get(name) or missing[name], maps.get(name)) for name in maps.keys() | pictures.keys()]
     return cases, further
 
 
-def _by_name(paths: Iterable[Path]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in paths:
-        other = found.setdefault(volume_name(path), path)
-        if other != path:
-            raise ValueError(f"{both(other, path)} are the same case; keep one of them")
-    return found
+def _add(found: dict[str, Path], name: str, path: Path) -> None:
+    other = found.setdefault(name, path)
+    if other != path:
+        raise ValueError(f"{both(other, path)} are the same case; keep one of them")
 
 
 def _listed(root: Path, name: str | None, entry: Any, channel: int) -> Case:

@@ -51,40 +51,33 @@ class _Boxed(_Part):
     label: _Class
 
 
-class _Voxels(_Part):
-    start: _Corner
-    stop: _Corner
-
-
-class _Millimetres(_Part):
-    min: _Corner
-    max: _Corner
-
-
-class _Found(_Part):
-    id: int = Field(ge=0, le=10**9)
-    score: float
-    box_voxels: _Voxels
-    box_lps_mm: _Millimetres
-
-
-class _Grid(_Part):
-    shape: list[int]
-
-
 class _Predicted(_Part):
-    grid: _Grid
-    lesions: list[_Found]
+    """What `predict` writes."""
+
+    class Lesion(_Part):
+        class Voxels(_Part):
+            start: _Corner
+            stop: _Corner
+
+        class Millimetres(_Part):
+            min: _Corner
+            max: _Corner
+
+        id: int = Field(ge=0, le=10**9)
+        score: float
+        box_voxels: Voxels
+        box_lps_mm: Millimetres
+
+    class Grid(_Part):
+        shape: list[int]
+
+    grid: Grid
+    lesions: list[Lesion]
 
 
 @dataclass(frozen=True)
 class Instance:
-    """One lesion or one detection.
-
-    Attributes:
-        box: Half-open (z0, y0, x0, z1, y1, x1) in voxels of the file's array (NIfTI's k, j, i).
-        label: Its class; None where the file gives none.
-    """
+    """One lesion or one detection: its half-open box (z0, y0, x0, z1, y1, x1) in voxels of the file's array."""
 
     id: int
     box: tuple[float, float, float, float, float, float]
@@ -94,11 +87,10 @@ class Instance:
 
 @dataclass(frozen=True, eq=False)
 class Instances:
-    """The instances of one file.
+    """The instances of one file, in ascending order of their numbers.
 
     Attributes:
         kind: How the file was read, for the record.
-        found: In ascending order of their numbers.
         volume: The mask, one number per instance, in file axes; None for boxes.
     """
 
@@ -113,7 +105,6 @@ class Classes:
     """Which values of masks of classes are lesions.
 
     Attributes:
-        lesions: Values of lesions.
         reason: Where that is from, for a note; empty where the user gave it.
         scheme: All that values may be; None where only the lesions' are known.
     """
@@ -187,7 +178,11 @@ def read_boxes(path: Path | str, reference: Volume, trust_grid: bool = False) ->
             predicted = _Predicted.parse(content, str(path))
         except ValueError as error:
             raise ValueError(f"{error}; predict again") from None
-        _check_shape(path, predicted.grid.shape, reference.geometry)
+        if predicted.grid.shape != list(reference.geometry.shape):
+            raise ValueError(
+                f"{path}: was predicted on {shown(predicted.grid.shape)} voxels where the reference has "
+                f"{list(reference.geometry.shape)}; score it against the reference of the same CT"
+            )
         grid = None if trust_grid else reference.geometry
         found = [
             _located(f"{path}: lesion {number}", one, grid) for number, one in enumerate(predicted.lesions, start=1)
@@ -218,11 +213,8 @@ def _boxes(labels: np.ndarray) -> tuple[Instance, ...]:
     # find_objects makes a list as long as the highest number: numbers with gaps are closed up first.
     table = np.zeros(values[-1] + 1, np.int32)
     table[values] = np.arange(1, len(values) + 1)
-    bounds = ndimage.find_objects(table[labels])
-    found = []
-    for value, (z, y, x) in zip(values, bounds, strict=True):
-        found.append(Instance(value, (z.start, y.start, x.start, z.stop, y.stop, x.stop)))
-    return tuple(found)
+    bounds = zip(values, ndimage.find_objects(table[labels]), strict=True)
+    return tuple(Instance(value, (z.start, y.start, x.start, z.stop, y.stop, x.stop)) for value, (z, y, x) in bounds)
 
 
 def _with_classes(path: Path, volume: Volume, sidecar: Path, content: _Classes) -> Instances:
@@ -241,7 +233,7 @@ def _with_classes(path: Path, volume: Volume, sidecar: Path, content: _Classes) 
     return Instances(path, "instances with nnDetection's classes", tuple(instances), volume)
 
 
-def _located(where: str, found: _Found, geometry: Geometry | None) -> Instance:
+def _located(where: str, found: _Predicted.Lesion, geometry: Geometry | None) -> Instance:
     """A lesion in a file of `predict`; where there is a grid, its voxels and its millimetres must agree."""
     start, stop = found.box_voxels.start, found.box_voxels.stop
     box = _box(where, start, stop)
@@ -263,14 +255,6 @@ def _box(where: str, start: list[float], stop: list[float]) -> tuple[float, floa
     if any(low > high for low, high in zip(start, stop, strict=True)):
         raise ValueError(f"{where}: the box from {start} to {stop} has its corners reversed; correct it")
     return (start[0], start[1], start[2], stop[0], stop[1], stop[2])
-
-
-def _check_shape(path: Path, shape: list[int], geometry: Geometry) -> None:
-    if shape != list(geometry.shape):
-        raise ValueError(
-            f"{path}: was predicted on {shown(shape)} voxels where the reference has {list(geometry.shape)}; "
-            "score it against the reference of the same CT"
-        )
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:

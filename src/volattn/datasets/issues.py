@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -68,15 +69,25 @@ def count_left_out(left_out: Iterable[LeftOut]) -> str | None:
     return f"left out: {'; '.join(parts)}" if parts else None
 
 
+@dataclass
 class Issues:
     """Collects what is wrong with one case; messages may begin with the file's name, as those of readers do."""
 
-    def __init__(self, case: str) -> None:
-        self.case = case
-        self.found: list[Issue] = []
+    case: str
+    found: list[Issue] = field(default_factory=list, init=False)
 
     def error(self, file: Path, message: str) -> None:
         self.found.append(Issue(self.case, file, "error", message.removeprefix(f"{file}: ")))
 
-    def note(self, file: Path, message: str) -> None:
-        self.found.append(Issue(self.case, file, "note", message.removeprefix(f"{file}: ")))
+    def note(self, file: Path, message: str | None) -> None:
+        """A note; None is none."""
+        if message is not None:
+            self.found.append(Issue(self.case, file, "note", message.removeprefix(f"{file}: ")))
+
+    @contextmanager
+    def errors_of(self, file: Path) -> Iterator[None]:
+        """Makes a ValueError in its block an error of a file."""
+        try:
+            yield
+        except ValueError as error:
+            self.error(file, str(error))

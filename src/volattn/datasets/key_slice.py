@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from volattn.io.readers.png import SliceStack
+from volattn.io.readers.png import read_slice
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
 
@@ -62,18 +63,8 @@ class KeySlice:
         return Geometry.aligned((self.depth, *self.shape), self.spacing, (0.0, 0.0, bottom))
 
     @property
-    def header(self) -> SliceStack:
-        """The CT, of which no slice is read yet.
-
-        Raises:
-            ValueError: See `grid_fault`.
-        """
-        geometry = self.geometry
-        return SliceStack(path=self.folder, shape=geometry.shape, geometry=geometry, files=self.files, table=self.table)
-
-    @property
     def files(self) -> tuple[Path, ...]:
-        """The slices in the order of the array."""
+        """In the order of the array."""
         return tuple(self.folder / f"{number:03d}.png" for number in range(self.last, self.first - 1, -1))
 
     def inside(self) -> tuple[tuple[float, float, float, float], ...]:
@@ -118,11 +109,7 @@ class KeySlice:
         return None
 
     def check(self) -> None:
-        """Refuses a case that cannot be used, before any image is read.
-
-        Raises:
-            ValueError: Its rows have a fault, or a slice is missing.
-        """
+        """Raises a ValueError if its rows have a fault or a slice is missing, before any image is read."""
         for fault in self.faults():
             raise ValueError(f"{self.table}: {self.at_row(fault)}")
         missing = self.missing()
@@ -136,8 +123,7 @@ class KeySlice:
 
     def at_row(self, message: str) -> str:
         """A message with its place in the table."""
-        many = "s" * (len(self.rows) != 1)
-        return f"row{many} {', '.join(map(str, self.rows))}: {message}"
+        return f"row{'s' * (len(self.rows) != 1)} {', '.join(map(str, self.rows))}: {message}"
 
     def missing(self) -> str | None:
         """Which files are not there, and what to do; None if all are."""
@@ -153,10 +139,7 @@ class KeySlice:
         )
 
     def read(self, name: str = "") -> Volume:
-        """Reads the slices.
-
-        Returns:
-            int16 HU, canonical axes.
+        """Reads the slices: int16 HU, canonical axes.
 
         Raises:
             ValueError: A slice is missing, cannot be read, or has another size than the table says.
@@ -164,16 +147,28 @@ class KeySlice:
         missing = self.missing()
         if missing is not None:
             raise ValueError(f"{self.folder}: {missing}")
-        header = self.header
-        return Volume(header.read_image(), self.geometry, name)
+        array = np.empty((self.depth, *self.shape), np.int16)
+        for plane, path in zip(array, self.files, strict=True):
+            plane[:] = self.read_slice(path)
+        return Volume(array, self.geometry, name)
+
+    def read_slice(self, path: Path) -> NDArray[np.int16]:
+        """(h, w) HU of one of the files.
+
+        Raises:
+            ValueError: See `volattn.io.readers.png.read_slice`, or it has another size than the table says.
+        """
+        hu = read_slice(path)
+        if hu.shape != self.shape:
+            raise ValueError(
+                f"{path}: is {hu.shape[1]} x {hu.shape[0]} pixels where {self.table.name} says {self.shape[1]} x "
+                f"{self.shape[0]}; copy it again, or correct Image_size"
+            )
+        return hu
 
 
-def _runs(numbers: Iterable[int]) -> str:
+def _runs(numbers: Sequence[int]) -> str:
     """Ascending numbers in words: 3-5, 9."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ", ".join(f"{low}" if low == high else f"{low}-{high}" for low, high in runs)
+    starts = [number for number in numbers if number - 1 not in numbers]
+    ends = [number for number in numbers if number + 1 not in numbers]
+    return ", ".join(f"{low}" if low == high else f"{low}-{high}" for low, high in zip(starts, ends, strict=True))

@@ -10,8 +10,7 @@ from pathlib import Path
 from volattn.datasets.case import natural_key
 from volattn.datasets.issues import LeftOut
 from volattn.io.names import check_name
-from volattn.io.readers import find_reader, is_volume_name, volume_name
-from volattn.io.readers.other_formats import holds_dicom, is_dicom, is_other_format
+from volattn.io.readers import find_reader, holds_dicom, is_dicom, is_other_format, is_volume_name, volume_name
 
 OTHER_FORMAT = "file in a format that is not read"
 DICOM_FILE, DICOM_FOLDER = "file in DICOM format", "folder with DICOM files"
@@ -115,10 +114,9 @@ def _mode(path: Path) -> int | None:
 
 
 def _unreachable(path: Path) -> LeftOut:
-    if path.is_symlink():
-        fault = f"is a link to {path.readlink()}, which cannot be reached; mount or mend that, or delete the link"
-    else:
-        fault = "cannot be looked at; check its permissions"
+    if not path.is_symlink():
+        return LeftOut(path, "file", "cannot be looked at; check its permissions")
+    fault = f"is a link to {path.readlink()}, which cannot be reached; mount or mend that, or delete the link"
     return LeftOut(path, "file", fault)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from volattn.datasets.case import Case, Dataset, LabelScheme, make_dataset
+from volattn.datasets.case import Case, Dataset, LabelScheme
 from volattn.datasets.issues import LeftOut
 from volattn.datasets.listing import list_volumes
 from volattn.io.readers import is_volume_name, volume_name
@@ -49,4 +49,4 @@ def open_lits(root: Path) -> Dataset:
             assert labels is not None
             image = labels.with_name(labels.name.lower().replace("segmentation", "volume"))
         cases.append(Case(f"volume-{number}", image, labels))
-    return make_dataset(root.name, root, cases, SCHEME, left_out=left_out)
+    return Dataset(root.name, root, tuple(cases), SCHEME, left_out=tuple(left_out)).checked()

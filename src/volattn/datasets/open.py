@@ -10,7 +10,7 @@ from volattn.datasets.case import Dataset
 from volattn.datasets.deeplesion import TABLE, has_deeplesion, open_deeplesion
 from volattn.datasets.description import DESCRIPTION, open_described
 from volattn.datasets.lits import has_lits, open_lits
-from volattn.io.readers.other_formats import refuse_dicom
+from volattn.io.readers import refuse_dicom
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ LAYOUTS: list[Layout] = [
 
 
 def open_dataset(path: Path | str, *, keep_noisy: bool = False) -> Dataset:
-    """Opens a folder in LiTS's, the Decathlon's, nnU-Net's or DeepLesion's layout. No image is read.
+    """Opens a folder in one of `LAYOUTS`. No image is read.
 
     Args:
         keep_noisy: Whether lesions that the data set itself doubts count (DeepLesion's Possibly_noisy).

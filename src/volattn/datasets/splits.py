@@ -85,19 +85,11 @@ def make_split(
 
 
 def official_split(subset_of: Mapping[str, str], train: Sequence[str], seed: int, source: str) -> Split:
-    """The data set's own split.
-
-    Args:
-        train: The subsets to train on. The cases of "val" validate, unless they train.
-
-    Raises:
-        ValueError: There is no such split or subset.
-    """
+    """The data set's own split: some subsets train, see `in_subsets`; "val" validates unless it trains."""
     training = in_subsets(subset_of, train, source)
     validation = [] if "val" in train else [name for name, subset in subset_of.items() if subset == "val"]
-    return Split(
-        train=tuple(sorted(training, key=natural_key)), validation=tuple(sorted(validation, key=natural_key)), seed=seed
-    )
+    train, validation = (sorted(names, key=natural_key) for names in (training, validation))
+    return Split(train=tuple(train), validation=tuple(validation), seed=seed)
 
 
 def _parse_fold(fold: str, patients: int) -> tuple[int, int]:

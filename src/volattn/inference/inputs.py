@@ -19,8 +19,7 @@ from volattn.datasets.listing import FOLDER, as_file, list_volumes
 from volattn.datasets.lits import SCHEME, has_lits
 from volattn.datasets.open import open_dataset
 from volattn.io.names import both, case_number, count_of
-from volattn.io.readers import endings_in_words, find_reader, read_header, read_labels, volume_name
-from volattn.io.readers.other_formats import refuse_dicom
+from volattn.io.readers import endings_in_words, find_reader, read_header, read_labels, refuse_dicom, volume_name
 from volattn.scoring.pairing import pair_cases
 from volattn.structures.geometry import check_same_grid
 from volattn.structures.volume import Volume

@@ -56,7 +56,6 @@ class Row:
         return tuple(self._number(column, part.strip()) for part in cells)
 
     def whole_in(self, column: str, allowed: Sequence[int]) -> int:
-        """One of some whole numbers."""
         value = self.number_in(column)
         if value not in allowed:
             raise self.error(f"{column} is {shown(self.text(column))}", f"give one of {', '.join(map(str, allowed))}")
@@ -81,14 +80,10 @@ class Row:
 
 
 def read_rows(path: Path | str, needed: Sequence[str]) -> Iterator[Row]:
-    """Reads a CSV file row by row; rows without anything in them are skipped.
-
-    Args:
-        path: UTF-8, with a header.
-        needed: Columns that must be there; others may.
+    """Reads a CSV file in UTF-8 with a header row by row; rows without anything in them are skipped.
 
     Raises:
-        ValueError: The file is no CSV, is empty, or lacks a column.
+        ValueError: The file is no CSV, is empty, or lacks one of the columns `needed`.
     """
     path = Path(path)
     text = read_text(path)

@@ -111,11 +111,7 @@ def read_json_lines(path: Path | str) -> list[Any]:
 
 
 def sha256(path: Path | str) -> str:
-    """SHA-256 of a regular file, or of the names and content of all files in a folder that is one volume.
-
-    Raises:
-        ValueError: See `read_bytes`.
-    """
+    """SHA-256 of a regular file, or of the names and content of all files in a folder; errors as in `read_bytes`."""
     path = Path(path)
     if path.is_dir():
         inside = sorted(file for file in path.rglob("*") if file.is_file())
@@ -147,15 +143,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """Gives a temporary name beside `path` that becomes `path` when the block ends without an exception.
 
     The temporary name is hidden and keeps the suffix, so that writers that choose a format by suffix still
-    do, and a file left behind by a kill is never taken for data. Missing parent folders are created. A device or a
-    pipe stays what it is: the content is written into it at the end.
-
-    Args:
-        path: The file to write. An earlier file stays until the new content is complete. A symbolic link is replaced,
-            not followed.
-
-    Yields:
-        The temporary path; the block must write a file there.
+    do, and a file left behind by a kill is never taken for data. Missing parent folders are created. An earlier file
+    stays until the new content is complete; a link is replaced, not followed. A device or a pipe stays what it is: the
+    content is written into it at the end.
 
     Raises:
         OSError: The file cannot be written; the error names `path`.
@@ -164,7 +154,11 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     if is_stream(path):
         with tempfile.TemporaryDirectory(prefix="volattn-") as folder:
             yield Path(folder) / path.name
-            _pour(Path(folder) / path.name, path)
+            # Opening a pipe that nobody reads would wait for ever; in this way it is an error.
+            descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+            os.set_blocking(descriptor, True)
+            with (Path(folder) / path.name).open("rb") as content, os.fdopen(descriptor, "wb") as stream:
+                shutil.copyfileobj(content, stream)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".part-{uuid.uuid4().hex[:12]}-{path.name}")
@@ -203,11 +197,7 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Adds a line of UTF-8 to a journal; a kill may cut it short.
-
-    Raises:
-        OSError: It cannot be written; the error names `path`.
-    """
+    """Adds a line of UTF-8 to a journal; a kill may cut it short. An OSError names `path`."""
     try:
         with path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(f"{printable(line)}\n")
@@ -216,17 +206,5 @@ def append_line(path: Path, line: str) -> None:
 
 
 def write_json(path: Path | str, content: Any) -> None:
-    """Writes indented JSON, atomically.
-
-    Raises:
-        ValueError: `content` holds NaN or infinity, which JSON has not.
-    """
+    """Writes indented JSON, atomically; a ValueError for NaN and infinity, which JSON has not."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _pour(source: Path, target: Path) -> None:
-    # Opening a pipe that nobody reads would wait for ever; in this way it is an error.
-    descriptor = os.open(target, os.O_WRONLY | os.O_NONBLOCK)
-    os.set_blocking(descriptor, True)
-    with source.open("rb") as content, os.fdopen(descriptor, "wb") as stream:
-        shutil.copyfileobj(content, stream)

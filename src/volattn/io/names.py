@@ -8,10 +8,8 @@ from pathlib import Path
 
 NAME_BYTES = 200
 """Of a case's name in UTF-8: with what is added to it, it must still be a file's name, which may have 255."""
-
 SHOWN = 80
 """Characters of a value in a message."""
-
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = SHOWN
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -22,7 +20,12 @@ _WINDOWS = re.compile(r"(con|prn|aux|nul|(com|lpt)\d)(\..*)?", re.IGNORECASE)
 
 def printable(text: str) -> str:
     """Text that UTF-8 can say: a byte that is not UTF-8 becomes %XX, so that Latin-1's `M\\xfcller` is `M%FCller`."""
-    return _SURROGATES.sub(_escaped, text)
+
+    def escaped(found: re.Match[str]) -> str:
+        code = ord(found[0])
+        return f"%{code - 0xDC00:02X}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+
+    return _SURROGATES.sub(escaped, text)
 
 
 def one_line(text: str) -> str:
@@ -62,28 +65,19 @@ def check_name(name: str) -> str:
         ValueError: It is empty, longer than `NAME_BYTES`, begins with a dot, holds a separator or a control
             character, begins or ends with a space, or is a device's on Windows.
     """
-    fault = _fault(name)
-    if fault is not None:
-        raise ValueError(f"the case name {shown(name)} {fault}; give the case another name")
+    faults = {
+        "is empty": not name,
+        "holds a separator of folders": "/" in name or "\\" in name,
+        "begins with a dot": name.startswith("."),
+        "holds a character that cannot be printed": _CONTROLS.search(name) or _SURROGATES.search(name),
+        "begins or ends with a space": name != name.strip(),
+        "is the name of a device on Windows": _WINDOWS.fullmatch(name),
+        f"has more than {NAME_BYTES} bytes": len(name.encode(errors="replace")) > NAME_BYTES,
+    }
+    for fault, found in faults.items():
+        if found:
+            raise ValueError(f"the case name {shown(name)} {fault}; give the case another name")
     return name
-
-
-def _fault(name: str) -> str | None:
-    if not name:
-        return "is empty"
-    if "/" in name or "\\" in name:
-        return "holds a separator of folders"
-    if name.startswith("."):
-        return "begins with a dot"
-    if _CONTROLS.search(name) or _SURROGATES.search(name):
-        return "holds a character that cannot be printed"
-    if name != name.strip():
-        return "begins or ends with a space"
-    if _WINDOWS.fullmatch(name):
-        return "is the name of a device on Windows"
-    if len(name.encode()) > NAME_BYTES:
-        return f"has more than {NAME_BYTES} bytes"
-    return None
 
 
 def without_channel(name: str) -> str:
@@ -103,8 +97,3 @@ def case_number(name: str) -> int | None:
 def last_number(name: str) -> int | None:
     digits = re.findall(r"\d+", name)
     return int(digits[-1]) if digits else None
-
-
-def _escaped(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    return f"%{code - 0xDC00:02X}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"

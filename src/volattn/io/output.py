@@ -28,15 +28,12 @@ _HEAD = 4096
 
 
 def claim_file(path: Path | str, *, inputs: Iterable[Path | str | None] = (), replaces: Iterable[str] = ()) -> Path:
-    """Refuses a file that cannot or must not be written, and removes what a killed write left of it.
+    """The path to write a file to, after removing what a killed write left of it.
 
     Args:
-        path: The file. A link is followed, since the user named it; devices and pipes are written into.
+        path: A link is followed, since the user named it; devices and pipes are written into.
         inputs: Files and folders that this call reads; None among them is passed over.
         replaces: Keys of a JSON file of this program that may be replaced although it lies in a folder of `inputs`.
-
-    Returns:
-        The path to write to.
 
     Raises:
         ValueError: It is a folder, a socket or a disk, an input of this call, or cannot be written.
@@ -88,9 +85,6 @@ def claim_folder(
         links: Pattern of the links in the folder that the run itself makes.
         wait: Seconds to wait for another process that holds it.
 
-    Yields:
-        The folder.
-
     Raises:
         ValueError: It is a file, cannot be written, holds other files, a link out of it or the work of other settings,
             may not be continued, or another process holds it.
@@ -106,7 +100,10 @@ def claim_folder(
         if marker is not None:
             _check_owner(folder, marker, what, links)
         holder = FileLock(folder / lock, timeout=wait)
-        holder.acquire()
+        while not holder.is_locked:
+            folder.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # Who held it may have removed both: see below.
+                holder.acquire()
     except Timeout:
         raise ValueError(
             f"{folder}: another process is writing to it; wait until it is done, or give another folder"
@@ -119,8 +116,9 @@ def claim_folder(
         sweep(folder)
         yield folder
     finally:
-        if made and all(path.name == lock for path in folder.iterdir()):
-            with suppress(OSError):
+        with suppress(OSError):
+            if made and all(path.name == lock for path in folder.iterdir()):
+                # While it is held: who waits for it sees that it is gone, and makes it again.
                 (folder / lock).unlink()
                 folder.rmdir()
         holder.release()
@@ -163,11 +161,7 @@ def sweep(folder: Path, *, below: bool = False) -> None:
 
 
 def check_replaceable(paths: Iterable[Path]) -> None:
-    """Refuses to replace files that another program or a person made.
-
-    Raises:
-        ValueError: One of the files exists without this program's signature.
-    """
+    """Raises a ValueError if a file is there without this program's signature: another program or a person made it."""
     for path in paths:
         if path.is_dir() and not path.is_symlink():
             raise ValueError(f"{path}: is a folder where a file is to be written; give another folder")

@@ -95,8 +95,7 @@ def paint_spine(canvas: Canvas, rng: np.random.Generator, body: Body) -> None:
         processes = [([[0, y + 1.6 * r, z], [side * 1.6 * r, y + 1.1 * r, z]], [6.0, 4.0], 120) for side in (-1, 1)]
         processes.append(([[0, y + 1.3 * r, z], [0, y + 2.3 * r, z - 10]], [5.0, 3.5], 150))
         for points, radii, brighter in processes:
-            for part in tube(grid, np.array(points), np.array(radii)):
-                canvas.paint(part, spongy + brighter)
+            canvas.paint_tube(np.array(points), np.array(radii), spongy + brighter)
     canvas.paint(ellipsoid(grid, (0, y + 1.12 * r, middle), (8, 8, _LONG)), rng.uniform(20, 50))
 
 
@@ -110,8 +109,7 @@ def paint_ribs(canvas: Canvas, rng: np.random.Generator, body: Body) -> None:
         for side in (-1, 1):
             points = np.stack([side * a * np.cos(along), b * np.sin(along), z - 45 * (1 - np.sin(along))], axis=1)
             for thick, hu in ((radius, cortex), (0.55 * radius, marrow)):
-                for part in tube(canvas.grid, points, np.full(len(points), thick)):
-                    canvas.paint(part, hu)
+                canvas.paint_tube(points, np.full(len(points), thick), hu)
 
 
 def paint_chest(canvas: Canvas, rng: np.random.Generator, body: Body) -> None:
@@ -201,8 +199,7 @@ def paint_organs(canvas: Canvas, rng: np.random.Generator, body: Body, liver_z: 
     z = liver_z - rng.uniform(20, 45)
     course = curve((-35, -0.05 * b, z - 15), (0, -0.3 * b, z), (0.5 * a, 0.05 * b, z + 20), 7)
     hu = rng.uniform(70, 115)
-    for part in tube(grid, course, np.full(7, rng.uniform(9, 13))):
-        canvas.paint(part, hu, within=body.inside)
+    canvas.paint_tube(course, np.full(7, rng.uniform(9, 13)), hu, within=body.inside)
 
 
 def vessel_tree(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from volattn.phantoms.anatomy import Body, vessel_tree
-from volattn.phantoms.shapes import Canvas, Field, Wobble, add, curve, ellipsoid, take, tube
+from volattn.phantoms.shapes import Canvas, Field, Wobble, add, curve, ellipsoid, take
 
 _LONG = 900.0
 
@@ -140,9 +140,7 @@ def _paint_veins(
     )
     for courses, value in trees:
         for points, sizes in courses:
-            for part in tube(grid, points, sizes):
-                canvas.paint(part, value, within=coverage)
+            canvas.paint_tube(points, sizes, value, within=coverage)
     front = body.spine - body.vertebra
     trunk = curve((-5, front - 25, lowest - 50), (-15, front - 35, lowest), hilum, 6)
-    for part in tube(grid, trunk, np.full(6, 6.5)):
-        canvas.paint(part, hu + 50, within=body.inside)
+    canvas.paint_tube(trunk, np.full(6, 6.5), hu + 50, within=body.inside)

@@ -15,13 +15,7 @@ Point = Sequence[float] | NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Grid:
-    """Sample positions, mm: x to the left, y to the back, z to the head.
-
-    Attributes:
-        x: (W,) ascending.
-        y: (H,) ascending.
-        z: (D,) ascending.
-    """
+    """Sample positions, mm, ascending: x (W,) to the left, y (H,) to the back, z (D,) to the head."""
 
     x: Field
     y: Field
@@ -163,15 +157,12 @@ class Canvas:
     def paint(
         self, part: Part | None, hu: float, *, within: Field | None = None, edge: float = 0.0
     ) -> tuple[Box, Field] | None:
-        """Covers what was there; edges are mixed in proportion, as partial volume does.
+        """Covers what was there, edges in proportion, as partial volume does; gives what was painted.
 
         Args:
-            part: The shape; nothing is painted where it misses the grid.
+            part: Nothing is painted where it misses the grid.
             within: (D, H, W) coverage that limits it.
             edge: Width of its border, mm; a pixel at least.
-
-        Returns:
-            Box and coverage of what was painted.
         """
         if part is None:
             return None
@@ -182,6 +173,12 @@ class Canvas:
         view = self.hu[box.place]
         view += coverage * (np.float32(hu) - view)
         return box, coverage
+
+    def paint_tube(
+        self, points: NDArray[np.float64], radii: NDArray[np.float64], hu: float, *, within: Field | None = None
+    ) -> None:
+        for part in tube(self.grid, points, radii):
+            self.paint(part, hu, within=within)
 
     def blank(self) -> Field:
         return np.zeros(self.grid.shape, np.float32)

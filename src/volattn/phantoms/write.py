@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from nibabel.nifti1 import Nifti1Image
 from numpy.typing import NDArray
 from scipy.spatial.distance import pdist, squareform
 
 from volattn.datasets.case import LESION
 from volattn.datasets.deeplesion import IMAGES, TABLE, KeyLesion, Subset, as_published, write_dl_info
-from volattn.io.files import atomic_path, write_json
+from volattn.io.files import read_json, sha256, write_json
 from volattn.io.names import count_of
 from volattn.io.output import claim_folder
+from volattn.io.readers import write_volume
 from volattn.io.readers.png import write_slice
 from volattn.phantoms.make import Phantom, make_phantom, truth_of
 from volattn.structures.geometry import Geometry
 from volattn.structures.lesions import label_components, measure_lesions
+from volattn.structures.volume import Volume
 from volattn.workers import Progress, map_items
 
 MOST = 3
 """Key slices of a phantom."""
-
 AROUND_MM = 30.0
 """What is kept of the CT on either side of a key slice."""
 
@@ -98,21 +96,17 @@ _CYCLE: tuple[Subset, ...] = ("train", "train", "val", "train", "test", "train",
 """Subsets of seven patients in turn: about the official 70, 15 and 15 %."""
 
 
-def write_key_slices(folder: Path, seed: int, size: int, index: int) -> None:
-    """Writes the slices around the key slices of one phantom; `truth-N.json`, with its rows of the table, last."""
-    truth = folder / f"truth-{index}.json"
-    if truth.is_file() and all(path.is_file() for path in _files(folder, truth)):
-        return
-    phantom = make_phantom(seed, index, size)
+def _write_key_slices(folder: Path, phantom: Phantom, index: int) -> dict[str, Any]:
+    """The slices around the key slices of a phantom; what `truth-N.json` has of them, with its rows of the table."""
     marked = mark_lesions(phantom)
     scan = f"{index + 1:06d}_01_01"
     depth = len(phantom.image)
-    rows = [_row(phantom, lesion, scan, index) for lesion in marked]
-    (folder / IMAGES).mkdir(parents=True, exist_ok=True)
     slices = sorted({number for lesion in marked for number in _numbers(lesion.z, depth, phantom.spacing[0])})
-    for number in slices:
-        write_slice(folder / IMAGES / scan / f"{number:03d}.png", phantom.image[depth - number])
-    write_json(truth, {**truth_of(phantom, seed, index, size), "scan": scan, "slices": slices, "rows": rows})
+    names = [f"{IMAGES}/{scan}/{number:03d}.png" for number in slices]
+    for name, number in zip(names, slices, strict=True):
+        write_slice(folder / name, phantom.image[depth - number])
+    rows = [_row(phantom, lesion, scan, index) for lesion in marked]
+    return {"scan": scan, "slices": slices, "rows": rows, "files": names}
 
 
 def write_table(folder: Path) -> None:
@@ -122,15 +116,10 @@ def write_table(folder: Path) -> None:
         ValueError: None of them has a lesion.
     """
     truths = sorted(folder.glob("truth-*.json"), key=lambda path: int(path.stem.partition("-")[2]))
-    rows = [row for path in truths for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
+    rows = [row for path in truths for row in read_json(path)["rows"]]
     if not rows:
         raise ValueError(f"{folder}: no lesion in {count_of(len(truths), 'phantom')}; make more of them")
     write_dl_info(folder / TABLE, rows)
-
-
-def _files(folder: Path, truth: Path) -> list[Path]:
-    written = json.loads(truth.read_text(encoding="utf-8"))
-    return [folder / IMAGES / written["scan"] / f"{number:03d}.png" for number in written["slices"]]
 
 
 def _numbers(z: int, depth: int, spacing: float) -> range:
@@ -174,7 +163,6 @@ def _row(phantom: Phantom, lesion: MarkedLesion, scan: str, index: int) -> dict[
 
 
 Kind = Literal["lits", "deeplesion"]
-Writer = Callable[[Path, int, int, int], None]
 
 MANIFEST = "phantoms.json"
 """Kind, seed and size of a folder's phantoms."""
@@ -190,18 +178,20 @@ def write_phantoms(
     kind: Kind = "lits",
     workers: int | None = 0,
     progress: Progress | None = None,
+    resume: bool = True,
 ) -> None:
     """Writes the files of every case, and `truth-N.json`; same seed, same bytes.
 
     In the layout of LiTS these are `volume-N.nii.gz` and `segmentation-N.nii.gz`; in DeepLesion's, a PNG for each slice
-    around a key slice, and `DL_info.csv` with the rows of all cases in the folder. Cases whose files are all there are
-    kept.
+    around a key slice, and `DL_info.csv` with the rows of all cases in the folder. Cases whose files are all there and
+    whole are kept.
 
     Args:
         size: Rows and columns of a slice.
         first: Number of the first case.
         workers: Processes; 0 or 1 works in this one, None takes one for each core.
         progress: Called with ("phantom", done, cases).
+        resume: Whether a folder with phantoms may be continued.
 
     Raises:
         ValueError: An argument is out of its range, or the folder holds something else, or phantoms of another kind,
@@ -211,9 +201,9 @@ def write_phantoms(
         raise ValueError(f"a cohort needs at least one case, found {cases}")
     report = progress or (lambda what, done, total: None)
     settings = {"kind": kind, "seed": seed, "size": size}
-    with claim_folder(folder, marker=MANIFEST, what="phantom cohort", settings=settings) as folder:
+    with claim_folder(folder, marker=MANIFEST, what="phantom cohort", settings=settings, resume=resume) as folder:
         report("phantom", 0, cases)
-        write = partial(_WRITERS[kind], folder, seed, size)
+        write = partial(write_phantom, folder, seed, size, kind=kind)
         for done, (_, result) in enumerate(
             map_items(write, range(first, first + cases), workers, name=lambda number: f"{folder}: phantom {number}"),
             start=1,
@@ -225,30 +215,36 @@ def write_phantoms(
             write_table(folder)
 
 
-def write_phantom(folder: Path, seed: int, size: int, index: int) -> None:
-    """Writes one case; `truth-N.json` last: with it the others are complete."""
-    images = (folder / f"volume-{index}.nii.gz", folder / f"segmentation-{index}.nii.gz")
+def write_phantom(folder: Path, seed: int, size: int, index: int, kind: Kind = "lits") -> None:
+    """Writes one case unless it is there whole; `truth-N.json` last, with the digests of the other files."""
     truth = folder / f"truth-{index}.json"
-    if truth.is_file() and all(path.is_file() for path in images):
+    if _is_whole(truth):
         return
     phantom = make_phantom(seed, index, size)
-    _write_nifti(images[0], phantom.image, phantom.spacing)
-    _write_nifti(images[1], phantom.labels, phantom.spacing)
-    write_json(truth, truth_of(phantom, seed, index, size))
+    written = _WRITERS[kind](folder, phantom, index)
+    written["files"] = {name: sha256(folder / name) for name in written["files"]}
+    write_json(truth, truth_of(phantom, seed, index, size) | written)
 
 
-_WRITERS: dict[Kind, Writer] = {"lits": write_phantom, "deeplesion": write_key_slices}
+def _is_whole(truth: Path) -> bool:
+    try:
+        files = read_json(truth)["files"]
+        return all(sha256(truth.parent / name) == digest for name, digest in files.items())
+    except (ValueError, KeyError, TypeError, AttributeError):  # Missing or damaged.
+        return False
 
 
-def _write_nifti(path: Path, array: np.ndarray, spacing: tuple[float, float, float]) -> None:
-    """A NIfTI file in R-A-S world axes whose bytes depend on its content only."""
-    z, y, x = spacing
-    image = Nifti1Image(array.transpose(2, 1, 0), np.diag([-x, -y, z, 1.0]))
-    image.header.set_xyzt_units("mm")
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("wb") as file,
-        # The name and time that gzip would note differ from run to run.
-        gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=3, mtime=0) as packed,
-    ):
-        packed.write(image.to_bytes())
+def _write_label_maps(folder: Path, phantom: Phantom, index: int) -> dict[str, Any]:
+    """The CT and its label map."""
+    names = [f"volume-{index}.nii.gz", f"segmentation-{index}.nii.gz"]
+    geometry = Geometry.aligned(phantom.labels.shape, phantom.spacing)
+    write_volume(folder / names[0], Volume(phantom.image, geometry))
+    write_volume(folder / names[1], Volume(phantom.labels, geometry))
+    return {"files": names}
+
+
+_WRITERS: dict[Kind, Callable[[Path, Phantom, int], dict[str, Any]]] = {
+    "lits": _write_label_maps,
+    "deeplesion": _write_key_slices,
+}
+"""What each writes of a phantom, and its entries in `truth-N.json`: the names of its files among them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,7 +18,7 @@ from volattn.io.output import claim_folder
 from volattn.phantoms.write import MANIFEST as PHANTOMS
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepared import shrunk_shape
-from volattn.preprocessing.sources import canonical_geometry, digests, percentiles, prepare_source
+from volattn.preprocessing.sources import Prepared, canonical_geometry, digests, percentiles, prepare_source
 from volattn.preprocessing.store import (
     CASE,
     IMAGE,
@@ -53,9 +54,7 @@ class Job(Config):
 
 @dataclass(frozen=True)
 class Estimate:
-    """What preparing will take, judged from the headers: cases with annotation and a readable header, bytes of the
-    store, and seconds with the given workers.
-    """
+    """Cases with annotation and a readable header, bytes of the store, and seconds with the given workers."""
 
     cases: int
     disk_bytes: int
@@ -80,7 +79,7 @@ class Outcome:
 
 
 def estimate(dataset: Dataset, plan: Plan, workers: int = 1) -> Estimate:
-    """Disk and time that preparing will take; reads headers only."""
+    """What preparing will take; reads headers only."""
     cases, stored, read = 0, 0, 0
     for case in dataset.cases:
         if case.annotation is None:
@@ -145,12 +144,12 @@ def _prepare(
     failed: dict[str, str] = {}
 
     report("prepare", 0, len(cases))
-    tasks = [_Task(case, job.scheme, job.plan, case_folder(out, case.name), overlook) for case in cases]
-    for task, result in map_items(_prepare_claimed, tasks, workers, name=lambda task: task.case.image):
+    prepare = partial(_prepare_claimed, job, out, overlook)
+    for case, result in map_items(prepare, cases, workers, name=lambda case: case.image):
         if isinstance(result, Exception):  # One bad case must not cost the user the others.
-            failed[task.case.name] = explain(result, task.case.image)
+            failed[case.name] = explain(result, case.image)
         else:
-            fresh[task.case.name] = result
+            fresh[case.name] = result
         report("prepare", len(fresh) + len(failed), len(cases))
 
     done = [case.name for case in cases if case.name in fresh]
@@ -183,27 +182,18 @@ def _prepare(
     )
 
 
-@dataclass(frozen=True)
-class _Task:
-    case: Case
-    scheme: LabelScheme
-    plan: Plan
-    folder: Path
-    overlook: dict[str, bool]
-
-
-def _prepare_claimed(task: _Task) -> bool:
+def _prepare_claimed(job: Job, out: Path, overlook: dict[str, bool], case: Case) -> bool:
+    """Prepares a case; whether there was anything to do."""
     # The workers of a killed run may hold a case for a moment after its lock is free: a case has a lock of its own.
-    with claim_folder(task.folder, wait=_ORPHANS):
-        return _prepare_case(task)
+    with claim_folder(case_folder(out, case.name), wait=_ORPHANS) as folder:
+        sources = digests(case)
+        if _is_complete(folder, sources):
+            return False
+        _prepare_case(case, folder, sources, prepare_source(case, job.scheme, job.plan, **overlook))
+        return True
 
 
-def _prepare_case(task: _Task) -> bool:
-    case, folder = task.case, task.folder
-    sources = digests(case)
-    if _is_complete(folder, sources):
-        return False
-    prepared = prepare_source(case, task.scheme, task.plan, **task.overlook)
+def _prepare_case(case: Case, folder: Path, sources: tuple[str, str], prepared: Prepared) -> None:
     image, annotation, resampled = prepared.image, prepared.annotation, prepared.image.resampled
     shape = (len(image), *resampled.shape)
     files = {}
@@ -236,12 +226,9 @@ def _prepare_case(task: _Task) -> bool:
         notes=prepared.notes or None,
     )
     write_text(folder / CASE, description.text("json"))
-    return True
 
 
 def _is_complete(folder: Path, sources: tuple[str, str]) -> bool:
-    if not (folder / CASE).is_file():
-        return False
     try:
         description = CaseDescription.read(folder / CASE)
     except ValueError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -17,12 +17,9 @@ from volattn.structures.volume import Volume
 
 
 class ZWeights(NamedTuple):
-    """Linear interpolation along z: sample i is (1 - weight) * slice `lower` + weight * slice `upper`.
+    """Linear interpolation along z: sample i is (1 - weight) * slice `lower` + weight * slice `upper`; all (n,).
 
-    Attributes:
-        lower: Shape (n,) indices.
-        upper: Shape (n,) indices; equal to `lower` where the weight is 0.
-        weight: Shape (n,) in [0, 1).
+    Weights are in [0, 1); where one is 0, `upper` is `lower`.
     """
 
     lower: NDArray[np.int64]
@@ -43,9 +40,8 @@ def resampling_weights(depth: int, spacing: float, step: float, fixed_z: int = 0
     """From the `depth` slices of the input to resampled ones: the centre of the fixed slice stays, the step is exact.
 
     Args:
-        depth: Slices of the input.
-        spacing: Distance between them, mm.
-        step: Distance between the resampled slices, mm.
+        spacing: Between slices of the input, mm.
+        step: Between resampled ones, mm.
         fixed_z: The slice of the input that the resampled ones are counted from, 0 to depth - 1.
     """
     first, count = resampled_extent(depth, spacing, step, fixed_z)
@@ -206,17 +202,8 @@ class PreparedSlices:
         return whole(self.resampled[z])
 
 
-def prepare_volume(volume: Volume, plan: Plan) -> NDArray[np.int16]:
-    """A whole CT as the store keeps it: (Z, h, w) HU within the plan's window, canonical axes."""
-    slices = PreparedSlices(volume, plan)
-    image = np.empty((len(slices), *slices.resampled.shape), np.int16)
-    for z, plane in enumerate(slices):
-        image[z] = plane
-    return image
-
-
 def prepare_labels(labels: Volume, scheme: LabelScheme, plan: Plan) -> NDArray[np.uint8]:
-    """Label map on the grid of `prepare_volume`: 0 background, 1 organ, 2 lesion.
+    """(Z, h, w) label map on the grid of `PreparedSlices`: 0 background, 1 organ, 2 lesion.
 
     Each class (the organ with its lesions; the lesions) is resampled linearly and cut at 0.5.
 
@@ -226,16 +213,12 @@ def prepare_labels(labels: Volume, scheme: LabelScheme, plan: Plan) -> NDArray[n
     canonical = labels.canonical()
     normal = scheme.normalise(canonical.array)
 
-    organ, lesion = (
-        Resampled(partial(_at_least, least, normal), canonical.geometry, plan) for least in (ORGAN, LESION)
-    )
+    def shares(least: int) -> Resampled:
+        return Resampled(lambda z: (normal[z] >= least).astype(np.float32), canonical.geometry, plan)
+
+    organ, lesion = shares(ORGAN), shares(LESION)
     prepared = np.zeros((len(organ), *organ.shape), np.uint8)
     for z, plane in enumerate(prepared):
         plane[organ[z] >= 0.5] = ORGAN
         plane[lesion[z] >= 0.5] = LESION
     return prepared
-
-
-def _at_least(least: int, normal: NDArray[np.uint8], z: int) -> NDArray[np.float32]:
-    """Slice z of a class as shares of 0 and 1."""
-    return (normal[z] >= least).astype(np.float32)

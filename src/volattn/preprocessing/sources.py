@@ -12,13 +12,13 @@ from volattn.datasets.case import LESION, ORGAN, Case, LabelScheme
 from volattn.datasets.ct_values import check_values
 from volattn.datasets.key_slice import KeySlice
 from volattn.io.files import sha256, sha256_of_values
-from volattn.io.readers import read_labels, read_volume
+from volattn.io.readers import read_header, read_labels, read_volume
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepared import PreparedSlices, prepare_labels
 from volattn.preprocessing.store import PreparedBoxes
 from volattn.structures.geometry import Geometry, check_same_grid
 from volattn.structures.lesions import Lesion, label_components, measure_lesions
-from volattn.structures.volume import Volume
+from volattn.structures.volume import Volume, foreground_box
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,24 +38,16 @@ class Prepared:
 
 
 def canonical_geometry(case: Case) -> Geometry:
-    """A case's grid in canonical axes; reads a header at most.
-
-    Raises:
-        ValueError: It cannot be read, is no grid, or has no images.
-    """
+    """A case's grid in canonical axes, from its header; a ValueError if it has none, or no images."""
     if case.key_slice is not None and not case.image.is_dir():
         raise ValueError(f"{case.image}: there is no such folder; unpack the archive that holds it")
-    geometry = case.read_header().geometry
+    geometry = read_header(case.image).geometry if case.key_slice is None else case.key_slice.geometry
     assert geometry is not None, "a header without a grid is refused"
     return geometry.turned(geometry.turn())
 
 
 def digests(case: Case) -> tuple[str, str]:
-    """SHA-256 of a case's CT, and of its annotation.
-
-    Raises:
-        ValueError: A file cannot be read.
-    """
+    """SHA-256 of a case's CT, and of its annotation."""
     key_slice = case.key_slice
     if key_slice is None:
         assert case.labels is not None
@@ -74,7 +66,7 @@ def prepare_source(
 
     Args:
         force: Values that cannot be a CT's are taken all the same.
-        trust_grid: Labels of the image's shape are taken as they lie, whatever their own grid is.
+        trust_grid: See `check_same_grid`.
 
     Raises:
         ValueError: A file cannot be read, or the case is at odds with itself.
@@ -165,12 +157,5 @@ def percentiles(values: np.ndarray) -> list[float]:
 
 
 def _measured_lesions(mask: np.ndarray, geometry: Geometry) -> list[Lesion]:
-    if not mask.any():
-        return []
-    # Numbered components take four bytes a voxel; lesions fill a small part of the volume.
-    bounds = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    crop = mask[tuple(slice(found[0], found[-1] + 1) for found in bounds)]
-    components, _ = label_components(crop)
-    # Sizes only: where the crop's first voxel lies in the patient does not matter.
-    z, y, x = crop.shape
-    return measure_lesions(components, Geometry((z, y, x), geometry.affine))
+    box = foreground_box(mask)  # Numbered components take four bytes a voxel; lesions fill a small part of the volume.
+    return measure_lesions(label_components(mask[box])[0], geometry.cropped(box)) if mask.any() else []

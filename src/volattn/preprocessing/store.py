@@ -25,7 +25,6 @@ IMAGE: Final = "image.b2nd"
 LABELS: Final = "labels.b2nd"
 Measure = Literal["spacing_mm", "lesion_long_axes_mm", "lesion_volumes_ml", "organ_hu", "lesion_hu"]
 
-
 _Size = Annotated[int, Field(ge=1, le=65_536)]
 _Pixels = Annotated[int, Field(ge=0, le=4096**2)]
 _Shape = tuple[_Size, _Size, _Size]
@@ -44,9 +43,9 @@ class StoreDescription(StoreFile):
     """`store.json`, written last: a store that has it is complete; see `Store`.
 
     Attributes:
-        format: Of the store's files; stores of version 0.1 have none.
+        format: Stores of version 0.1 have none.
         scheme: What the data set's label values meant; the store's own are 0 background, 1 organ, 2 lesion.
-        failed: Names of the cases that could not be prepared, with the reason.
+        failed: Case that could not be prepared -> reason.
         phantoms: Whether the data set is of phantoms, as their folder's manifest says.
     """
 
@@ -96,13 +95,13 @@ class CaseDescription(StoreFile):
         shape: (Z, h, w) of the prepared arrays.
         step: Distance between the prepared slices, mm.
         source_shape: Of the source in canonical axes (z, y, x).
-        source_affine: Of the source in canonical axes: (z, y, x, 1) -> LPS mm.
+        source_affine: Its grid: (z, y, x, 1) -> LPS mm.
         organ_pixels: Per prepared slice, pixels of organ or lesion.
         lesion_pixels: Per prepared slice, pixels of lesion, or in its boxes.
         image_sha256: Of the source CT's file or files.
         labels_sha256: Of the source labels' file, or of all that a table has on the case.
-        files: Name -> SHA-256 of the prepared files.
-        measures: What the data set's fingerprint needs of the case: lesion long axes (mm), HU in the organ, ...
+        files: Prepared file -> SHA-256.
+        measures: What the data set's fingerprint needs of the case.
         boxes: The annotation, where it is no label map.
         notes: What was overlooked because the user asked for it.
     """
@@ -142,18 +141,17 @@ class CaseDescription(StoreFile):
         return self
 
 
-STORE = "store.json"
-JOB = "job.json"
-CASE = "case.json"
+STORE, JOB, CASE = "store.json", "job.json", "case.json"
 CHUNK = 4
 """Slices in a chunk: a 2.5D image touches one or two."""
+_REBUILD = "run `volattn prepare` again: it rebuilds missing or damaged cases"
 
 
 class StoredArray:
     """A stored array; slicing it reads from the disk.
 
     Args:
-        shape: (Z, h, w), of the case's description.
+        shape: (Z, h, w).
         digest: SHA-256 of the file, if known. The format has no checksums of its own.
 
     Raises:
@@ -175,18 +173,14 @@ class StoredArray:
         if found != (self.shape, self.dtype):
             raise ValueError(
                 f"{path}: holds {found[1]} of shape {found[0]} where {CASE} says {self.dtype} of shape {shape}; "
-                "run `volattn prepare` again: it rebuilds missing or damaged cases"
+                f"{_REBUILD}"
             )
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, key: int | slice) -> NDArray[Any]:
-        """Slices along z; reads the chunks that they lie in and no others.
-
-        Raises:
-            ValueError: The file is damaged there.
-        """
+        """Slices along z, from their own chunks; a ValueError if the file is damaged there."""
         try:
             return self._array[key]
         except Exception as error:
@@ -196,26 +190,22 @@ class StoredArray:
         reason = shown(str(error))[1:-1] or type(error).__name__
         if not self.path.exists():
             reason = "there is no such file"
-        return ValueError(
-            f"{self.path}: cannot be read ({reason}); run `volattn prepare` again: it rebuilds missing or damaged cases"
-        )
+        return ValueError(f"{self.path}: cannot be read ({reason}); {_REBUILD}")
 
 
 @dataclass(frozen=True)
 class SliceTable:
-    """The classes in each slice of a case: (Z,) pixels of organ or lesion, and of lesion."""
+    """The classes in each slice of a case: (Z,) pixels of organ or lesion, and of lesion; and whether there are any."""
 
     organ_pixels: NDArray[np.int64]
     lesion_pixels: NDArray[np.int64]
 
     @property
     def has_organ(self) -> NDArray[np.bool_]:
-        """(Z,) whether the slice shows the organ or a lesion of it."""
         return self.organ_pixels > 0
 
     @property
     def has_lesion(self) -> NDArray[np.bool_]:
-        """(Z,) whether the slice shows a lesion."""
         return self.lesion_pixels > 0
 
 
@@ -225,7 +215,6 @@ class StoredCase:
     Attributes:
         shape: (Z, h, w).
         boxes: The annotation, if that is boxes on one slice.
-        slices: The classes in each slice.
         source: The source's grid in canonical axes.
     """
 
@@ -279,8 +268,6 @@ class Store:
     """Prepared cases; open one with `Store.open`.
 
     Attributes:
-        plan: How the volumes were prepared.
-        scheme: What the data set's label values meant.
         classes: Names of the classes, the lesion last.
         fingerprint: SHA-256 over the plan, the scheme and the content of every source file.
         names: The cases, in the data set's order.
@@ -338,9 +325,7 @@ class Store:
                 if description.name != name:
                     raise ValueError(f"{folder / CASE}: is of the case {shown(description.name)}")
             except ValueError as error:
-                raise ValueError(
-                    f"{error}; run `volattn prepare` again: it rebuilds missing or damaged cases"
-                ) from None
+                raise ValueError(f"{error}; {_REBUILD}") from None
             self._cases[name] = description
         return StoredCase(folder, self._cases[name])
 

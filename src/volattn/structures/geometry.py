@@ -100,11 +100,9 @@ class Geometry:
         spacing: tuple[float, float, float],
         origin: tuple[float, float, float] = (0.0, 0.0, 0.0),
     ) -> Self:
-        """A canonical grid, its axes parallel to the patient's.
+        """A canonical grid, its axes parallel to the patient's: voxels and mm (z, y, x).
 
         Args:
-            shape: Voxels (z, y, x).
-            spacing: mm (z, y, x).
             origin: Centre of voxel (0, 0, 0) in LPS mm (x, y, z).
         """
         affine = np.zeros((4, 4))
@@ -154,11 +152,9 @@ class Geometry:
             total = sum(abs(directions[w, a]) for w, a in zip(_CANONICAL_WORLD_AXES, order, strict=True))
             return round(float(total), 6)  # at 45 degrees rounding noise must not decide: the first order does
 
-        first, second, third = max(itertools.permutations(range(3)), key=agreement)
-        backwards = [
-            bool(directions[w, a] < 0) for w, a in zip(_CANONICAL_WORLD_AXES, (first, second, third), strict=True)
-        ]
-        return Turn((first, second, third), (backwards[0], backwards[1], backwards[2]))
+        z, y, x = max(itertools.permutations(range(3)), key=agreement)
+        flip_z, flip_y, flip_x = (directions[_CANONICAL_WORLD_AXES, (z, y, x)] < 0).tolist()
+        return Turn((z, y, x), (flip_z, flip_y, flip_x))
 
     def turned(self, turn: Turn) -> Geometry:
         """The geometry of `turn.apply(array)`: the same voxels at the same places."""
@@ -171,28 +167,14 @@ class Geometry:
         return Geometry((z, y, x), self.affine @ to_file)
 
     def cropped(self, box: tuple[slice, slice, slice]) -> Geometry:
-        """The geometry of `array[box]`: the same voxels at the same places.
-
-        Args:
-            box: Slices with a start and a stop within the grid, none of them empty.
-        """
+        """The geometry of `array[box]`, slices with a start and a stop within the grid: the voxels stay in place."""
         affine = self.affine.copy()
         affine[:3, 3] = self.to_world(np.array([[part.start for part in box]]))[0]
         z, y, x = (part.stop - part.start for part in box)
         return Geometry((z, y, x), affine)
 
     def resampled_z(self, step: float) -> Geometry:
-        """The grid resampled along axis 0: the first slice's centre stays, the step is exact.
-
-        Args:
-            step: Distance between the new slices, mm.
-
-        Returns:
-            A grid of `resampled_depth` slices.
-
-        Raises:
-            ValueError: The step is not a positive number.
-        """
+        """The grid resampled to `resampled_depth` slices: the first one's centre stays, the step (mm) is exact."""
         depth, height, width = self.shape
         slices = resampled_depth(depth, self.spacing[0], step)
         affine = self.affine.copy()
@@ -200,20 +182,17 @@ class Geometry:
         return Geometry((slices, height, width), affine)
 
     def disagreement(self, other: Geometry) -> float:
-        """How far apart the two grids put the same voxel at worst, mm; infinity if the shapes differ.
-
-        The difference of two affine maps is largest at a corner, so the eight corners decide.
-        """
+        """How far apart the two grids put the same voxel at worst, mm; infinity if the shapes differ."""
         if self.shape != other.shape:
             return math.inf
-        corners = self._corners()
+        corners = self._corners()  # The difference of two affine maps is largest at a corner.
         return float(np.linalg.norm(self.to_world(corners) - other.to_world(corners), axis=1).max())
 
     def difference(self, other: Geometry) -> str | None:
         """How another grid differs from this one, in words that follow "it"; None if they are the same.
 
-        They are the same if no voxel of one is more than a tenth of a voxel from its place in the other; or, where one
-        went through a float32 quaternion, if as quaternions they are the same.
+        They are if no voxel of one is more than a tenth of a voxel from its place in the other; or as quaternions,
+        where one went through a float32 quaternion.
         """
         if self.shape != other.shape:
             return f"has {_sizes(other.shape)} voxels, not {_sizes(self.shape)}"
@@ -305,19 +284,15 @@ def _check_bounds(shape: tuple[int, ...], spacing: np.ndarray, origin: np.ndarra
 
 
 def check_same_grid(grid: Geometry, other: Geometry, called: tuple[str, str], trust: bool = False) -> str | None:
-    """Refuses voxels that do not lie on the grid that they belong to.
+    """Raises a ValueError if voxels do not lie on the grid that they belong to.
 
     Args:
         grid: Of the CT or the reference.
-        other: Of the voxels.
         called: What errors call each: its file.
         trust: Voxels of the same shape are taken as they lie, whatever their own grid says.
 
     Returns:
         What was overlooked by `trust`, one sentence; None if the grids are the same.
-
-    Raises:
-        ValueError: They differ.
     """
     difference = grid.difference(other)
     if difference is None:
@@ -341,9 +316,7 @@ def check_same_grid(grid: Geometry, other: Geometry, called: tuple[str, str], tr
 
 
 def resampled_depth(depth: int, spacing: float, step: float) -> int:
-    """Slices after resampling `depth` slices `spacing` mm apart to `step` mm: floor(extent / step) + 1.
-
-    The extent is (depth - 1) * spacing, between the centres of the first and the last slice.
+    """Slices after resampling `depth` slices `spacing` mm apart to `step` mm: floor((depth - 1) * spacing / step) + 1.
 
     Raises:
         ValueError: The step is not a positive number.

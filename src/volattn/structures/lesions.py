@@ -13,10 +13,7 @@ from volattn.structures.geometry import Geometry
 
 
 def label_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """Numbers the connected components of a mask.
-
-    Args:
-        mask: (y, x) or (z, y, x); non-zero is foreground. Any memory layout.
+    """Numbers the connected components of a mask (y, x) or (z, y, x), whose foreground is not zero.
 
     Returns:
         Labels of the mask's shape, uint32, 0 outside and 1..count inside, numbered in the order in which a
@@ -43,11 +40,7 @@ def component_sizes(labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
-    """The connected component with the most voxels, the first of several; nothing of an empty mask.
-
-    Returns:
-        A mask of that shape, bool.
-    """
+    """The connected component with the most voxels, the first of several, as a mask; nothing of an empty mask."""
     labels, count = label_components(mask)
     if count == 0:
         return np.zeros(mask.shape, dtype=bool)
@@ -78,13 +71,10 @@ class Lesion:
 
 
 def measure_lesions(labels: np.ndarray, geometry: Geometry) -> list[Lesion]:
-    """Measures every lesion of a label map.
+    """Measures every lesion of a label map, in ascending order of labels.
 
     Args:
         labels: (z, y, x) whole numbers in canonical axes, 0 is background and each other value one lesion.
-
-    Returns:
-        One entry per label, in ascending order.
 
     Raises:
         ValueError: The grid is another one than the labels', or is not canonical (its axis 0 is not axial).
@@ -96,16 +86,13 @@ def measure_lesions(labels: np.ndarray, geometry: Geometry) -> list[Lesion]:
 def measure_unions(
     labels: np.ndarray, geometry: Geometry, unions: Iterable[tuple[int, ...]]
 ) -> dict[tuple[int, ...], Lesion]:
-    """Measures what several lesions of a label map are together.
+    """Measures what several lesions of a label map are together; see `measure_lesions`.
 
     Args:
         unions: The labels of each union, at least one; each must be there.
 
     Returns:
         The measures by union, under the id of its first lesion.
-
-    Raises:
-        ValueError: As `measure_lesions`.
     """
     _check_grid(labels, geometry)
     points = dict(_groups(labels))
@@ -120,22 +107,13 @@ def measure_unions(
 
 
 def axial_diameter(mask: np.ndarray, spacing: tuple[float, float]) -> tuple[float, float]:
-    """Long and short axis of a mask in one slice.
+    """Long and short axis (mm) of a mask (y, x) in one slice of a spacing (y, x) in mm; zeros for an empty mask.
 
     The long axis is the largest distance between two corners of the mask's pixels (maximum Feret); the short
     axis is the mask's whole extent perpendicular to it.
-
-    Args:
-        mask: (y, x); non-zero is foreground.
-        spacing: mm (y, x).
-
-    Returns:
-        Long and short axis in mm; zeros for an empty mask.
     """
     rows, columns = np.nonzero(mask)
-    if not len(rows):
-        return 0.0, 0.0
-    return _feret(rows, columns, spacing)
+    return _feret(rows, columns, spacing) if len(rows) else (0.0, 0.0)
 
 
 def _check_grid(labels: np.ndarray, geometry: Geometry) -> None:
@@ -147,10 +125,8 @@ def _check_grid(labels: np.ndarray, geometry: Geometry) -> None:
 
 def _measure(value: int, points: np.ndarray, geometry: Geometry) -> Lesion:
     """Measures the voxels (n, 3) of a lesion, z ascending."""
-    _, *spacing_yx = geometry.spacing
-    low, high = points.min(axis=0), points.max(axis=0) + 1
-    long, short, key = _largest_axial_diameter(points, (spacing_yx[0], spacing_yx[1]))
-    z0, y0, x0, z1, y1, x1 = (int(bound) for bound in (*low, *high))
+    long, short, key = _largest_axial_diameter(points, geometry.spacing[1:])
+    z0, y0, x0, z1, y1, x1 = (int(bound) for bound in (*points.min(axis=0), *(points.max(axis=0) + 1)))
     return Lesion(
         id=value,
         box=(z0, y0, x0, z1, y1, x1),

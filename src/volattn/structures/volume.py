@@ -52,13 +52,9 @@ Box = tuple[slice, slice, slice]
 
 
 def foreground_box(*arrays: np.ndarray) -> Box:
-    """The smallest box around all voxels that are not zero in one of some arrays, read plane by plane.
+    """The smallest box around all voxels that are not zero in one of some arrays (z, y, x), read plane by plane.
 
-    Args:
-        arrays: (z, y, x) booleans or whole numbers, all of one shape.
-
-    Returns:
-        Slices along z, y, x; empty ones if there is nothing but zeros.
+    Its slices are empty if there is nothing but zeros.
     """
     assert arrays
     filled = np.array([any(bool(array[z].any()) for array in arrays) for z in range(len(arrays[0]))], bool)

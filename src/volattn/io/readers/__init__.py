@@ -5,6 +5,7 @@ A new format is one file here, with a `Reader` and a `VolumeHeader`, and its lin
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ import numpy as np
 from volattn.io.names import printable
 from volattn.io.readers.base import Reader, VolumeHeader
 from volattn.io.readers.nifti import NiftiReader
-from volattn.io.readers.other_formats import refuse_dicom
 from volattn.structures.volume import Volume
 
 READERS: list[Reader] = [NiftiReader()]
@@ -43,7 +43,6 @@ def is_volume_name(path: Path) -> bool:
 
 
 def known_endings() -> list[str]:
-    """The endings of volumes' names, `.nii.gz` for example."""
     return [ending for reader in READERS for ending in reader.endings]
 
 
@@ -56,13 +55,17 @@ def inspect_header(path: Path | str) -> VolumeHeader:
     """Reads a header; a wrong geometry is listed in its `faults`, so that a check can go on.
 
     Raises:
-        ValueError: The voxels cannot or must not be read: the file is missing, damaged, of another format, no 3D
-            volume or absurdly large; one line with the way out.
+        ValueError: The file is missing, damaged, of another format, no 3D volume or absurdly large.
     """
     path = Path(path)
     reader = find_reader(path)
     if not reader.can_read(path):
         refuse_dicom(path)
+        if path.name.lower().endswith((".npz", ".npy")):
+            raise ValueError(
+                f"{path}: is a NumPy file, which has no grid and need not hold HU; write the CT's HU as .nii.gz, or "
+                "give the CT that it was cut from (for DeepLesion the folder with DL_info.csv and Images_png)"
+            )
     return reader.inspect(path)
 
 
@@ -70,8 +73,7 @@ def read_header(path: Path | str) -> VolumeHeader:
     """Reads and judges a header; its `geometry` is never None.
 
     Raises:
-        ValueError: As `inspect_header`, or the geometry is wrong: a NaN or singular affine, a spacing that is zero or
-            negative.
+        ValueError: As `inspect_header`, or the geometry is wrong.
     """
     header = inspect_header(path)
     if header.faults:
@@ -80,10 +82,7 @@ def read_header(path: Path | str) -> VolumeHeader:
 
 
 def read_volume(path: Path | str) -> Volume:
-    """Reads a CT.
-
-    Returns:
-        The volume in file axes, HU: int16 where the file's numbers are whole and fit, else float32.
+    """Reads a CT in file axes, HU: int16 where the file's numbers are whole and fit, else float32.
 
     Raises:
         ValueError: As `read_header`, the file ends early or goes on beyond what its header promises, or a voxel is NaN
@@ -96,10 +95,7 @@ def read_volume(path: Path | str) -> Volume:
 
 
 def read_labels(path: Path | str) -> Volume:
-    """Reads a label map; whole numbers that are stored as floats count as labels.
-
-    Returns:
-        Labels in file axes, in the smallest of uint8, int16 and int32 that holds them.
+    """Reads a label map in file axes, in the smallest of uint8, int16 and int32 that holds its labels.
 
     Raises:
         ValueError: As `read_volume`, or a label is fractional or beyond 32 bits.
@@ -109,11 +105,7 @@ def read_labels(path: Path | str) -> Volume:
 
 
 def check_finite(array: np.ndarray, source: str) -> None:
-    """Refuses voxels that are NaN or infinite.
-
-    Raises:
-        ValueError: There are some; the message begins with `source`.
-    """
+    """Raises a ValueError that begins with `source` if voxels are NaN or infinite."""
     bad = sum(int(plane.size - np.isfinite(plane).sum()) for plane in array) if array.dtype.kind == "f" else 0
     if bad:
         raise ValueError(
@@ -123,7 +115,7 @@ def check_finite(array: np.ndarray, source: str) -> None:
 
 
 def stated_spacing(volume: Volume) -> tuple[float, float, float]:
-    """The distance between voxels (z, y, x) that the file's header states, mm, as other programs measure with it.
+    """mm (z, y, x) between voxels as the file's header states it, and as other programs measure with it.
 
     It is the geometry's spacing but for rounding, unless the header contradicts itself.
     """
@@ -162,3 +154,59 @@ def write_volume(path: Path | str, volume: Volume) -> None:
 def _volume(header: VolumeHeader, array: np.ndarray) -> Volume:
     assert header.geometry is not None, "read_header refuses files without a grid"
     return Volume(array, header.geometry, volume_name(header.path), header, header.notes)
+
+
+_DICOM = (".dcm", ".dicom", ".ima")
+_OTHERS = (
+    *(".mha", ".mhd", ".nrrd", ".nhdr", ".hdr", ".img", ".img.gz", ".mgz", ".mgh"),
+    *(".nii.bz2", ".nii.xz", ".nii.zst", ".nii.zip", ".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar"),
+)
+_LOOKED_AT = 50
+"""Files of a folder: one series has hundreds, all of one kind."""
+
+
+def is_other_format(path: Path) -> bool:
+    """Whether a file is an image or an archive that is not read, by its name."""
+    return path.name.lower().endswith(_OTHERS)
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM: by its name, or by its content where the name has no ending, as is usual."""
+    if path.name.lower().endswith(_DICOM) or path.name.upper() == "DICOMDIR":
+        return True
+    if path.suffix.strip(".0123456789"):
+        return False
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except (OSError, ValueError):
+        return False
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Whether a folder holds DICOM files, directly or two folders below, as patient, study and series are laid out."""
+    level = [folder]
+    for _ in range(3):
+        inside = []
+        for place in level:
+            try:
+                inside += list(islice((path for path in place.iterdir() if path.name[0] != "."), _LOOKED_AT))
+            except OSError:
+                continue
+        if any(is_dicom(path) for path in inside):
+            return True
+        level = [path for path in inside if path.is_dir()][:_LOOKED_AT]
+    return False
+
+
+def refuse_dicom(path: Path) -> None:
+    """Raises a ValueError if a file is DICOM, or a folder holds such files."""
+    folder = path.is_dir()
+    if holds_dicom(path) if folder else is_dicom(path):
+        kind = "a folder of DICOM files" if folder else "a DICOM file"
+        raise ValueError(
+            f"{path}: is {kind}, which cannot be read yet; convert the series to NIfTI, for example with "
+            f"`dcm2niix -z y -o OUT {path if folder else path.parent}`, and give the .nii.gz file"
+        )

@@ -55,13 +55,15 @@ class VolumeHeader(ABC):
 
 
 class Reader(ABC):
-    """A format of volumes; an instance in `volattn.io.readers.READERS` makes every command read it."""
+    """A format of volumes; an instance in `volattn.io.readers.READERS` makes every command read it.
+
+    Attributes:
+        name: As messages call the format, e.g. "NIfTI".
+        endings: Of its files' names, in small letters; a case is called by what is left of the name.
+    """
 
     name: ClassVar[str]
-    """As messages call the format, e.g. "NIfTI"."""
-
     endings: ClassVar[tuple[str, ...]]
-    """Of its files' names, in small letters; a case is called by what is left of the name."""
 
     def can_read(self, path: Path) -> bool:
         """Whether a file or folder is of this format; by its name unless overridden."""

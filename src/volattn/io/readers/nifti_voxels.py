@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import numpy as np
 
 if TYPE_CHECKING:
-    from volattn.io.readers.nifti_header import NiftiHeader
+    from volattn.io.readers.nifti import NiftiHeader
 
 _SLACK = 2**16  # some writers pad the end of a file
 _BLOCK = 2**22
-# Noise does not compress: real CTs reach 2:1 to 20:1. Only a bomb is large and nearly empty.
+# Noise does not compress: real CTs reach 2:1 to 20:1. Only a bomb is large and nearly empty, or a label map.
 _BOMB_RATIO = 150
 _BOMB_BYTES = 2**28
 _LABEL_TYPES = (np.uint8, np.int16, np.int32)
@@ -29,7 +29,11 @@ def read_image(info: NiftiHeader) -> np.ndarray:
         ValueError: The file is truncated, damaged, holds more than its header promises and a little slack, or would
             inflate to far more than a CT of its size on disk.
     """
-    _refuse_bomb(info)
+    size = info.path.stat().st_size
+    if info.compressed and info.nbytes > _BOMB_BYTES and info.nbytes > _BOMB_RATIO * size:
+        raise ValueError(
+            f"{info.path}: its {size} bytes inflate to {info.nbytes / 2**30:.1f} GiB, which no CT's do; export it again"
+        )
     is_whole = info.dtype.kind in "iu" and info.slope.is_integer() and info.intercept.is_integer()
     array = _zeros(info, np.int16 if is_whole else np.float32)
     for start, block in _scaled_blocks(info):
@@ -73,15 +77,6 @@ def read_labels(info: NiftiHeader) -> np.ndarray:
         array = array.astype(fitting[0], copy=False)
         array.reshape(-1)[start : start + len(block)] = labels
     return array
-
-
-def _refuse_bomb(info: NiftiHeader) -> None:
-    # For images only: empty label maps do compress like that.
-    size = info.path.stat().st_size
-    if info.compressed and info.nbytes > _BOMB_BYTES and info.nbytes > _BOMB_RATIO * size:
-        raise ValueError(
-            f"{info.path}: its {size} bytes inflate to {info.nbytes / 2**30:.1f} GiB, which no CT's do; export it again"
-        )
 
 
 def _zeros(info: NiftiHeader, dtype: type) -> np.ndarray:

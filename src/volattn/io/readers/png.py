@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from volattn.io.files import atomic_path, read_bytes
-from volattn.io.readers.base import VolumeHeader
 
 OFFSET = 32768
 """The value of 0 HU."""
@@ -22,50 +20,8 @@ _END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk of every PNG
 _DEPTHS = {"1": "1 bit", "L": "8 bits", "P": "a palette", "LA": "8 bits", "RGB": "colours", "RGBA": "colours"}
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class SliceStack(VolumeHeader):
-    """A CT whose slices are files of their own and whose grid is in a table.
-
-    Attributes:
-        files: In the order of axis z.
-        table: The file that the grid is from.
-    """
-
-    files: tuple[Path, ...]
-    table: Path
-
-    def read_slice(self, path: Path) -> NDArray[np.int16]:
-        """Reads one of the files.
-
-        Returns:
-            (h, w) HU.
-
-        Raises:
-            ValueError: See `read_slice`, or it has another size than the table gives.
-        """
-        hu = read_slice(path)
-        if hu.shape != self.shape[1:]:
-            raise ValueError(
-                f"{path}: is {hu.shape[1]} x {hu.shape[0]} pixels where {self.table.name} says {self.shape[2]} x "
-                f"{self.shape[1]}; copy it again, or correct Image_size"
-            )
-        return hu
-
-    def read_image(self) -> NDArray[np.int16]:
-        array = np.empty(self.shape, np.int16)
-        for plane, path in zip(array, self.files, strict=True):
-            plane[:] = self.read_slice(path)
-        return array
-
-    def read_labels(self) -> np.ndarray:
-        raise ValueError(f"{self.path}: holds slices of a CT, not labels; give a label map")
-
-
 def read_slice(path: Path | str) -> NDArray[np.int16]:
-    """Reads a slice whole, every checksum of it.
-
-    Returns:
-        (h, w) HU.
+    """Reads a slice whole, every checksum of it: (h, w) HU.
 
     Raises:
         ValueError: The file is missing, truncated or damaged, no PNG, or not of one channel with 16 bits.
