@@ -160,14 +160,14 @@ def _read(path: Path, model: type[_Part]) -> dict[str, Any]:
     return content
 
 
-def attempt(run: StudyRun, *, cpu: bool = False, threads: int | None = None) -> None:
+def attempt(run: StudyRun, *, device: str = "auto", threads: int | None = None) -> None:
     """Trains and tests a run; why it failed is noted in its folder, and costs no other run.
 
     Progress goes to `volattn.workers.report_progress`.
 
     Args:
         run: The run.
-        cpu: Uses no GPU.
+        device: As in `train`.
         threads: That a process of the run's own may use; None where it shares a process.
     """
     try:
@@ -176,7 +176,7 @@ def attempt(run: StudyRun, *, cpu: bool = False, threads: int | None = None) -> 
             _prepare_process(run.folder / LOG, threads)
         train_and_test(
             run,
-            cpu=cpu,
+            device=device,
             own_process=threads is not None,
             progress=lambda what, done, total: report_progress(f"{run.name}: {what}", done, total),
         )
@@ -198,7 +198,7 @@ def _prepare_process(log: Path, threads: int) -> None:
 
 
 def train_and_test(
-    run: StudyRun, *, cpu: bool = False, own_process: bool = False, progress: Progress | None = None
+    run: StudyRun, *, device: str = "auto", own_process: bool = False, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Trains a run and scores its test cases.
 
@@ -206,7 +206,7 @@ def train_and_test(
 
     Args:
         run: The run.
-        cpu: Uses no GPU.
+        device: As in `train`.
         own_process: Whether nothing else ran in this process, so that its peak of memory is the run's.
         progress: Called with ("train", steps, steps) and so on.
 
@@ -221,11 +221,9 @@ def train_and_test(
     check_unseen(recipe.weights, store)
     (run.folder / FAILED).unlink(missing_ok=True)
     sweep(run.folder, below=True)
-    trained = train(
-        recipe, run.store, run.folder / TRAINED, resume=True, device="cpu" if cpu else "auto", progress=progress
-    )
-    device = find_device("cpu" if cpu else "auto")
-    cases = _test(run, store, device, recipe.validation.batch, progress)
+    trained = train(recipe, run.store, run.folder / TRAINED, resume=True, device=device, progress=progress)
+    place = find_device(device)
+    cases = _test(run, store, place, recipe.validation.batch, progress)
     cost = measure(recipe.model, store.classes, recipe.plan.size, memory=False)
     steps = [row for row in read_metrics(run.folder / TRAINED) if "loss" in row]
     content = {
@@ -240,10 +238,10 @@ def train_and_test(
         "flops": cost.flops,
         "train_seconds": round(sum(row["seconds"] for row in steps), 1),
         "test_seconds": round(sum(case["seconds"] for case in cases), 1),
-        "peak_bytes": _peak(run.folder / PEAK, device, own_process),
+        "peak_bytes": _peak(run.folder / PEAK, place, own_process),
         "threshold": trained.validation.threshold,
         "validation": trained.validation.scores,
-        "device": device.type,
+        "device": place.type,
         "threads": torch.get_num_threads(),
         "versions": versions(),
         "commit": commit(),
