@@ -14,8 +14,7 @@ from volattn.checkpoints import ModelFolder, save_folder
 from volattn.models.registry import build_model
 from volattn.preprocessing.plan import Plan
 from volattn.provenance import Provenance
-from volattn.studies.demo import DemoConfig, run_demo
-from volattn.studies.demo_report import NO_PATIENTS, Bar
+from volattn.studies.demo import NO_PATIENTS, Bar, DemoConfig, run_demo
 
 CONFIG = DemoConfig(training=3, unseen=2, size=64, steps=2)
 

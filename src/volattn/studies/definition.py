@@ -52,9 +52,7 @@ class Study(Config):
     """What is compared, and how it is shown.
 
     Attributes:
-        question: What the table answers, in a sentence.
         paper: The paper's table; null for a question of our own.
-        kind: Whether label maps or boxes are scored.
         recipe: That rows change; its number of target slices is every row's budget.
         metrics: The columns, see `METRICS`.
         baseline: The row that the others are tested against.
@@ -92,9 +90,9 @@ class Study(Config):
         return tuple(row for row in self.rows if not row.published)
 
     def baseline_of(self, row: Row) -> str | None:
-        """The row that a row is tested against; None for the baseline itself."""
+        """The row that a row is tested against; None for the baseline itself, and for quoted rows."""
         name = row.baseline or self.baseline
-        return None if name == row.key else name
+        return None if row.published or name == row.key else name
 
 
 def shipped() -> tuple[str, ...]:
@@ -103,10 +101,7 @@ def shipped() -> tuple[str, ...]:
 
 
 def load_study(source: str | Path) -> tuple[str, Study]:
-    """Reads a study of the package by its name, or any other by its path.
-
-    Returns:
-        Its name, and the study.
+    """The name and the content of a study: of the package by its name, or any other by its path.
 
     Raises:
         ValueError: There is no such study, or a key or value of it does not fit.
@@ -173,12 +168,9 @@ def resolve(study: Study, overrides: Overrides) -> tuple[RowRecipe, ...]:
 
 
 def changed(recipe: Recipe, changes: Mapping[str, Any], source: str) -> Recipe:
-    """A recipe with some values replaced.
+    """A recipe with some values replaced, by nested keys joined by dots; errors name whose changes (`source`) they are.
 
-    Args:
-        recipe: The recipe.
-        changes: Values by nested keys joined by dots. A model of another name keeps those values that it has.
-        source: Whose changes they are, for errors.
+    A model of another name keeps those values that it has.
 
     Raises:
         ValueError: A key or value does not fit, or there is no model of that name.
@@ -244,16 +236,13 @@ def _recipe(study: Study, row: Row, overrides: Overrides, common: Mapping[str, A
 
 def _applicable(recipe: Recipe, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Those settings for all rows whose keys a recipe has: models differ in theirs."""
+
+    def has(values: Any, key: str) -> bool:
+        first, _, rest = key.partition(".")
+        return isinstance(values, Mapping) and first in values and (not rest or has(values[first], rest))
+
     values = recipe.model_dump(mode="json")
-    return {key: value for key, value in settings.items() if _has(values, key)}
-
-
-def _has(values: Any, name: str) -> bool:
-    for part in name.split("."):
-        if not isinstance(values, Mapping) or part not in values:
-            return False
-        values = values[part]
-    return True
+    return {key: value for key, value in settings.items() if has(values, key)}
 
 
 def _with_weights(recipe: Recipe, weights: str | None) -> Recipe:

@@ -30,8 +30,8 @@ class ProcessShard:
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> ProcessShard:
         """From the variables that `torchrun` sets."""
-        defaults = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
-        return cls(*(int(environment.get(key, default)) for key, default in defaults.items()))
+        names = {"rank": "RANK", "world": "WORLD_SIZE", "local_rank": "LOCAL_RANK", "local_world": "LOCAL_WORLD_SIZE"}
+        return cls(**{key: int(environment[name]) for key, name in names.items() if name in environment})
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,7 @@ class Executor:
             )
 
     def run(self, runs: Sequence[StudyRun], progress: Progress | None = None) -> Iterator[StudyRun]:
-        """Gives each run when it is finished or has failed; why it failed is in its folder.
-
-        Args:
-            runs: Of all processes, in this order.
-            progress: Called with what is being done, how much of it is done and how much there is.
+        """Gives each run of this process, of those of all, when it is finished or has failed; why is in its folder.
 
         Raises:
             ValueError: Ray is not installed, or there is no cluster at the address.

@@ -36,7 +36,6 @@ class StudyManifest:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """By stage, over all runs in this folder."""
         return self.content["seconds"]
 
     @contextmanager
@@ -70,7 +69,6 @@ def claim_study(
         what: What the folder holds, for errors, e.g. "study".
         settings: Plain values that decide the results.
         resume: Whether the folder may hold this study already.
-        lock: See `claim_folder`, as for `links`.
 
     Raises:
         ValueError: See `claim_folder`; or the folder holds the study and `resume` is false, or with other settings, or

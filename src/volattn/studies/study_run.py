@@ -33,7 +33,7 @@ from volattn.studies.stores import TEST, cases_of, check_unseen
 from volattn.training.folder import read_metrics
 from volattn.training.recipe import load_recipe
 from volattn.training.run import train
-from volattn.training.validate import CaseResult, evaluate_case
+from volattn.training.validate import evaluate_case
 from volattn.workers import Progress, report_progress
 
 RESULT, FAILED, TRAINED, TESTED, PEAK, LOG = "result.json", "failed.json", "train", "test", "peak.json", "log.txt"
@@ -42,16 +42,7 @@ _TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK
 
 @dataclass(frozen=True)
 class StudyRun:
-    """One row with one seed.
-
-    Attributes:
-        row: The row's key.
-        seed: Of the training.
-        folder: The run's own, of a study's folder: `runs/ROW/seed-N`.
-        recipe: File of the row's recipe.
-        store: Folder of the store, with the study's split.
-        kind: What is scored.
-    """
+    """One row (its key) with one seed: its folder in a study's folder (`runs/ROW/seed-N`), recipe and split store."""
 
     row: str
     seed: int
@@ -62,7 +53,6 @@ class StudyRun:
 
     @property
     def name(self) -> str:
-        """For messages."""
         return f"{self.row} seed {self.seed}"
 
     def command(self, weights: str) -> str:
@@ -163,10 +153,7 @@ def _read(path: Path, model: type[_Part]) -> dict[str, Any]:
 def attempt(run: StudyRun, *, device: str = "auto", threads: int | None = None) -> None:
     """Trains and tests a run; why it failed is noted in its folder, and costs no other run.
 
-    Progress goes to `volattn.workers.report_progress`.
-
     Args:
-        run: The run.
         device: As in `train`.
         threads: That a process of the run's own may use; None where it shares a process.
     """
@@ -200,18 +187,12 @@ def _prepare_process(log: Path, threads: int) -> None:
 def train_and_test(
     run: StudyRun, *, device: str = "auto", own_process: bool = False, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Trains a run and scores its test cases.
+    """Trains a run, scores its test cases, and gives the content of `result.json`, which is written last.
 
-    Training resumes from its last saved state, scored cases are kept, and the result is written last.
+    Training resumes from its last saved state, and scored cases are kept.
 
     Args:
-        run: The run.
-        device: As in `train`.
         own_process: Whether nothing else ran in this process, so that its peak of memory is the run's.
-        progress: Called with ("train", steps, steps) and so on.
-
-    Returns:
-        The content of `result.json`.
 
     Raises:
         ValueError: See `train`.
@@ -264,24 +245,22 @@ def _test(
         for done, name in enumerate(missing, start=len(paths) - len(missing) + 1):
             started = time.monotonic()
             result = evaluate_case(evaluator, model, store, name, device, batch=batch)
+            if isinstance(result.stats, CaseScore):
+                scores: dict[str, Any] = {"score": result.stats.as_json()}
+            else:
+                images: list[ScoredImage] = sorted(result.stats, key=lambda image: image.name)
+                scores = {"images": [image.as_json() for image in images]}
             content = {
                 "name": name,
                 "patient": (store.patients or {}).get(name, name),
                 "seconds": round(time.monotonic() - started, 3),
                 "entropies": result.entropies,
-                **_scores(result),
+                **scores,
             }
             write_json(paths[name], content)
             if progress is not None:
                 progress("test", done, len(paths))
     return [_read(path, _TestedCase) for path in paths.values()]
-
-
-def _scores(result: CaseResult) -> dict[str, Any]:
-    if isinstance(result.stats, CaseScore):
-        return {"score": result.stats.as_json()}
-    images: list[ScoredImage] = sorted(result.stats, key=lambda image: image.name)
-    return {"images": [image.as_json() for image in images]}
 
 
 def _peak(path: Path, device: torch.device, own_process: bool) -> int | None:
