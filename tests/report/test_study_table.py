@@ -19,6 +19,8 @@ from volattn.studies.definition import Row, Study
 from volattn.studies.page import write_study
 from volattn.studies.table import Sample, StudyRow, StudyTable, contrasts, estimates
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 MASKS = ("dice_per_case", "dice_small", "recall", "false_positives_per_case")
 BOXES = ("sensitivity_at_fp_per_image.0.5", "sensitivity_at_fp_per_image.1", "mean_sensitivity", "ap50")
 

@@ -45,7 +45,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[str
         run_demo(out, config=CONFIG, workers=1, progress=lambda *call: seen.append(call))
         manifest = json.loads((out / "demo.json").read_text())
         before = {path: path.stat().st_mtime_ns for path in (out / "predictions").iterdir()}
-        with pytest.raises(ValueError, match="give --resume"):
+        with pytest.raises(ValueError, match="continue it with --resume"):
             run_demo(out, config=CONFIG, workers=1)
         again = run_demo(out, config=CONFIG, workers=1, resume=True)
         assert before == {path: path.stat().st_mtime_ns for path in (out / "predictions").iterdir()}

@@ -68,7 +68,7 @@ def test_seeds_add_up_and_finished_runs_are_kept(
     (tmp_path / "out" / "data" / "0" / "cases").symlink_to(data / "store" / "cases")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/runs/*/*/result.json")}
     assert len(before) == 2
-    with pytest.raises(ValueError, match="give --resume"):
+    with pytest.raises(ValueError, match="continue it with --resume"):
         go()
     go(seeds=(1,), resume=True)
     after = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/runs/*/*/result.json")}

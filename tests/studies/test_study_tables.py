@@ -43,9 +43,8 @@ def unavailable(study: Study) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize(
-    "name", [name if name == "unet" else pytest.param(name, marks=pytest.mark.slow) for name in shipped()]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", shipped())
 def test_every_study_runs_through(data: Path, tmp_path: Path, name: str) -> None:
     study = STUDIES[name]
     missing = unavailable(study)

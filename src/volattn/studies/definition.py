@@ -23,19 +23,7 @@ Kind = Literal["masks", "boxes"]
 
 
 class Row(Config):
-    """One row of a table.
-
-    Attributes:
-        key: Its name in folders and on the command line.
-        recipe: Its own recipe instead of the study's; not used where the user gives one recipe for all rows.
-        own: Its changes to its own recipe.
-        changes: Its changes to the study's or the user's recipe: nested keys joined by dots. A model of another name
-            keeps those values of the recipe that it has.
-        paper: What the paper reports, in percent, by metric.
-        baseline: The row that it is tested against instead of the study's.
-        asks: A key that the user has to set, and what to set it to, in words.
-        published: Whether its number is only quoted: the row cannot be trained.
-    """
+    """One row of a table; its keys are in docs/reference/studies.md."""
 
     key: str = Field(pattern=r"[a-z0-9][a-z0-9.-]*")
     title: str
@@ -49,15 +37,7 @@ class Row(Config):
 
 
 class Study(Config):
-    """What is compared, and how it is shown.
-
-    Attributes:
-        paper: The paper's table; null for a question of our own.
-        recipe: That rows change; its number of target slices is every row's budget.
-        metrics: The columns, see `METRICS`.
-        baseline: The row that the others are tested against.
-        notes: What the reader must know of the paper's numbers.
-    """
+    """What is compared, and how it is shown; its keys are in docs/reference/studies.md."""
 
     title: str
     question: str
@@ -86,7 +66,6 @@ class Study(Config):
 
     @property
     def runnable(self) -> tuple[Row, ...]:
-        """The rows that are trained."""
         return tuple(row for row in self.rows if not row.published)
 
     def baseline_of(self, row: Row) -> str | None:

@@ -57,11 +57,8 @@ class DemoConfig(Config):
     Attributes:
         seed: Of the phantoms and of the training.
         training: Phantoms to train on; a quarter of them, at least one, is kept for validation.
-        unseen: Phantoms that are predicted and scored.
-        size: Rows and columns of their slices.
-        steps: Of training.
-        lr: Learning rate. The weights were trained to its end: 1e-4 costs lesion Dice on phantoms of another seed
-            (0.548 to 0.542).
+        size: Rows and columns of a slice.
+        lr: The weights were trained to its end: 1e-4 costs lesion Dice on phantoms of another seed (0.548 to 0.542).
     """
 
     seed: int = Field(7, ge=0)

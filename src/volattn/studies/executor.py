@@ -41,7 +41,6 @@ class Executor:
     Attributes:
         jobs: Runs at a time, each in a process of its own, which share the cores and have a GPU each as far as there
             are several; 0 works in this process. With Ray: runs that share the cluster's cores.
-        shard: Which runs are this process's.
         ray: Address of a cluster, whose machines share the study's folder; "local" starts one here; None uses none.
         device: Of each run: auto, cpu, cuda, or one GPU of this machine for all of them, e.g. cuda:1.
     """

@@ -33,14 +33,7 @@ _LINKS = "data/*/cases"
 
 @dataclass(frozen=True)
 class StudyOutcome:
-    """How far a study has come.
-
-    Attributes:
-        table: `table.md`.
-        runs: In all, of the rows that can be trained and of those that cannot.
-        failed: The reason by run.
-        unfinished: Runs that other processes train.
-    """
+    """How far a study has come: `table.md`, how many runs it has, why some failed, and which other processes train."""
 
     table: Path
     runs: int

@@ -114,20 +114,13 @@ class _TestedCase(_Part):
 
 
 class _Result(_Part):
-    row: str
-    seed: int
-    kind: Kind
     command: str
-    steps: int
-    best_step: int
     targets: int
     parameters: int
     flops: int
     train_seconds: float
     test_seconds: float
     peak_bytes: int | None
-    threshold: float
-    validation: dict[str, float]
     versions: dict[str, str]
     commit: str | None
     cases: list[_TestedCase] = Field(min_length=1)
