@@ -93,7 +93,7 @@ class Config(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             faults = error.errors(include_url=False)
-            sentences = [cut(_describe(fault), _FAULT) for fault in faults[:_FAULTS]]
+            sentences = [cut(describe(fault), _FAULT) for fault in faults[:_FAULTS]]
             more = [f"and {count_of(len(faults) - _FAULTS, 'more fault')}"] if len(faults) > _FAULTS else []
             raise ValueError(f"{source}: {'; '.join(sentences + more)}") from None
 
@@ -259,7 +259,8 @@ def _child(place: Any, name: str, setting: str) -> Any:
     return place[name]
 
 
-def _describe(fault: Any) -> str:
+def describe(fault: Any) -> str:
+    """One of pydantic's `ValidationError.errors()` in this program's words."""
     where = cut(".".join(str(part) for part in fault["loc"]), SHOWN)
     kind = fault["type"]
     if kind == "value_error":  # Its own sentence names what was found.

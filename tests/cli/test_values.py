@@ -69,3 +69,21 @@ def test_workers_are_no_more_than_cores_and_memory_allow(monkeypatch: pytest.Mon
         monkeypatch.setattr("os.sched_getaffinity", lambda process, cores=cores: set(range(cores)))
         assert api.choose_workers("auto") == expected
     assert api.choose_workers(5) == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("render a -o b.png --kind X", "'--kind': 'X' is not one of 'all', 'surfaces', 'panels'"),
+        ("render a -o b.png --view X", "'--view': 'X' is not one of 'front', 'right', 'top'"),
+        ("render a -o b.png --slices 0", "'--slices': must be at least 1, found '0'"),
+        ("render a -o b.png --lesion x", "'--lesion': must be a whole number, found 'x'"),
+        ("study table-1 --data a -o b --test 2", "'--test': must be at most 0.9, found '2'"),
+        ("study table-1 --data a -o b --test x", "'--test': must be a number, found 'x'"),
+    ],
+)
+def test_a_wrong_value_is_refused_in_plain_words(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words.split())
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"Error: Invalid value for {said}"

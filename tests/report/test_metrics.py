@@ -8,15 +8,16 @@ import pytest
 from test_reports import FOUND, MISSED, lits_content
 from test_study_table import cell
 
-from volattn.report.comparison import comparison_table
 from volattn.report.report import build_report
-from volattn.report.tables import score_tables
+from volattn.report.tables import comparison_table, score_tables
 from volattn.scoring.comparison import compare
 from volattn.scoring.metrics import METRICS, Metric, find_metric, title_of
+from volattn.studies.definition import Row, Study
 from volattn.studies.page import write_study
 from volattn.studies.table import StudyRow, StudyTable
 
 
+@pytest.mark.usefixtures("few_resamples")
 def test_one_entry_is_all_that_a_metric_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toy = Metric(
         "perfect",
@@ -27,11 +28,14 @@ def test_one_entry_is_all_that_a_metric_needs(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setitem(METRICS, toy.key, toy)
     content = lits_content([FOUND, MISSED])
     assert any(row[0] == toy.title for row in score_tables(content)[0].rows)
-    assert toy.title in build_report(content).page.html()
+    assert toy.title in build_report(content).html()
     comparison = compare(content, content).as_json() | {"a": "a.json", "b": "b.json"}
     assert any(row[0] == toy.title for row in comparison_table(comparison).rows)
-    row = StudyRow("plain", "Plain", {}, None, {0: cell(0)}, ())
-    write_study(tmp_path, StudyTable("s", "S", "Why?", None, "masks", (toy.key,), (row,), (), "volattn study", (0,)))
+    row = Row(key="plain", title="Plain")
+    study = Study(
+        title="S", question="Why?", kind="masks", recipe="tiny", rows=(row,), metrics=(toy.key,), baseline="plain"
+    )
+    write_study(tmp_path, StudyTable("s", study, (StudyRow(row, {0: cell(0)}, {}),), "volattn study", (0,)))
     assert f"| {toy.title} |" in (tmp_path / "table.md").read_text()
 
 

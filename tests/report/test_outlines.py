@@ -76,8 +76,8 @@ def test_radiological_display(tmp_path: Path) -> None:
 
 
 def test_millimetres_are_square(tmp_path: Path) -> None:
-    """Pixels of 1.2 x 0.8 mm: an organ of 120 x 112 mm is drawn with these sides."""
-    picture = drawn(tmp_path / "a.png", *case())
+    """Pixels of 1.2 x 0.8 mm: an organ of 120 x 112 mm is drawn with these sides. A title is no formula."""
+    picture = drawn(tmp_path / "a.png", *case(), title=r"a$\frac{$b")
     points = coloured(picture, "organ")
     whole = points[points[:, 1] < picture.shape[1] * 0.36]
     height, width = np.ptp(whole, axis=0)
@@ -162,8 +162,3 @@ def test_figures_load_neither_torch_nor_pyplot() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_a_title_is_no_formula(tmp_path: Path) -> None:
-    image, labels = case(((6, 30, 30), 5))
-    drawn(tmp_path / "a.png", image, labels, title=r"a$\frac{$b")

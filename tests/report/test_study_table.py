@@ -15,8 +15,11 @@ from volattn.scoring import statistics
 from volattn.scoring.comparison import compare
 from volattn.scoring.deeplesion import FROC
 from volattn.scoring.pool import Pool, ScoredDetection, ScoredImage
+from volattn.studies.definition import Row, Study
 from volattn.studies.page import write_study
-from volattn.studies.table import Sample, StudyRow, StudyTable, Unfinished, contrasts, estimates
+from volattn.studies.table import Sample, StudyRow, StudyTable, contrasts, estimates
+
+pytestmark = pytest.mark.usefixtures("few_resamples")
 
 MASKS = ("dice_per_case", "dice_small", "recall", "false_positives_per_case")
 BOXES = ("sensitivity_at_fp_per_image.0.5", "sensitivity_at_fp_per_image.1", "mean_sensitivity", "ap50")
@@ -181,16 +184,28 @@ def test_boxes_are_pooled_as_elsewhere() -> None:
     assert contrast.difference == pytest.approx(Sample("boxes", box_cases(1, 0.2), BOXES).whole[3] - expected["ap50"])
 
 
-def table(results: dict[str, dict[int, dict[str, Any]]], missing: tuple[Unfinished, ...] = ()) -> StudyTable:
-    rows = [
-        StudyRow("plain", "Plain | simple", {"dice_per_case": 56.1}, None, results["plain"], ()),
-        StudyRow("va", "VA", {}, "plain", results["va"], missing),
-        StudyRow("other", "Others", {"dice_per_case": 70.2}, None, {}, (), published=True),
-    ]
-    metrics = ("dice_per_case", "false_positives_per_case")
-    return StudyTable(
-        "small", "Small", "Why?", "Table 9", "masks", metrics, tuple(rows), ("A note.",), "volattn study small", (0, 1)
+def table(results: dict[str, dict[int, dict[str, Any]]], missing: dict[int, str | None] | None = None) -> StudyTable:
+    study = Study(
+        title="Small",
+        question="Why?",
+        paper="Table 9",
+        kind="masks",
+        recipe="tiny",
+        rows=(
+            Row(key="plain", title="Plain | simple", paper={"dice_per_case": 56.1}),
+            Row(key="va", title="VA"),
+            Row(key="other", title="Others", paper={"dice_per_case": 70.2}, published=True),
+        ),
+        metrics=("dice_per_case", "false_positives_per_case"),
+        baseline="plain",
+        notes=("A note.",),
     )
+    unfinished = {"va": missing or {}}
+    rows = [StudyRow(row, results.get(row.key, {}), unfinished.get(row.key, {})) for row in study.rows]
+    return StudyTable("small", study, tuple(rows), "volattn study small", (0, 1))
+
+
+LEFT = {1: None, 2: "no memory"}
 
 
 def cell(seed: int, better: float = 0.0) -> dict[str, Any]:
@@ -210,7 +225,7 @@ def cell(seed: int, better: float = 0.0) -> dict[str, Any]:
 
 def test_what_is_written_says_one_thing(tmp_path: Path) -> None:
     found = {"plain": {0: cell(0), 1: cell(1)}, "va": {0: cell(2, 0.05)}}
-    write_study(tmp_path, table(found, (Unfinished(1, None), Unfinished(2, "no memory"))))
+    write_study(tmp_path, table(found, LEFT))
     page = (tmp_path / "table.md").read_text()
     content = json.loads((tmp_path / "table.json").read_text())
     with (tmp_path / "table.csv").open() as file:
@@ -228,10 +243,10 @@ def test_what_is_written_says_one_thing(tmp_path: Path) -> None:
     assert "volattn study small --seeds 0,1 -o OUT" in page
     assert page.count("volattn train --set seed=0") == 1
     again = {name: (tmp_path / name).read_bytes() for name in ("table.md", "table.json", "table.csv", "table.png")}
-    write_study(tmp_path, table(found, (Unfinished(1, None), Unfinished(2, "no memory"))))
+    write_study(tmp_path, table(found, LEFT))
     assert all((tmp_path / name).read_bytes() == content for name, content in again.items())
 
 
 def test_nothing_finished_is_a_table_too(tmp_path: Path) -> None:
-    write_study(tmp_path, table({"plain": {}, "va": {}}, (Unfinished(0, None),)))
+    write_study(tmp_path, table({"plain": {}, "va": {}}, {0: None}))
     assert "Nothing is finished yet." in (tmp_path / "table.md").read_text()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from colorsys import rgb_to_hsv
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib.colors import rgb_to_hsv, to_rgb
 
 from volattn.report.outlines import COLOURS
 from volattn.report.scene import Scene
@@ -49,13 +48,10 @@ def scene(predicted: np.ndarray, reference: np.ndarray | None = None) -> Scene:
 
 def hued(picture: np.ndarray, kind: str) -> np.ndarray:
     """(n, 2) rows and columns of the pixels with a colour's hue, well lit and saturated."""
-    wanted = rgb_to_hsv(*to_rgb(COLOURS[kind]))[0]
-    parts = picture.astype(float) / 255
-    value = parts.max(axis=-1)
-    spread = value - parts.min(axis=-1)
-    bright = np.argwhere((value > 0.5) & (spread > 0.2 * value))
-    near = [abs((rgb_to_hsv(*parts[row, column])[0] - wanted + 0.5) % 1 - 0.5) < 0.05 for row, column in bright]
-    return bright[np.array(near, bool)]
+    wanted = rgb_to_hsv(to_rgb(COLOURS[kind]))[0]
+    hue, saturation, value = np.moveaxis(rgb_to_hsv(picture / 255), -1, 0)
+    near = np.abs((hue - wanted + 0.5) % 1 - 0.5) < 0.05
+    return np.argwhere(near & (value > 0.5) & (saturation > 0.2))
 
 
 def rendered(kind: str, box: tuple[slice, slice, slice], view: Viewer) -> tuple[np.ndarray, Frame]:

@@ -118,7 +118,7 @@ def make_inputs(folder: Path) -> dict[str, Verb]:
         "evaluate": Verb(("evaluate", "lits", *scored, "-o", "OUT/scores.json", "--report", "OUT/report")),
         "study": Verb(
             ("study", place["study.yaml"], "--data", place["store"], "-o", "OUT", "--recipe", place["row.yaml"])
-            + ("--jobs", "0", "--cpu"),
+            + ("--jobs", "0", "--device", "cpu"),
             resume,
         ),
     }

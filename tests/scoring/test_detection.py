@@ -418,7 +418,7 @@ def test_without_a_lesion_nothing_is_defined(tmp_path: Path, preset: str, found:
     content = score(tmp_path, preset).content
     assert (content["lesions"], content["mean_sensitivity"]) == (0, None)
     assert content.get("average_precision") is None
-    html = build_report(content).page.html()
+    html = build_report(content).html()
     assert "There is no lesion in the references" in html
     assert ("worst-scans" in build_report(content).pictures) == bool(found)
 

@@ -14,8 +14,7 @@ from volattn.checkpoints import ModelFolder, save_folder
 from volattn.models.registry import build_model
 from volattn.preprocessing.plan import Plan
 from volattn.provenance import Provenance
-from volattn.studies.demo import DemoConfig, run_demo
-from volattn.studies.demo_report import NO_PATIENTS, Bar
+from volattn.studies.demo import NO_PATIENTS, Bar, DemoConfig, run_demo
 
 CONFIG = DemoConfig(training=3, unseen=2, size=64, steps=2)
 
@@ -46,7 +45,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[str
         run_demo(out, config=CONFIG, workers=1, progress=lambda *call: seen.append(call))
         manifest = json.loads((out / "demo.json").read_text())
         before = {path: path.stat().st_mtime_ns for path in (out / "predictions").iterdir()}
-        with pytest.raises(ValueError, match="give --resume"):
+        with pytest.raises(ValueError, match="continue it with --resume"):
             run_demo(out, config=CONFIG, workers=1)
         again = run_demo(out, config=CONFIG, workers=1, resume=True)
         assert before == {path: path.stat().st_mtime_ns for path in (out / "predictions").iterdir()}

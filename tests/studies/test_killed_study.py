@@ -32,7 +32,7 @@ def start(data: Path, out: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "volattn", "study", str(data / "small.yaml"), "--resume"]
     command += ["--data", str(data / "store"), "--recipe", str(data / "recipe.yaml"), "-o", str(out)]
     return subprocess.Popen(
-        [*command, "--jobs", "2", "--cpu"],
+        [*command, "--jobs", "2", "--device", "cpu"],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         text=True,
         stdout=subprocess.PIPE,
@@ -69,7 +69,7 @@ def test_a_study_killed_twice_gives_the_table_of_an_uninterrupted_one(tmp_path: 
         *load_study(tmp_path / "small.yaml"),
         [tmp_path / "store"],
         tmp_path / "whole",
-        Executor(0, cpu=True),
+        Executor(0, device="cpu"),
         overrides=Overrides(recipe=str(tmp_path / "recipe.yaml")),
         source=str(tmp_path / "small.yaml"),
     )

@@ -43,7 +43,7 @@ def test_other_settings_are_refused_and_the_same_ones_without_resume(tmp_path: P
     path = tmp_path / "study.json"
     for settings, resume, message in (
         ({"seed": 1, "steps": 2}, False, None),
-        ({"seed": 1, "steps": 2}, False, "holds a study already; give --resume"),
+        ({"seed": 1, "steps": 2}, False, "already holds a study; continue it with --resume"),
         ({"seed": 3, "steps": 2}, True, r"another seed \(1, now 3\)"),
         ({"seed": 1, "steps": 2}, True, None),
     ):

@@ -65,7 +65,13 @@ def test_everything_is_listed_and_nothing_measured_without_costs(
     assert all(f"\n{name} " in said for name in names())
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("faster_rcnn", "va_unet", "tiny", "lits") else pytest.param(name, marks=pytest.mark.slow)
+        for name in names()
+    ],
+)
 def test_every_row_can_be_measured(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the size of a stamp: what a command measures at its full size is the same program."""
     monkeypatch.setattr("volattn.studies.model_table.measure", lambda config, classes, _: build(config, classes))
@@ -86,7 +92,7 @@ def test_one_bad_recipe_is_one_failed_row(monkeypatch: pytest.MonkeyPatch, capsy
 
     monkeypatch.setattr("volattn.studies.model_table.load_recipe", load)
     with pytest.raises(SystemExit) as ended:
-        main(["info"])
+        main(["info", "lits", "tiny"])
     assert ended.value.code == 1
     said = capsys.readouterr()
     assert "(failed)" in said.out

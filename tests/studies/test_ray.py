@@ -21,6 +21,13 @@ def test_missing_ray_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         list(Executor(ray="local").run([]))
 
 
+def test_a_device_that_cannot_be_is_refused_before_any_run() -> None:
+    with pytest.raises(ValueError, match="device 'cuda:99' is not there"):
+        Executor(device="cuda:99")
+    with pytest.raises(ValueError, match="--device cuda:1: with --ray each run has a GPU of its own"):
+        Executor(device="cuda:1", ray="local")
+
+
 @pytest.mark.slow
 def test_a_local_ray_trains_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray")
@@ -33,7 +40,7 @@ def test_a_local_ray_trains_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
         small_study(),
         [tmp_path / "store"],
         tmp_path / "out",
-        Executor(2, ray="local", cpu=True),
+        Executor(2, ray="local", device="cpu"),
         overrides=Overrides(recipe=str(tmp_path / "recipe.yaml")),
     )
     assert not outcome.failed

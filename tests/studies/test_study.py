@@ -43,7 +43,7 @@ def go(data: Path, tmp_path: Path) -> Callable[..., StudyOutcome]:
 
     def run(study: Study | None = None, out: Path = tmp_path / "out", **options: Any) -> StudyOutcome:
         defaults: dict[str, Any] = {"overrides": Overrides(recipe=str(data / "recipe.yaml"))}
-        executor = Executor(0, cpu=True)
+        executor = Executor(0, device="cpu")
         return run_study("small", study or small_study(), [data / "store"], out, executor, **defaults | options)
 
     return run
@@ -55,7 +55,7 @@ def finished(data: Path) -> Path:
     overrides = Overrides(recipe=str(data / "recipe.yaml"))
     out = data / "finished"
     assert not run_study(
-        "small", small_study(), [data / "store"], out, Executor(0, cpu=True), overrides=overrides
+        "small", small_study(), [data / "store"], out, Executor(0, device="cpu"), overrides=overrides
     ).failed
     return out
 
@@ -68,7 +68,7 @@ def test_seeds_add_up_and_finished_runs_are_kept(
     (tmp_path / "out" / "data" / "0" / "cases").symlink_to(data / "store" / "cases")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/runs/*/*/result.json")}
     assert len(before) == 2
-    with pytest.raises(ValueError, match="give --resume"):
+    with pytest.raises(ValueError, match="continue it with --resume"):
         go()
     go(seeds=(1,), resume=True)
     after = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/runs/*/*/result.json")}
@@ -138,7 +138,7 @@ def test_two_processes_give_the_scores_of_one(finished: Path, data: Path, tmp_pa
         small_study(),
         [data / "store"],
         tmp_path / "out",
-        Executor(2, cpu=True),
+        Executor(2, device="cpu"),
         overrides=overrides,
         progress=lambda what, done, total: seen.append(what),
     )

@@ -43,9 +43,8 @@ def unavailable(study: Study) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize(
-    "name", [name if name == "unet" else pytest.param(name, marks=pytest.mark.slow) for name in shipped()]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", shipped())
 def test_every_study_runs_through(data: Path, tmp_path: Path, name: str) -> None:
     study = STUDIES[name]
     missing = unavailable(study)
@@ -53,7 +52,9 @@ def test_every_study_runs_through(data: Path, tmp_path: Path, name: str) -> None
         pytest.skip(f"no network of {name} is there")
     settings = ("plan.size=64", "weights=none", *cheap_settings(study))
     overrides = Overrides(recipe=str(data / f"{study.kind}.yaml"), settings=settings)
-    outcome = run_study(name, study, [data / study.kind], tmp_path / "out", Executor(0, cpu=True), overrides=overrides)
+    outcome = run_study(
+        name, study, [data / study.kind], tmp_path / "out", Executor(0, device="cpu"), overrides=overrides
+    )
     assert outcome.failed.keys() == {f"{key} seed 0" for key in missing}
     assert not outcome.unfinished
     content = json.loads((tmp_path / "out" / "table.json").read_text())

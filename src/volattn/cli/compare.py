@@ -32,8 +32,8 @@ def command(
         from volattn.io.files import write_json
         from volattn.io.output import claim_file
         from volattn.provenance import commit, versions
-        from volattn.report.comparison import comparison_report, comparison_table
-        from volattn.report.report import claim_report
+        from volattn.report.report import claim_report, comparison_report
+        from volattn.report.tables import comparison_table
         from volattn.scoring.comparison import compare
         from volattn.scoring.score_files import read_scores
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
 _TYPE = re.compile(r"(?:\.\.\.)? <(list\[)?(int range|int|float range|float|str|Path|path)\]?>(?:\.\.\.)?")
@@ -16,6 +17,19 @@ _CHOICES = re.compile(r"<list\[(.+?)\]>")
 
 class Verb(TyperCommand):
     """A verb; an option's type is `<number>` or `<path>...`, not `<int range>` or `<list[Path]>`."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """Parses the command line; a wrong value is refused in this program's words, not in pydantic's."""
+        try:
+            return super().make_context(*args, **options)
+        except typer.BadParameter as error:
+            from pydantic import ValidationError
+
+            from volattn.config import describe
+
+            if isinstance(error.__cause__, ValidationError):
+                error.message = describe(error.__cause__.errors()[0] | {"loc": ()}).rstrip(".")
+            raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Lists arguments and options."""

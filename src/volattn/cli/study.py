@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import Debug, split_commas
+from volattn.cli.options import Debug, Device, split_commas
 
 NAME = "study"
 
@@ -47,7 +47,7 @@ def command(
         float, typer.Option(min=0, max=0.9, help="Share of the others that chooses epoch and threshold.")
     ] = 0.2,
     ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Trains on a Ray cluster; or local.")] = None,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Uses no GPU.")] = False,
+    device: Device = "auto",
     debug: Debug = False,
 ) -> None:
     """Runs one of the paper's tables.
@@ -73,7 +73,7 @@ def command(
                 study,
                 data,
                 out,
-                Executor(jobs, shard, ray=ray, cpu=cpu),
+                Executor(jobs, shard, ray=ray, device=device),
                 seeds=parse_seeds(split_commas(seeds)),
                 overrides=Overrides(recipe=recipe, weights=weights, settings=tuple(settings or ())),
                 split=SplitConfig(seed=split_seed, test=test, validation=validation),

@@ -1,5 +1,1 @@
-"""Tables and self-contained pages."""
-
-from volattn.report.pages import Column, Page, Result, Table
-
-__all__ = ["Column", "Page", "Result", "Table"]
+"""Tables, figures and self-contained pages."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from volattn.io.names import count_of
-from volattn.report.pages import Page, Result, interval_text
+from volattn.report.pages import Result
 from volattn.report.plots import draw_bars, draw_estimates, draw_froc
 from volattn.report.report import SHOWN, Report, add_footer, add_notices, bootstrap_in_words, worst_of
 from volattn.report.tables import detection_table
@@ -24,13 +24,10 @@ _BEFORE: dict[Start, str] = {"zero": "0", "origin": "a straight line from no det
 
 
 def detection_report(content: Mapping[str, Any]) -> Report:
-    """FROC with its band, sensitivity by group, images with the most errors first, the table.
-
-    Args:
-        content: Of `evaluate deeplesion` or `evaluate detection`.
+    """FROC with its band, sensitivity by group, images with the most errors first, and the table.
 
     Raises:
-        ValueError: The content is not as an evaluation writes it.
+        ValueError: The content is not as `evaluate deeplesion` or `evaluate detection` writes it.
     """
     settings = froc_settings(content)
     assert settings is not None
@@ -40,20 +37,19 @@ def detection_report(content: Mapping[str, Any]) -> Report:
         if content["kind"] == "deeplesion"
         else f"volumes, preset {content['settings']['preset']}"
     )
-    page = Page("Lesion detection: scores")
+    report = Report("Lesion detection: scores")
     counted = ", ".join(
         count_of(content[f"{thing}s"], thing) for thing in ("patient", settings.unit, "lesion", "detection")
     )
-    page.lead(f"Detections on {way}: {counted}. {bootstrap_in_words(content, content['patients'], 'patient')}")
-    add_notices(page, content)
-    page.results(_results(content, settings))
-    report = Report(page)
+    report.lead(f"Detections on {way}: {counted}. {bootstrap_in_words(content, content['patients'], 'patient')}")
+    add_notices(report, content)
+    report.results(_results(content, settings))
     _add_curve(report, content, pool)
     _add_groups(report, content, settings)
     _add_images(report, pool)
-    page.section("Table")
-    page.table(detection_table(content, "All lesions, and group by group"))
-    add_footer(page, content)
+    report.section("Table")
+    report.table(detection_table(content, "All lesions, and group by group"))
+    add_footer(report, content)
     return report
 
 
@@ -62,18 +58,14 @@ def _results(content: Mapping[str, Any], settings: FrocSettings) -> list[Result]
     shown = [("mean_sensitivity", f"Mean sensitivity at {levels} FP per {settings.unit}")]
     if settings.precision_key is not None:
         shown.append((settings.precision_key, METRICS[settings.precision_key].title))
-    results = []
-    for key, name in shown:
-        ends, value = content["intervals"][key], content[key]
-        results.append(Result(name, "-" if value is None else f"{value:.3f}", interval_text(ends, ".3f")))
-    return results
+    return [Result.measured(name, content[key], content["intervals"][key]) for key, name in shown]
 
 
 def _add_curve(report: Report, content: Mapping[str, Any], pool: Pool) -> None:
-    report.page.section("FROC")
+    report.section("FROC")
     settings = pool.settings
     if not pool.lesions:
-        report.page.paragraph("There is no lesion in the references, and so no sensitivity.")
+        report.paragraph("There is no lesion in the references, and so no sensitivity.")
         return
     scores = {detection.score for image in pool.images for detection in image.detections}
     single = " All detections have one score: there is one operating point, and no curve." if len(scores) == 1 else ""
@@ -81,7 +73,7 @@ def _add_curve(report: Report, content: Mapping[str, Any], pool: Pool) -> None:
     fine = np.geomspace(settings.levels[0], settings.levels[-1], _POINTS)
     # The reported levels too, so that the curve goes through its marks.
     levels = np.unique(np.concatenate([fine, settings.levels]))
-    report.figure(
+    report.picture(
         "froc",
         draw_froc(
             levels,
@@ -104,8 +96,8 @@ def _add_groups(report: Report, content: Mapping[str, Any], settings: FrocSettin
     for kind, groups in content.items():
         if kind.startswith("by_"):
             rows += [(f"{kind[3:].replace('_', ' ')} {name}", group) for name, group in groups.items()]
-    report.page.section("By group")
-    report.figure(
+    report.section("By group")
+    report.picture(
         "sensitivity-by-group",
         draw_estimates(
             [f"{name} (n = {group['lesions']})" for name, group in rows],
@@ -119,34 +111,31 @@ def _add_groups(report: Report, content: Mapping[str, Any], settings: FrocSettin
 
 
 def _add_images(report: Report, pool: Pool) -> None:
-    unit = pool.settings.unit
-    threshold = pool.froc.threshold(OPERATING_LEVEL)
+    unit, threshold = pool.settings.unit, pool.froc.threshold(OPERATING_LEVEL)
     errors = image_errors(pool, threshold)
     wrong = [one for one in errors if one.missed or one.false_positives]
-    report.page.section(f"{unit.capitalize()}s with the most errors")
+    report.section(f"{unit.capitalize()}s with the most errors")
     at = (
         f"At a score of {threshold:.3g} and above, the lowest that gives at most {OPERATING_LEVEL:g} false positive "
         f"per {unit},"
         if np.isfinite(threshold)
         else "No score is high enough to keep to one false positive: without any detection"
     )
-    missed, false = (sum(values) for values in zip(*((one.missed, one.false_positives) for one in errors), strict=True))
+    missed, false = sum(one.missed for one in errors), sum(one.false_positives for one in errors)
     summary = (
         f"{at} {missed} of {count_of(pool.lesions, 'lesion')} missed, {count_of(false, 'false positive')} in "
         f"{count_of(len(pool.images), unit)}"
     )
     if not wrong:
-        report.page.paragraph(f"{summary}.")
+        report.paragraph(f"{summary}.")
         return
     shown = wrong[:SHOWN]
-    report.figure(
+    parts = {"missed lesions": [one.missed for one in shown], "false positives": [one.false_positives for one in shown]}
+    report.picture(
         f"worst-{unit}s",
         draw_bars(
             [one.name for one in shown],
-            {
-                "missed lesions": [one.missed for one in shown],
-                "false positives": [one.false_positives for one in shown],
-            },
+            parts,
             [f"{one.missed + one.false_positives}" for one in shown],
             axis=f"Errors in the {unit} (count)",
         ),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from volattn.io.names import count_of
-from volattn.report.pages import Column, Page, Result, Table, interval_text
+from volattn.report.pages import Column, Result, Table
 from volattn.report.plots import draw_agreement, draw_bars, draw_estimates, draw_spread
 from volattn.report.report import SHOWN, Report, add_footer, add_notices, bootstrap_in_words, worst_of
 from volattn.report.tables import SIZE_NAMES, organ_of, score_tables
@@ -26,26 +26,29 @@ def lits_report(content: Mapping[str, Any]) -> Report:
     """Dice and recall by size, volumes, cases with the worst first, and tables, of the content of `evaluate lits`."""
     cases, lesions, organ = content["cases"], content["all_sizes"]["lesions"], organ_of(content)
     strict = ", lesions counted with the faults of the challenge's scorer" if content["settings"]["strict"] else ""
-    page = Page(f"{'' if organ is None else f'{organ} '}lesions: scores of {count_of(len(cases), 'case')}".capitalize())
-    page.lead(
+    title = f"{'' if organ is None else f'{organ} '}lesions: scores of {count_of(len(cases), 'case')}"
+    report = Report(title.capitalize())
+    report.lead(
         f"Predicted label maps against their references: {count_of(len(cases), 'case')} with "
         f"{count_of(lesions, 'reference lesion')}{strict}. {bootstrap_in_words(content, len(cases), 'case')}"
     )
-    add_notices(page, content)
-    page.results(_results(content))
-    report = Report(page)
+    add_notices(report, content)
+    report.results(_results(content))
     _add_sizes(report, content)
     _add_volumes(report, content)
-    _add_cases(report, cases, organ)
-    page.section("Tables")
+    report.section("Case by case")
+    _add_dices(report, cases, "lesion", "Lesion")
+    if organ is not None:
+        _add_dices(report, cases, "liver", organ.capitalize())
+    report.section("Tables")
     for table in score_tables(content):
-        page.table(table)
-    page.section("No FROC curve")
-    page.paragraph(
+        report.table(table)
+    report.section("No FROC curve")
+    report.paragraph(
         "Label maps carry no scores: they are one operating point, and have no FROC curve. volattn evaluate detection "
         "draws the curve of predictions that come with scores, such as the NAME.json that volattn predict writes."
     )
-    add_footer(page, content)
+    add_footer(report, content)
     return report
 
 
@@ -57,14 +60,10 @@ def _results(content: Mapping[str, Any]) -> list[Result]:
         ("lesion_detection", "recall", "Lesions recalled at overlap > 0.5"),
         ("lesion_detection", "precision", "Predictions right at overlap > 0.5"),
     ]
-    results = [
-        Result(name, f"{content[section][key]:.3f}", interval_text(content["intervals"][section][key], ".3f"))
-        for section, key, name in shown
-    ]
-    false = content["intervals"]["false_positives_per_case"]
+    ends, false = content["intervals"], "false_positives_per_case"
     return [
-        *results,
-        Result("False positives per case", f"{content['false_positives_per_case']:.2f}", interval_text(false, ".2f")),
+        *(Result.measured(name, content[section][key], ends[section][key]) for section, key, name in shown),
+        Result.measured("False positives per case", content[false], ends[false], ".2f"),
     ]
 
 
@@ -72,32 +71,22 @@ def _add_sizes(report: Report, content: Mapping[str, Any]) -> None:
     found = [lesion for case in content["cases"] for lesion in case["reference_lesions"]]
     intervals, names = content["intervals"]["by_size"], [SIZE_NAMES[size] for size in SIZES]
     dices = [[lesion["dice"] for lesion in found if lesion["size"] == size] for size in SIZES]
-    report.page.section("By size of the lesion")
-    report.figure(
+    labels = [f"{name}\nn = {len(of)}, {of.count(0)} missed" for name, of in zip(names, dices, strict=True)]
+    report.section("By size of the lesion")
+    report.picture(
         "dice-by-size",
-        draw_spread(
-            [
-                f"{name}\nn = {len(group)}, {sum(dice == 0 for dice in group)} missed"
-                for name, group in zip(names, dices, strict=True)
-            ],
-            dices,
-            [intervals[size]["dice"] for size in SIZES],
-            axis="Dice of a lesion",
-        ),
+        draw_spread(labels, dices, [intervals[size]["dice"] for size in SIZES], axis="Dice of a lesion"),
         "Dice of every reference lesion in three groups by long axis, with means and intervals.",
         f"Every dot is one of {count_of(len(found), 'reference lesion')}, against all predicted lesions that overlap "
         "it; a missed one has Dice 0. Size is the largest axial extent.",
     )
     groups = [*(content["by_size"][size] for size in SIZES), content["all_sizes"]]
     ends = [*(intervals[size]["recall"] for size in SIZES), content["intervals"]["all_sizes"]["recall"]]
-    labels = [
-        f"{name}: {group['found']} of {group['lesions']}" for name, group in zip([*names, "all"], groups, strict=True)
-    ]
-    report.figure(
+    labels = [f"{name}: {of['found']} of {of['lesions']}" for name, of in zip([*names, "all"], groups, strict=True)]
+    recalls, axis = [group["recall"] for group in groups], "Recall (share of lesions overlapped at all)"
+    report.picture(
         "recall-by-size",
-        draw_estimates(
-            labels, [group["recall"] for group in groups], ends, axis="Recall (share of lesions overlapped at all)"
-        ),
+        draw_estimates(labels, recalls, ends, axis=axis),
         "Recall of the lesions by long axis, with intervals.",
         f"Lesions that the prediction overlaps at all, at {content['false_positives_per_case']:.2f} false positives "
         "per case.",
@@ -105,7 +94,7 @@ def _add_sizes(report: Report, content: Mapping[str, Any]) -> None:
 
 
 def _add_volumes(report: Report, content: Mapping[str, Any]) -> None:
-    report.page.section("Volumes")
+    report.section("Volumes")
     cases = content["cases"]
     lesions = [lesion for case in cases for lesion in case["reference_lesions"]]
     missed = sum(lesion["predicted_volume_ml"] is None for lesion in lesions)
@@ -134,26 +123,14 @@ def _add_volumes(report: Report, content: Mapping[str, Any]) -> None:
                 f"{name} volume of a case",
                 f"The same for the {together}, {count_of(len(volumes), 'case')}.",
             )
-    report.page.table(
+    forms = {"n": ("n", "d"), "bias": ("Bias", "+.3f"), "sd": ("SD", ".3f")}
+    forms |= {"lower": ("Lower limit", "+.3f"), "upper": ("Upper limit", "+.3f")}
+    report.table(
         Table(
             "Agreement in Bland and Altman's numbers: differences are predicted - reference",
-            (
-                Column("Quantity"),
-                Column("n", "d"),
-                Column("Bias", "+.3f"),
-                Column("SD", ".3f"),
-                Column("Lower limit", "+.3f"),
-                Column("Upper limit", "+.3f"),
-            ),
+            (Column("Quantity"), *(Column(*form) for form in forms.values())),
             tuple(
-                (
-                    _QUANTITIES[key].format(organ=organ),
-                    found["n"],
-                    found["bias"],
-                    found["sd"],
-                    found["lower"],
-                    found["upper"],
-                )
+                (_QUANTITIES[key].format(organ=organ), *(found[number] for number in forms))
                 for key, found in content["agreement"].items()
                 if found["n"]
             ),
@@ -174,7 +151,7 @@ def _add_agreement(
     agreement = content["agreement"][key]
     reference, prediction = np.array(pairs, dtype=np.float64).reshape(-1, 2).T
     limits = None if agreement["lower"] is None else (agreement["lower"], agreement["upper"])
-    report.figure(
+    report.picture(
         key.removesuffix("_ml").replace("_", "-"),
         draw_agreement(
             reference,
@@ -189,13 +166,6 @@ def _add_agreement(
         "their means with bias and limits of agreement.",
         caption,
     )
-
-
-def _add_cases(report: Report, cases: Sequence[Mapping[str, Any]], organ: str | None) -> None:
-    report.page.section("Case by case")
-    _add_dices(report, cases, "lesion", "Lesion")
-    if organ is not None:
-        _add_dices(report, cases, "liver", organ.capitalize())
 
 
 def _add_dices(report: Report, cases: Sequence[Mapping[str, Any]], part: str, title: str) -> None:
@@ -215,7 +185,7 @@ def _add_dices(report: Report, cases: Sequence[Mapping[str, Any]], part: str, ti
         return f"{case[key]:.3f}  ({volume:.{2 if volume < 10 else 1 if volume < 100 else 0}f} ml{counted})"
 
     shown = sorted(cases, key=badness)[:SHOWN]
-    report.figure(
+    report.picture(
         f"{part}-dice-by-case",
         draw_bars(
             [case["name"] for case in shown],

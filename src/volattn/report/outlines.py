@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib import patheffects
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from volattn.report.style import DPI, GAP, HEAD, INK, LEGEND, PAPER, TITLE, Shee
 
 SOFT_TISSUE = (-160.0, 240.0)
 """HU shown as black and white: the window in which livers are read (level 40, width 400)."""
+_WINDOW = "window {:g} to {:g} HU".format(*SOFT_TISSUE)
 
 COLOURS = {"organ": "#f4d35e", "lesion": "#ff4d4d", "hit": "#2ee59d", "false": "#ff9f1c", "missed": "#dd9dff"}
 NAMES: dict[Kind, str] = {"lesion": "lesion", "hit": "found", "false": "false positive", "missed": "missed"}
@@ -60,14 +60,6 @@ def draw_outlines(
         hit_iou: The least IoU of a found lesion; for 0 any overlap is enough.
     """
     scene = Scene.compare(image, labels, lesions, spacing, scores, reference, hit_iou)
-    figure = _figure(scene, organ, title, slices, footer)
-    take_literally(figure)
-    with atomic_path(path) as temporary:
-        # Without its version number the same case gives the same bytes.
-        figure.savefig(temporary, format="png", dpi=DPI, facecolor=PAPER, metadata={"Software": SIGNATURE})
-
-
-def _figure(scene: Scene, organ: str | None, title: str, slices: int, footer: str) -> Figure:
     views = [scene.view(z) for z in choose_slices([scene], slices)]
     aspect = max(1 / _height_by_width(view) for view in views)
     widths = [_HEIGHT * min(max(aspect, 0.8), 1.7), _HEIGHT, _HEIGHT]
@@ -78,15 +70,16 @@ def _figure(scene: Scene, organ: str | None, title: str, slices: int, footer: st
             axes = sheet.panel(left, TITLE + row * (_HEIGHT + GAP), width, _HEIGHT)
             left += width + GAP
             draw_panel(axes, view, whole=column == 0, organ=organ is not None, outlined=column != 1)
-    low, high = SOFT_TISSUE
-    sheet.title(title, f"{summary(scene)}   ·   window {low:g} to {high:g} HU")
+    sheet.title(title, f"{summary(scene)}   ·   {_WINDOW}")
     sheet.legend(list(legend_handles([scene], organ)))
     sheet.footer(footer)
-    return sheet.figure
+    take_literally(sheet.figure)
+    with atomic_path(path) as temporary:
+        # Without its version number the same case gives the same bytes.
+        sheet.figure.savefig(temporary, format="png", dpi=DPI, facecolor=PAPER, metadata={"Software": SIGNATURE})
 
 
 def summary(scene: Scene) -> str:
-    """The number of lesions, or of those that were found, in words."""
     if scene.truth is None:
         count = len(scene.kinds)
         return count_of(count, "lesion") if count else "no lesion found"
@@ -124,35 +117,29 @@ def draw_panel(axes: Axes, view: View, *, whole: bool, organ: bool = True, outli
     rows, columns = area
     height, width = view.spacing
     extent = (columns.start * width, columns.stop * width, rows.stop * height, rows.start * height)
-    low, high = SOFT_TISSUE
     axes.imshow(
         np.asarray(view.image[area], np.float32),
         cmap="gray",
-        vmin=low,
-        vmax=high,
+        clim=SOFT_TISSUE,
         extent=extent,
         interpolation="antialiased" if whole else "bicubic",
     )
-    axes.set_xlim(extent[0], extent[1])
-    axes.set_ylim(extent[2], extent[3])
-    axes.set_aspect("equal")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for side in axes.spines.values():
-        side.set_visible(False)
+    axes.set(xlim=extent[:2], ylim=extent[2:], aspect="equal", xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
 
     if outlined:
         if organ:
             _contour(axes, view, area, view.organ, COLOURS["organ"], 0.8, "-")
         for outline in view.outlines:
-            width = 0.9 if outline.reference and outline.kind == "hit" else 1.4
+            line = (0.9 if outline.reference and outline.kind == "hit" else 1.4) * (0.8 if whole else 1.2)
             style = (0, (3, 1.5)) if outline.reference else "-"
-            scale = 0.8 if whole else 1.2
-            _contour(axes, view, area, outline.mask, COLOURS[outline.kind], width * scale, style)
+            _contour(axes, view, area, outline.mask, COLOURS[outline.kind], line, style)
         for lesion in () if whole else view.named:
             _tag(axes, view, area, lesion)
     if whole:
-        _frame(axes, view)
+        enlarged = (view.zoom[1].start * width, view.zoom[0].start * height)
+        sides = view.size_mm(view.zoom)[::-1]
+        axes.add_patch(Rectangle(enlarged, *sides, fill=False, edgecolor=INK, lw=0.8, ls=(0, (1, 2))))
         side_mark(axes, 0.015, 0.5, "R", "left", "center")
         side_mark(axes, 0.985, 0.5, "L", "right", "center")
         if view.depth > 1:
@@ -199,22 +186,6 @@ def _tag(axes: Axes, view: View, area: Area, lesion: Label) -> None:
         va="bottom" if above else "top",
         clip_on=True,
         path_effects=[_SHADOW],
-    )
-
-
-def _frame(axes: Axes, view: View) -> None:
-    """Where the enlarged part is."""
-    rows, columns = view.zoom
-    height, width = view.spacing
-    axes.add_patch(
-        Rectangle(
-            (columns.start * width, rows.start * height),
-            *view.size_mm(view.zoom)[::-1],
-            fill=False,
-            edgecolor=INK,
-            lw=0.8,
-            ls=(0, (1, 2)),
-        )
     )
 
 
@@ -279,11 +250,9 @@ def draw_panels(
             whole, inset = sheet.panel(left, top, _WIDTH, height), sheet.panel(x, y, side, side)
             draw_panel(whole, view, whole=True, organ=organ is not None, outlined=outlined)
             draw_panel(inset, view, whole=False, organ=organ is not None, outlined=outlined)
-            for edge in inset.spines.values():
-                edge.set(visible=True, color=INK, linewidth=0.8)
+            inset.spines[:].set(visible=True, color=INK, linewidth=0.8)
             top += height + GAP
-    low, high = SOFT_TISSUE
-    sheet.title(title, f"window {low:g} to {high:g} HU")
+    sheet.title(title, _WINDOW)
     sheet.legend(list(legend_handles(list(scenes.values()), organ)))
     return sheet.pixels()
 

@@ -23,20 +23,12 @@ class Column:
     format: str = ""
 
     def text(self, cell: Cell) -> str:
-        """The cell's text."""
-        if cell is None:
-            return "-"
-        return cell if isinstance(cell, str) else format(cell, self.format)
+        return "-" if cell is None else cell if isinstance(cell, str) else format(cell, self.format)
 
 
 def span(ends: Sequence[float] | None, form: str) -> str | None:
     """An interval in words, its ends written by a format specification; None where there is none."""
     return None if ends is None else f"{ends[0]:{form}} to {ends[1]:{form}}"
-
-
-def interval_text(ends: Sequence[float] | None, form: str) -> str:
-    """The interval of a result, in words."""
-    return "no interval" if ends is None else f"95 %: {span(ends, form)}"
 
 
 @dataclass(frozen=True)
@@ -88,8 +80,7 @@ class Table:
             f'<th scope="col"{" class=number" if to_right else ""}>{escape(column.title)}</th>'
             for column, to_right in zip(self.columns, right, strict=True)
         )
-        body = "\n".join(map(row, self._written(self.rows)))
-        foot = "\n".join(map(row, self._written(self.foot)))
+        body, foot = ("\n".join(map(row, self._written(rows))) for rows in (self.rows, self.foot))
         return (
             f'<div class="table"><table>\n<caption>{escape(self.caption)}</caption>\n'
             f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody>\n"
@@ -121,7 +112,6 @@ class Page:
     _footer: str = field(default="", init=False, repr=False)
 
     def lead(self, text: str) -> Self:
-        """An introduction."""
         return self._add(f'<p class="lead">{escape(text)}</p>')
 
     def notice(self, text: str) -> Self:
@@ -129,23 +119,18 @@ class Page:
         return self._add(f'<p class="notice" role="note">{escape(text)}</p>')
 
     def section(self, title: str) -> Self:
-        """Starts a section."""
         return self._add(f"<h2>{escape(title)}</h2>")
 
     def paragraph(self, text: str) -> Self:
-        """A paragraph."""
         return self._add(f"<p>{escape(text)}</p>")
 
     def code(self, text: str) -> Self:
-        """Commands or their output."""
         return self._add(f"<pre><code>{escape(text)}</code></pre>")
 
     def table(self, table: Table) -> Self:
-        """A table."""
         return self._add(table.html())
 
     def results(self, results: list[Result]) -> Self:
-        """Numbers in large type."""
         return self._add(f'<ul class="results">{"".join(result.html() for result in results)}</ul>')
 
     def figure(self, png: bytes, alt: str, caption: str = "") -> Self:
@@ -166,7 +151,6 @@ class Page:
         return self
 
     def html(self) -> str:
-        """The page."""
         body = "\n".join(self._parts)
         return (
             f'<!doctype html>\n<html lang="{escape(self.language)}">\n<head>\n<meta charset="utf-8">\n'
@@ -200,6 +184,12 @@ class Result:
     value: str
     beside: str = ""
     met: bool | None = None
+
+    @classmethod
+    def measured(cls, name: str, value: float | None, ends: Sequence[float] | None, form: str = ".3f") -> Self:
+        """A value with its interval."""
+        beside = "no interval" if ends is None else f"95 %: {span(ends, form)}"
+        return cls(name, "-" if value is None else format(value, form), beside)
 
     def html(self) -> str:
         """One item of a list; whether the bar is met is also in the text, not in colour alone."""

@@ -1,8 +1,4 @@
-"""Plots of scores: arrays in, PNG files' contents out.
-
-Everything is drawn without pyplot, so that nothing is shared between threads or left open. The colours are Okabe and
-Ito's, which the colour-blind can tell apart, and no meaning depends on colour alone.
-"""
+"""Plots of scores as PNG files' contents; without pyplot, so that nothing is shared between threads or left open."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
@@ -22,7 +17,6 @@ from volattn.report.style import (
     ORANGE,
     PLOT_INK,
     SMALL,
-    add_legend,
     add_legend_above,
     aside,
     draw_dots,
@@ -53,10 +47,9 @@ def draw_froc(
     """The FROC curve with its bootstrap band.
 
     Args:
-        levels: (K,) false positives per image, ascending, above 0.
+        levels: (K,) false positives per image (or scan, the unit), ascending, above 0.
         sensitivity: (K,) from 0 to 1.
         band: (2, K) lower and upper end of its interval; None if there is none.
-        unit: "image" or "scan".
         note: The curve's name in the legend.
     """
     figure, (axes,) = new_figure(4.6)
@@ -65,16 +58,10 @@ def draw_froc(
     axes.plot(levels, sensitivity, color=BLUE, linewidth=2, label=note or "sensitivity")
     axes.plot(list(marks), list(marks.values()), "o", color=BLUE, markersize=5.5, clip_on=False, zorder=4)
     for level, value in marks.items():
-        below = value > 0.93
+        away, side = (-8, "top") if value > 0.93 else (8, "bottom")
+        text, at = f"{value:.3f}", (level, value)
         axes.annotate(
-            f"{value:.3f}",
-            (level, value),
-            (0, -8 if below else 8),
-            textcoords="offset points",
-            ha="center",
-            va="top" if below else "bottom",
-            fontsize=SMALL,
-            color=PLOT_INK,
+            text, at, (0, away), "data", "offset points", ha="center", va=side, fontsize=SMALL, color=PLOT_INK
         )
     axes.set_xscale("log", base=2)
     axes.set_xlim(levels[0] * 0.8, levels[-1] * 1.25)
@@ -83,7 +70,7 @@ def draw_froc(
     axes.xaxis.set_major_formatter(FuncFormatter(plain))
     share_axis(axes, "y", "Sensitivity (share of lesions found)")
     axes.set_xlabel(f"False positives per {unit} (log scale)")
-    add_legend(axes, "lower right")
+    axes.legend(loc="lower right", fontsize=SMALL, frameon=True, framealpha=0.85, edgecolor="none")
     return png_of(figure)
 
 
@@ -95,10 +82,9 @@ def draw_estimates(
     axis: str,
     shares: bool = True,
 ) -> bytes:
-    """Numbers with their intervals, a row each, from top to bottom.
+    """Numbers with their intervals, a row each, from top to bottom; None where there is nothing to measure.
 
     Args:
-        values: None where there is nothing to measure.
         shares: Whether the axis goes from 0 to 1; else it is drawn around 0.
     """
     figure, (axes,) = new_figure(rows_height(len(names)))
@@ -137,8 +123,8 @@ def draw_spread(
         if ends is not None:
             axes.plot((place + 0.3,) * 2, ends, color=BLUE, linewidth=2.2, solid_capstyle="butt", zorder=3)
         axes.plot(place + 0.3, mean, "D", color=BLUE, markersize=7, clip_on=False, zorder=4)
-        axes.annotate(f"{mean:.3f}", (place + 0.3, mean), (8, 0), textcoords="offset points", va="center").set_fontsize(
-            SMALL
+        axes.annotate(
+            f"{mean:.3f}", (place + 0.3, mean), (8, 0), textcoords="offset points", va="center", fontsize=SMALL
         )
     axes.plot([], [], "o", color=GREY, alpha=0.55, markersize=4.5, label="a lesion")
     axes.plot([], [], "D-", color=BLUE, markersize=7, linewidth=2.2, label="mean and its 95 % interval")
@@ -252,42 +238,29 @@ def draw_study(names: Sequence[str], panels: dict[str, Sequence[Mark]]) -> bytes
     figure, row = new_figure(1.7 * rows_height(len(names)) - 0.3, len(panels))
     for place, (axes, (title, marks)) in enumerate(zip(row, panels.items(), strict=True)):
         for height, mark in enumerate(marks):
-            _draw(axes, height, mark)
-        _scale(axes, marks)
+            if mark.interval is not None:
+                axes.plot(mark.interval, (height, height), "|-", color=BLUE, linewidth=2, markersize=8, mew=2)
+            if mark.by_seed:
+                axes.plot(mark.by_seed, [height + 0.24] * len(mark.by_seed), "o", color=GREY, markersize=3.5)
+            if mark.value is not None:
+                axes.plot(mark.value, height, "o", color=BLUE, markersize=6.5, zorder=4)
+            if mark.paper is not None:
+                axes.plot(mark.paper, height - 0.24, "D", color=ORANGE, markersize=5, mfc="none", zorder=4)
+        numbers = [
+            number for mark in marks for number in (*mark.by_seed, *(mark.interval or ()), mark.value, mark.paper)
+        ]
+        there = [number for number in numbers if number is not None] or [0.0, 1.0]
+        low, high = min(there), max(there)
+        room = max(0.08 * (high - low), 0.5 if np.isclose(low, high) else 0)
+        axes.set_xlim(low - room, high + room)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
         name_rows(axes, names if place == 0 else [""] * len(names), lines=2)
         axes.set_title(title, fontsize=FONT)
     handles = [
         Line2D([], [], color=BLUE, marker="o", linewidth=2, label="here: mean of seeds, 95 % interval"),
         Line2D([], [], color=GREY, marker="o", linestyle="", markersize=4, label="each seed"),
-        Line2D([], [], color=ORANGE, marker="D", linestyle="", markersize=5, mfc="none", label="paper"),
     ]
-    shown = [True, True, any(mark.paper is not None for marks in panels.values() for mark in marks)]
-    figure.legend(
-        handles=[handle for handle, there in zip(handles, shown, strict=True) if there],
-        loc="outside lower center",
-        ncols=3,
-        fontsize=SMALL,
-        frameon=False,
-    )
+    if any(mark.paper is not None for marks in panels.values() for mark in marks):
+        handles.append(Line2D([], [], color=ORANGE, marker="D", linestyle="", markersize=5, mfc="none", label="paper"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=SMALL, frameon=False)
     return png_of(figure)
-
-
-def _draw(axes: Axes, height: int, mark: Mark) -> None:
-    if mark.interval is not None:
-        axes.plot(mark.interval, (height, height), "|-", color=BLUE, linewidth=2, markersize=8, mew=2)
-    if mark.by_seed:
-        axes.plot(mark.by_seed, [height + 0.24] * len(mark.by_seed), "o", color=GREY, markersize=3.5)
-    if mark.value is not None:
-        axes.plot(mark.value, height, "o", color=BLUE, markersize=6.5, zorder=4)
-    if mark.paper is not None:
-        axes.plot(mark.paper, height - 0.24, "D", color=ORANGE, markersize=5, mfc="none", zorder=4)
-
-
-def _scale(axes: Axes, marks: Sequence[Mark]) -> None:
-    """Around what is there."""
-    numbers = [number for mark in marks for number in (mark.value, mark.paper) if number is not None]
-    numbers += [number for mark in marks for number in (*mark.by_seed, *(mark.interval or ()))]
-    low, high = (min(numbers), max(numbers)) if numbers else (0.0, 1.0)
-    room = max(0.08 * (high - low), 0.5 if np.isclose(low, high) else 0)
-    axes.set_xlim(low - room, high + room)
-    axes.xaxis.set_major_locator(MaxNLocator(4))

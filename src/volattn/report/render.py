@@ -21,7 +21,6 @@ from volattn.io.readers import read_labels, read_volume, volume_name
 from volattn.provenance import versions
 from volattn.report.outlines import draw_panels
 from volattn.report.pages import Cell, Column, Page, Table
-from volattn.report.scene import Kind as LesionKind
 from volattn.report.scene import Scene
 from volattn.report.style import PAPER
 from volattn.report.surfaces import DIRECTIONS, Viewer, check_rendering, draw_surfaces
@@ -30,7 +29,7 @@ from volattn.scoring.lits import lits_scheme
 from volattn.scoring.overlap import Contingency
 from volattn.structures.geometry import Geometry, check_same_grid
 from volattn.structures.lesions import label_components
-from volattn.structures.volume import Box, Volume, foreground_box
+from volattn.structures.volume import Volume, foreground_box
 from volattn.workers import Progress
 
 Pictures = Literal["all", "surfaces", "panels"]
@@ -41,7 +40,6 @@ class Rendering:
     """The pictures of a case, and how they are drawn.
 
     Attributes:
-        pictures: Surfaces, slices ("panels"), or both.
         views: Of the surfaces; by default the front in a `.png`, and all in a `.html`.
         organ: Label of the organ; None for masks of lesions only.
         trust_grid: Takes label maps of the CT's shape as they lie, whatever their own grid says.
@@ -76,18 +74,15 @@ def render_case(
     how: Rendering | None = None,
     progress: Progress = lambda *_: None,
 ) -> Rendered:
-    """Draws the label maps of one case and writes the picture, or a page with the pictures, atomically.
+    """Draws the label maps of one case into a `.png`, or into a page (`.html`), atomically.
 
     Lesions are found, false or missed as `evaluate lits` counts them at any overlap (`scoring.lesions.detect`).
 
     Args:
         image: The CT; None to draw surfaces only.
-        labels: Label maps, at least one.
         reference: The label map that they are compared with; it gets the last column.
-        out: A `.png` or `.html` file.
         names: Titles of the label maps, in their order; their files' names by default, or their folders' where those
             are the same.
-        progress: Called with what is being done, steps done, and steps.
 
     Raises:
         ValueError: `out` is neither; names are missing or equal; a file cannot be read; the grids differ; slices are
@@ -137,15 +132,14 @@ class _Case:
         first = image or files[0]
         volume = None if image is None else read_volume(image)
         maps: list[NDArray[np.uint8]] = []
-        geometry: Geometry | None = None if volume is None else volume.geometry
+        geometry = None if volume is None else volume.geometry
         for done, path in enumerate(files, start=steps - len(files)):
             progress("Reading", done, steps)
             found = read_labels(path)
             geometry = geometry or found.geometry
             note = check_same_grid(geometry, found.geometry, (str(first), str(path)), how.trust_grid)
             notes += [] if note is None else [note]
-            found = replace(found, geometry=geometry)
-            maps.append(_organ_and_lesion(found, how, path, notes))
+            maps.append(_organ_and_lesion(replace(found, geometry=geometry), how, path, notes))
         progress("Reading", steps, steps)
         assert geometry is not None
         grid = geometry.turned(geometry.turn())
@@ -172,7 +166,6 @@ class _Case:
         progress("Drawing", steps, steps)
 
     def table(self, organ: bool) -> Table:
-        """The contents of each label map."""
         compared = any(scene.truth is not None for scene in self.scenes.values())
         columns = [Column("Label map"), Column("Lesions"), Column("Lesions, ml", ".1f")]
         columns += [Column("Found"), Column("Missed"), Column("False")] if compared else []
@@ -198,32 +191,20 @@ def _scene(
 ) -> Scene:
     """A label map, its lesions numbered and compared with the reference's."""
     box = foreground_box(*(its == LESION for its in (labels, truth) if its is not None))
+
+    def placed(numbers: NDArray[np.uint32]) -> NDArray[np.unsignedinteger]:
+        """Numbered lesions in the whole volume, in as few bytes as they need."""
+        result = np.zeros(labels.shape, np.min_scalar_type(int(numbers.max(initial=0))))
+        result[box] = numbers
+        return result
+
     if truth is None:
-        lesions, count = label_components(labels[box] == LESION)
-        kinds: dict[int, LesionKind] = dict.fromkeys(range(1, count + 1), "lesion")
-        return Scene(image, labels, _placed(lesions, count, box, labels.shape), spacing, (), kinds)
+        return Scene.compare(image, labels, placed(label_components(labels[box] == LESION)[0]), spacing)
     table = Contingency.of(truth[box] == LESION, labels[box] == LESION)
-    hits = detect(table, 0.0).lesions
-    right = {number for hit in hits for number in hit.predictions}
-    found = frozenset(number for hit in hits for number in hit.references)
-    return Scene(
-        image,
-        labels,
-        _placed(table.prediction, table.predictions, box, labels.shape),
-        spacing,
-        (),
-        {number: "hit" if number in right else "false" for number in range(1, table.predictions + 1)},
-        _placed(table.reference, table.references, box, labels.shape),
-        found,
-        frozenset(range(1, table.references + 1)) - found,
-    )
-
-
-def _placed(numbers: NDArray[np.uint32], count: int, box: Box, shape: tuple[int, ...]) -> NDArray[np.unsignedinteger]:
-    """Numbered lesions in the whole volume, in as few bytes as they need."""
-    result = np.zeros(shape, np.min_scalar_type(count))
-    result[box] = numbers
-    return result
+    matches = detect(table, 0.0).lesions
+    hits = {number for match in matches for number in match.predictions}
+    found = {number for match in matches for number in match.references}
+    return Scene.matched(image, labels, placed(table.prediction), spacing, (), placed(table.reference), hits, found)
 
 
 def _organ_and_lesion(volume: Volume, how: Rendering, path: Path, notes: list[str]) -> NDArray[np.uint8]:
@@ -246,15 +227,10 @@ def _titles(labels: Sequence[Path], names: Sequence[str], reserved: Sequence[str
         raise ValueError(
             f"{count_of(len(labels), 'label map')} and {count_of(len(names), 'name')}; give each a --name, in order"
         )
-    choices = (
-        [list(names)]
-        if names
-        else [
-            [volume_name(path) for path in labels],
-            [path.resolve().parent.name for path in labels],
-            [f"{place}: {volume_name(path)}" for place, path in enumerate(labels, start=1)],
-        ]
-    )
+    choices = [list(names)]
+    if not names:
+        files, folders = [volume_name(path) for path in labels], [path.resolve().parent.name for path in labels]
+        choices = [files, folders, [f"{place}: {name}" for place, name in enumerate(files, start=1)]]
     for titles in choices:
         if len({*titles, *reserved}) == len(titles) + len(reserved):
             return titles

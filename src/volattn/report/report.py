@@ -12,6 +12,8 @@ from volattn.io.files import atomic_path
 from volattn.io.names import count_of
 from volattn.io.output import check_replaceable, claim_folder
 from volattn.report.pages import Page
+from volattn.report.tables import comparison_table
+from volattn.scoring.metrics import find_metric, title_of
 from volattn.scoring.statistics import few_warning
 
 PAGE = "index.html"
@@ -20,28 +22,25 @@ SHOWN = 40
 
 
 @dataclass
-class Report:
-    """A page, which carries its pictures in itself, and the same pictures as PNG files by name without suffix."""
+class Report(Page):
+    """A page whose pictures are also written as PNG files, by name without suffix."""
 
-    page: Page
     pictures: dict[str, bytes] = field(default_factory=dict)
 
-    def figure(self, name: str, png: bytes, alt: str, caption: str) -> Self:
+    def picture(self, name: str, png: bytes, alt: str, caption: str) -> Self:
         """Adds a picture to the page and to the files; see `Page.figure`."""
         assert name not in self.pictures
         self.pictures[name] = png
-        self.page.figure(png, alt, caption)
-        return self
+        return self.figure(png, alt, caption)
 
-    def write(self, folder: Path | str) -> Path:
+    def write(self, path: Path | str) -> Path:
         """Writes the pictures and, last, the page into a folder, each atomically, and gives the page's path."""
-        folder = Path(folder)
-        pictures = {folder / f"{name}.png": png for name, png in self.pictures.items()}
+        pictures = {Path(path, f"{name}.png"): png for name, png in self.pictures.items()}
         check_replaceable(pictures)
-        for path, png in pictures.items():
-            with atomic_path(path) as temporary:
+        for place, png in pictures.items():
+            with atomic_path(place) as temporary:
                 temporary.write_bytes(png)
-        return self.page.write(folder / PAGE)
+        return super().write(Path(path, PAGE))
 
 
 @contextmanager
@@ -77,6 +76,43 @@ def build_report(content: Mapping[str, Any]) -> Report:
     return lits_report(content) if kind == "lits" else detection_report(content)
 
 
+def comparison_report(content: Mapping[str, Any]) -> Report:
+    """The differences of metrics that are shares, with their intervals, and the table of all."""
+    from volattn.report.plots import draw_estimates
+
+    report = Report("Differences between two evaluations")
+    report.lead(
+        f"B is {content['b']}, A is {content['a']}; {count_of(content['cases_compared'], 'case')} that both scored, "
+        f"{content['cases_left_out']} left out. {bootstrap_in_words(content, content['cases_compared'], 'case')}"
+    )
+    drawn = [
+        row
+        for row in content["rows"]
+        if (metric := find_metric(row["metric"])) is not None and (metric.unit, metric.better) == ("share", "higher")
+    ]
+    # One number under two names is drawn once.
+    shown = {(row["a"], row["b"], row["p"]): row for row in reversed(drawn)}
+    rows, organ = list(shown.values())[::-1], content.get("organ")
+    if rows:
+        report.picture(
+            "differences",
+            draw_estimates(
+                [f"{title_of(row['metric'], organ)}{' *' if row['significant'] else ''}" for row in rows],
+                [row["difference"] for row in rows],
+                [row["interval"] for row in rows],
+                axis="B - A (difference of shares; to the right B is better)",
+                shares=False,
+            ),
+            "Differences B - A with their intervals around 0.",
+            "Metrics from 0 to 1 where more is better. A star marks a significant difference: its interval excludes 0 "
+            "and Wilcoxon's p, corrected by Holm for all rows of the table, is below 0.05.",
+        )
+    report.section("All metrics")
+    report.table(comparison_table(content))
+    add_footer(report, content)
+    return report
+
+
 def worst_of(count: int, thing: str) -> str:
     """The part of so many things that a picture shows, in words."""
     counted = count_of(count, thing)
@@ -99,16 +135,10 @@ def add_notices(page: Page, content: Mapping[str, Any]) -> None:
     """Notes, and the cases that failed."""
     for note in content.get("notes", ()):
         page.notice(note)
-    failed = content["failed"]
+    failed = [f"{name}: {reason}" for name, reason in content["failed"].items()]
     if failed:
-        named = list(failed.items())
-        more = f" And {len(named) - SHOWN} more." if len(named) > SHOWN else ""
-        page.notice(
-            f"Not scored, and in none of these numbers ({len(named)}): "
-            + "; ".join(f"{name}: {reason}" for name, reason in named[:SHOWN])
-            + "."
-            + more
-        )
+        more = f" And {len(failed) - SHOWN} more." if len(failed) > SHOWN else ""
+        page.notice(f"Not scored, and in none of these numbers ({len(failed)}): {'; '.join(failed[:SHOWN])}.{more}")
 
 
 def add_footer(page: Page, content: Mapping[str, Any]) -> None:

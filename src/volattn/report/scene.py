@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Literal, NamedTuple
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volattn.datasets.case import LESION, ORGAN
-from volattn.structures.lesions import label_components
+from volattn.structures.lesions import label_components, largest_component
 
 Kind = Literal["lesion", "hit", "false", "missed"]
 """Of a lesion: predicted, without a reference; or found, false positive, missed."""
@@ -44,15 +44,11 @@ class Label(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One slice to draw.
+    """One slice to draw: z from the feet, (y, x) HU, the predicted organ with its lesions, mm (y, x).
 
     Attributes:
-        z: Its index, from the feet, in a volume of `depth` slices.
-        image: (y, x) HU.
-        organ: (y, x) the predicted organ with its lesions.
         outlines: The reference's first, so that predictions are drawn on top.
         named: The largest predicted or missed lesions, in descending order.
-        spacing: mm (y, x).
         body: The part with the patient in it.
         zoom: The part to enlarge.
     """
@@ -81,11 +77,10 @@ class Scene:
         labels: (z, y, x) 0 background, 1 organ, 2 lesion.
         lesions: (z, y, x) one number per predicted lesion.
         spacing: mm (z, y, x).
-        scores: By the lesions' numbers; empty if they have none.
+        scores: Of the predicted lesions, by number; empty if they have none.
         kinds: Of the predicted lesions, by number.
         truth: (z, y, x) one number per reference lesion; None without a reference.
-        found: Reference lesions that a predicted one hits.
-        missed: The others.
+        found: Reference lesions that a predicted one hits; `missed` are the others.
     """
 
     image: NDArray[Any]
@@ -111,15 +106,28 @@ class Scene:
     ) -> Scene:
         """Matches predicted and reference lesions (3D components): one voxel in common is a hit, or so much IoU."""
         assert image.shape == labels.shape == lesions.shape
-        numbers = _numbers(lesions)
         if reference is None:
-            return cls(image, labels, lesions, spacing, scores, dict.fromkeys(numbers, "lesion"))
+            return cls(image, labels, lesions, spacing, scores, dict.fromkeys(_numbers(lesions), "lesion"))
         assert reference.shape == labels.shape
-        truth, count = label_components(reference == LESION)
-        hits, found = _matches(lesions, truth, hit_iou)
-        kinds: dict[int, Kind] = {number: "hit" if number in hits else "false" for number in numbers}
-        missed = frozenset(range(1, count + 1)) - found
-        return cls(image, labels, lesions, spacing, scores, kinds, truth, found, missed)
+        truth, _ = label_components(reference == LESION)
+        return cls.matched(image, labels, lesions, spacing, scores, truth, *_matches(lesions, truth, hit_iou))
+
+    @classmethod
+    def matched(
+        cls,
+        image: NDArray[Any],
+        labels: NDArray[np.uint8],
+        lesions: NDArray[np.unsignedinteger],
+        spacing: tuple[float, float, float],
+        scores: Sequence[float],
+        truth: NDArray[np.unsignedinteger],
+        hits: Set[int],
+        found: Set[int],
+    ) -> Scene:
+        """With the numbers of the predicted lesions that are hits, and of those of the reference that are found."""
+        kinds: dict[int, Kind] = {number: "hit" if number in hits else "false" for number in _numbers(lesions)}
+        missed = frozenset(_numbers(truth)) - found
+        return cls(image, labels, lesions, spacing, scores, kinds, truth, frozenset(found), missed)
 
     def counts(self) -> dict[Kind, int]:
         """Lesions of each kind that the picture can show, in the whole volume."""
@@ -141,7 +149,8 @@ class Scene:
         spacing = (self.spacing[1], self.spacing[2])
         image = self.image[z]
         named = self._named(z)
-        body = _widened(_bounds(_largest(image > _BODY_HU)), image.shape, spacing, _MARGIN_MM)
+        # The largest component is the patient, not the table.
+        body = _widened(_bounds(largest_component(image > _BODY_HU)), image.shape, spacing, _MARGIN_MM)
         subject, factor = (named[0].mask, 1.5) if named else (organ, 1.1)
         zoom = _square(_bounds(subject), image.shape, spacing, factor)
         return View(z, len(self.image), image, organ, self._outlines(z), named, spacing, body, zoom)
@@ -229,23 +238,15 @@ def _numbers(array: NDArray[np.unsignedinteger]) -> list[int]:
 
 def _matches(
     lesions: NDArray[np.unsignedinteger], truth: NDArray[np.unsignedinteger], least: float
-) -> tuple[set[int], frozenset[int]]:
+) -> tuple[set[int], set[int]]:
     """Predicted lesions that hit one of the reference, and those that are hit; IoU 0 means one voxel in common."""
     both = (lesions > 0) & (truth > 0)
     if least <= 0:
-        return set(_numbers(lesions[both])), frozenset(_numbers(truth[both]))
+        return set(_numbers(lesions[both])), set(_numbers(truth[both]))
     sizes, others = np.bincount(lesions[lesions > 0]), np.bincount(truth[truth > 0])
     pairs, shared = np.unique(np.stack([lesions[both], truth[both]]).astype(np.int64), axis=1, return_counts=True)
     enough = shared >= least * (sizes[pairs[0]] + others[pairs[1]] - shared)
-    return set(pairs[0, enough].tolist()), frozenset(pairs[1, enough].tolist())
-
-
-def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The largest component: the patient, not the table."""
-    numbers, count = label_components(mask)
-    if count < 2:
-        return mask
-    return numbers == 1 + int(np.argmax(np.bincount(numbers.ravel())[1:]))
+    return set(pairs[0, enough].tolist()), set(pairs[1, enough].tolist())
 
 
 def _bounds(mask: NDArray[np.bool_]) -> Area:

@@ -47,10 +47,9 @@ class Sheet:
 
     def title(self, title: str, about: str = "") -> None:
         """The title at the left, and a remark at the right."""
-        y = 1 - 0.30 / self._height
-        left, right = GAP / self._width, 1 - GAP / self._width
-        self.figure.text(left, y, title, color=INK, fontsize=13, weight="bold", va="center", ha="left")
-        self.figure.text(right, y, about, color=DIM, fontsize=9, va="center", ha="right")
+        y, x = 1 - 0.30 / self._height, GAP / self._width
+        self.figure.text(x, y, title, color=INK, fontsize=13, weight="bold", va="center", ha="left")
+        self.figure.text(1 - x, y, about, color=DIM, fontsize=9, va="center", ha="right")
 
     def head(self, centre: float, top: float, title: str, about: str) -> None:
         """The title of a column with a line below it; centre and top in inches."""
@@ -84,6 +83,7 @@ class Sheet:
             )
 
 
+# Okabe and Ito's, which the colour-blind can tell apart; no meaning depends on colour alone.
 BLUE, ORANGE, GREY, _PALE = "#0072B2", "#D55E00", "#6b7682", "#e3e8ed"
 PLOT_INK = "#1c2530"
 PLOT_DPI = 120
@@ -97,51 +97,26 @@ def new_figure(height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(WIDTH, height), dpi=PLOT_DPI, layout="constrained")
     row = figure.subplots(1, columns, squeeze=False)[0]
     for axes in row:
-        _style(axes)
+        axes.tick_params(labelsize=SMALL, colors=PLOT_INK, length=3)
+        axes.xaxis.label.set_fontsize(FONT)
+        axes.yaxis.label.set_fontsize(FONT)
+        axes.grid(color=_PALE, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(GREY)
     return figure, list(row)
-
-
-def _style(axes: Axes) -> None:
-    axes.tick_params(labelsize=SMALL, colors=PLOT_INK, length=3)
-    axes.xaxis.label.set_fontsize(FONT)
-    axes.yaxis.label.set_fontsize(FONT)
-    axes.grid(color=_PALE, linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(GREY)
 
 
 def write_beside(axes: Axes, text: str, at: tuple[float, float]) -> None:
     """Text to the right of a point, whose x is a share of the axes' width."""
-    axes.annotate(
-        text,
-        at,
-        (7, 0),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        va="center",
-        fontsize=SMALL,
-        color=PLOT_INK,
-    )
+    where = ("axes fraction", "data")
+    axes.annotate(text, at, (7, 0), where, "offset points", va="center", fontsize=SMALL, color=PLOT_INK)
 
 
 def draw_dots(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], marker: str, label: str) -> None:
     """A cloud of dots; other markers are orange and larger."""
-    plain = marker == "o"
-    axes.plot(
-        x,
-        y,
-        marker,
-        color=BLUE if plain else ORANGE,
-        alpha=0.65,
-        markersize=5 if plain else 7,
-        markeredgewidth=0,
-        clip_on=False,
-        zorder=3,
-        label=label,
-    )
+    colour, size = (BLUE, 5) if marker == "o" else (ORANGE, 7)
+    axes.plot(x, y, marker, color=colour, markersize=size, alpha=0.65, mew=0, clip_on=False, zorder=3, label=label)
 
 
 def log_range(values: NDArray[np.float64]) -> tuple[float, float]:
@@ -167,8 +142,7 @@ def log_axis(axes: Axes, which: Literal["x", "y"], low: float, high: float) -> N
 
 def share_axis(axes: Axes, which: Literal["x", "y"], label: str) -> None:
     """An axis from 0 to 1."""
-    ticks = np.linspace(0, 1, 6)
-    axes.set(**{f"{which}lim": (0, 1), f"{which}ticks": ticks, f"{which}label": label})
+    axes.set(**{f"{which}lim": (0, 1), f"{which}ticks": np.linspace(0, 1, 6), f"{which}label": label})
 
 
 def rows_height(rows: int) -> float:
@@ -204,11 +178,6 @@ def _short(name: str, lines: int) -> str:
 def plain(value: float, _: int | None = None) -> str:
     """A tick's number, for `FuncFormatter`."""
     return f"{value:g}"
-
-
-def add_legend(axes: Axes, where: str) -> None:
-    """Inside the axes."""
-    axes.legend(loc=where, fontsize=SMALL, frameon=True, framealpha=0.85, edgecolor="none")
 
 
 def add_legend_above(axes: Axes, columns: int = 3) -> None:

@@ -178,13 +178,15 @@ def draw_surfaces(
     Args:
         scenes: By the columns' titles.
         geometry: The grid of all of them, in canonical axes.
-        views: Keys of `DIRECTIONS`.
 
     Returns:
         The picture (height, width, 3).
     """
     columns = [_parts(scene, geometry, organ is not None) for scene in scenes.values()]
-    points = _points(columns, geometry)
+    # Without any surface the corners of the grid are shown.
+    corners = geometry.to_world(np.array(list(itertools.product(*((0, size - 1) for size in geometry.shape)))))
+    surfaces = [np.asarray(part.mesh.points, np.float64) for parts in columns for part in parts]
+    points = np.concatenate(surfaces or [corners])
     frames = [Frame.around(points, DIRECTIONS[view]) for view in views]
     heights = [_WIDTH * frame.height / frame.width for frame in frames]
     sheet = Sheet(len(columns) * (_WIDTH + GAP) + GAP, TITLE + HEAD + sum(heights) + GAP * len(heights) + LEGEND)
@@ -203,7 +205,11 @@ def draw_surfaces(
             side_mark(axes, 0.015, 0.985, frame.direction.words, "left", "top", size=8)
             scale_bar(axes, extent, 50 if frame.width > 100 else 10)
     sheet.title(title)
-    sheet.legend(list(_handles(list(scenes.values()), organ)))
+    handles = [] if organ is None else [Line2D([], [], color=COLOURS["organ"], lw=7, alpha=0.5, label=organ)]
+    compared = any(scene.truth is not None for scene in scenes.values())
+    for kind in dict.fromkeys(kind for scene in scenes.values() for kind in scene.counts()):
+        handles.append(Line2D([], [], color=COLOURS[kind], lw=7, label=kind_label(kind, compared)))
+    sheet.legend(handles)
     return sheet.pixels()
 
 
@@ -219,7 +225,20 @@ def _picture(parts: Sequence[Part], frame: Frame) -> NDArray[np.uint8]:
     size = (_PIXELS, max(1, round(_PIXELS * frame.height / frame.width)))
     plotter = pyvista.Plotter(off_screen=True, window_size=size, lighting="three lights")
     plotter.set_background("black")
-    actors = [_add(plotter, part) for part in parts]
+    actors = [
+        plotter.add_mesh(
+            part.mesh,
+            color=COLOURS[part.colour],
+            opacity=part.opacity,
+            # Front faces alone need no sorting: depth peeling draws nothing with Mesa's software renderer.
+            culling="back" if part.opacity < 1 else False,
+            smooth_shading=True,
+            ambient=0.25,
+            diffuse=0.75,
+            specular=0.2,
+        )
+        for part in parts
+    ]
     camera = plotter.camera
     camera.focal_point = frame.centre
     camera.position = frame.centre + frame.direction.towards * (frame.depth + 100)
@@ -237,20 +256,6 @@ def _picture(parts: Sequence[Part], frame: Frame) -> NDArray[np.uint8]:
     return np.where(bare.any(axis=-1, keepdims=True), whole // 2 + bare // 2, whole)
 
 
-def _add(plotter: pyvista.Plotter, part: Part) -> pyvista.Actor:
-    return plotter.add_mesh(
-        part.mesh,
-        color=COLOURS[part.colour],
-        opacity=part.opacity,
-        # Front faces alone need no sorting: depth peeling draws nothing with Mesa's software renderer.
-        culling="back" if part.opacity < 1 else False,
-        smooth_shading=True,
-        ambient=0.25,
-        diffuse=0.75,
-        specular=0.2,
-    )
-
-
 def _parts(scene: Scene, geometry: Geometry, organ: bool) -> list[Part]:
     mesh = surface(scene.labels >= ORGAN, geometry) if organ else None
     parts = [] if mesh is None else [Part(mesh, "organ", _OPACITY)]
@@ -264,22 +269,6 @@ def _parts(scene: Scene, geometry: Geometry, organ: bool) -> list[Part]:
         assert first is not None
         parts.append(Part(first.append_polydata(*others) if others else first, kind))
     return parts
-
-
-def _points(columns: Sequence[Sequence[Part]], geometry: Geometry) -> NDArray[np.float64]:
-    """Points of all surfaces; the corners of the grid if there are none."""
-    points = [np.asarray(part.mesh.points, np.float64) for parts in columns for part in parts]
-    if points:
-        return np.concatenate(points)
-    return geometry.to_world(np.array(list(itertools.product(*((0, size - 1) for size in geometry.shape)))))
-
-
-def _handles(scenes: Sequence[Scene], organ: str | None) -> Iterator[Line2D]:
-    if organ is not None:
-        yield Line2D([], [], color=COLOURS["organ"], lw=7, alpha=0.5, label=organ)
-    compared = any(scene.truth is not None for scene in scenes)
-    for kind in dict.fromkeys(kind for scene in scenes for kind in scene.counts()):
-        yield Line2D([], [], color=COLOURS[kind], lw=7, label=kind_label(kind, compared))
 
 
 def _can_render() -> bool:

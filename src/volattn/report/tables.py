@@ -10,7 +10,7 @@ import numpy as np
 from volattn.io.names import count_of
 from volattn.report.pages import Cell, Column, Table, span
 from volattn.scoring.lesions import SIZES, Size
-from volattn.scoring.metrics import METRICS, metrics_of, sums_of, title_of
+from volattn.scoring.metrics import METRICS, find_metric, metrics_of, sums_of, title_of
 from volattn.scoring.statistics import few_warning, percentile_interval, resamples
 
 SIZE_NAMES: dict[Size, str] = {"small": "small (< 15 mm)", "medium": "medium (15-30 mm)", "large": "large (> 30 mm)"}
@@ -40,17 +40,11 @@ def organ_of(content: Content) -> str | None:
     return None if content["liver"] is None else content.get("organ") or "liver"
 
 
-def _bootstrapped(content: Content) -> str:
-    """The intervals of the scores of label maps, for a caption."""
-    few = few_warning(len(content["cases"]), "case")
-    return f"95 % intervals by bootstrap over cases, seed {content['bootstrap']['seed']}{few}"
-
-
 def _overview(content: Content) -> Table:
     """Every metric of label maps (`METRICS`) over all cases."""
-    cases, organ, metrics = content["cases"], organ_of(content), metrics_of("masks")
+    cases, organ, metrics, seed = content["cases"], organ_of(content), metrics_of("masks"), content["bootstrap"]["seed"]
     sums, counts = sums_of(cases, list(metrics))
-    weights = np.stack([np.ones(len(cases)), *resamples(len(cases), content["bootstrap"]["seed"])])
+    weights = np.stack([np.ones(len(cases)), *resamples(len(cases), seed)])
     drawn = weights @ counts
     means = np.divide(weights @ sums, drawn, out=np.full(drawn.shape, np.nan), where=drawn > 0)
     intervals = percentile_interval(means[1:]).T.tolist()
@@ -61,7 +55,8 @@ def _overview(content: Content) -> Table:
             ends = span(intervals[column], form) if len(cases) > 1 else None
             rows.append((title_of(metric.key, organ), format(means[0, column], form), ends, int(drawn[0, column])))
     return Table(
-        f"Means over {count_of(len(cases), 'case')} or their lesions; {_bootstrapped(content)}",
+        f"Means over {count_of(len(cases), 'case')} or their lesions; 95 % intervals by bootstrap over cases, "
+        f"seed {seed}{few_warning(len(cases), 'case')}",
         (Column("Metric"), Column("Mean"), Column("95 %"), Column("n", "d")),
         tuple(rows),
     )
@@ -81,45 +76,32 @@ def case_table(
         organ: The organ's name; None for data with lesions only.
         upper_bounds: Of each case the lesion Dice that the reference masks themselves keep at the model's resolution.
     """
-    columns = [
-        Column("Case"),
-        *([] if organ is None else [Column(f"{organ.capitalize()} Dice", ".3f")]),
-        Column("Lesion Dice", ".3f"),
-        *([] if upper_bounds is None else [Column("Upper bound", ".3f")]),
-        Column("Lesions found"),
-        Column("False positives", "g"),
-        Column("Lesion ml", ".1f"),
-        Column("Predicted ml", ".1f"),
-    ]
-    rows, counts = [], []
+    heads = [Column("Case")]
+    heads += [] if organ is None else [Column(f"{organ.capitalize()} Dice", ".3f")]
+    heads += [Column("Lesion Dice", ".3f")]
+    heads += [] if upper_bounds is None else [Column("Upper bound", ".3f")]
+    counts = [Column("Lesions found"), Column("False positives", "g")]
+    columns = (*heads, *counts, Column("Lesion ml", ".1f"), Column("Predicted ml", ".1f"))
+    rows: list[tuple[Cell, ...]] = []
+    found = [sum(lesion["dice"] > 0 for lesion in case["reference_lesions"]) for case in cases]
+    lesions = [len(case["reference_lesions"]) for case in cases]
     for place, case in enumerate(cases):
-        found = sum(lesion["dice"] > 0 for lesion in case["reference_lesions"])
-        counts.append((found, len(case["reference_lesions"])))
         inside = case.get("organ") or case.get("liver")
-        numbers = [
-            *([] if organ is None else [None if inside is None else inside["dice"]]),
-            case["lesion"]["dice"],
-            *([] if upper_bounds is None else [upper_bounds[place]]),
-        ]
+        dices: list[Cell] = [] if organ is None else [None if inside is None else inside["dice"]]
+        dices += [case["lesion"]["dice"], *([] if upper_bounds is None else [upper_bounds[place]])]
         name = case["name"] + (" (trained on)" if case["trained_on"] else "")
-        rows.append((name, *numbers, "{} of {}".format(*counts[-1]), case["false_positives"], *_volumes(case)))
+        rows.append((name, *dices, f"{found[place]} of {lesions[place]}", case["false_positives"], *_volumes(case)))
     if len(rows) < 2:
-        return Table(caption, tuple(columns), tuple(rows))
+        return Table(caption, columns, tuple(rows))
 
-    def mean(column: int) -> float | None:
-        values = [row[column] for row in rows if row[column] is not None]
+    def mean(cells: Sequence[Any]) -> float | None:
+        values = [cell for cell in cells if cell is not None]
         return sum(values) / len(values) if values else None
 
-    last = len(columns) - 4
-    foot = (
-        f"Mean of {len(rows)}",
-        *(mean(column) for column in range(1, last)),
-        "{} of {}".format(*map(sum, zip(*counts, strict=True))),
-        round(mean(last + 1) or 0.0, 2),
-        mean(last + 2),
-        mean(last + 3),
-    )
-    return Table(caption, tuple(columns), tuple(rows), (foot,))
+    _, *dices, _, false, reference_ml, predicted_ml = zip(*rows, strict=True)
+    foot = [f"Mean of {len(rows)}", *map(mean, dices), f"{sum(found)} of {sum(lesions)}"]
+    foot += [round(mean(false) or 0.0, 2), mean(reference_ml), mean(predicted_ml)]
+    return Table(caption, columns, tuple(rows), (tuple(foot),))
 
 
 def _volumes(case: Content) -> tuple[float, float]:
@@ -130,11 +112,7 @@ def _volumes(case: Content) -> tuple[float, float]:
 
 
 def size_table(scores: Content, *, caption: str = "Lesion by lesion, by largest axial extent") -> Table:
-    """Dice per lesion and recall by size, with the counts behind them, and intervals where there are some.
-
-    Args:
-        scores: `Summary.as_json`, or the content of `evaluate lits`.
-    """
+    """Dice per lesion and recall by size, of `Summary.as_json` or, with intervals, of `evaluate lits`."""
     ends = scores.get("intervals")
     between = () if ends is None else (Column("95 %"),)
 
@@ -145,17 +123,10 @@ def size_table(scores: Content, *, caption: str = "Lesion by lesion, by largest 
         return (title, score["lesions"], score["found"], score["recall"], *recall, score["dice"], *dice)
 
     sizes = scores.get("by_size") or scores["sizes"]
+    counts = (Column("Size"), Column("Lesions", "d"), Column("Found", "d"))
     return Table(
         caption,
-        (
-            Column("Size"),
-            Column("Lesions", "d"),
-            Column("Found", "d"),
-            Column("Recall", ".2f"),
-            *between,
-            Column("Dice", ".3f"),
-            *between,
-        ),
+        (*counts, Column("Recall", ".2f"), *between, Column("Dice", ".3f"), *between),
         tuple(row(SIZE_NAMES[size], sizes[size], ends and ends["by_size"][size]) for size in SIZES),
         (row("all", scores["all_sizes"], ends and ends["all_sizes"]),),
     )
@@ -231,4 +202,24 @@ def detection_table(content: Content, caption: str) -> Table:
     few = few_warning(content["patients"], "patient").replace("they are", "intervals are")
     return Table(
         f"{caption}: sensitivity at false positives per {unit} ({counted}){few}", columns, tuple(rows), tuple(foot)
+    )
+
+
+def comparison_table(content: Content) -> Table:
+    """One row per metric of a comparison, and whether its difference is significant."""
+    left_out = f", {content['cases_left_out']} left out" if content["cases_left_out"] else ""
+    few = few_warning(content["cases_compared"], "case").replace("they are", "intervals are")
+    forms = {"A": ".4g", "B": ".4g", "B - A": "+.3g", "95 % from": "+.3g", "to": "+.3g", "p": ".2g", "p (Holm)": ".2g"}
+    rows: list[tuple[Cell, ...]] = []
+    for row in content["rows"]:
+        metric, verdict = find_metric(row["metric"]), "yes" if row["significant"] else "no"
+        better = metric.improves(row["difference"]) if metric is not None and row["significant"] else None
+        verdict += "" if better is None else f", {'B' if better else 'A'} better"
+        values = (row["a"], row["b"], row["difference"], *(row["interval"] or (None, None)), row["p"], row["p_holm"])
+        rows.append((title_of(row["metric"], content.get("organ")), *values, row["n"], verdict))
+    return Table(
+        f"B against A on {count_of(content['cases_compared'], 'case')}{left_out}; a difference is significant if its "
+        f"95 % interval excludes 0 and Wilcoxon's p, corrected by Holm, is below 0.05{few}",
+        (Column("Metric"), *(Column(*form) for form in forms.items()), Column("n", "d"), Column("Significant")),
+        tuple(rows),
     )

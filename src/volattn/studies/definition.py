@@ -23,19 +23,7 @@ Kind = Literal["masks", "boxes"]
 
 
 class Row(Config):
-    """One row of a table.
-
-    Attributes:
-        key: Its name in folders and on the command line.
-        recipe: Its own recipe instead of the study's; not used where the user gives one recipe for all rows.
-        own: Its changes to its own recipe.
-        changes: Its changes to the study's or the user's recipe: nested keys joined by dots. A model of another name
-            keeps those values of the recipe that it has.
-        paper: What the paper reports, in percent, by metric.
-        baseline: The row that it is tested against instead of the study's.
-        asks: A key that the user has to set, and what to set it to, in words.
-        published: Whether its number is only quoted: the row cannot be trained.
-    """
+    """One row of a table; its keys are in docs/reference/studies.md."""
 
     key: str = Field(pattern=r"[a-z0-9][a-z0-9.-]*")
     title: str
@@ -49,17 +37,7 @@ class Row(Config):
 
 
 class Study(Config):
-    """What is compared, and how it is shown.
-
-    Attributes:
-        question: What the table answers, in a sentence.
-        paper: The paper's table; null for a question of our own.
-        kind: Whether label maps or boxes are scored.
-        recipe: That rows change; its number of target slices is every row's budget.
-        metrics: The columns, see `METRICS`.
-        baseline: The row that the others are tested against.
-        notes: What the reader must know of the paper's numbers.
-    """
+    """What is compared, and how it is shown; its keys are in docs/reference/studies.md."""
 
     title: str
     question: str
@@ -88,13 +66,12 @@ class Study(Config):
 
     @property
     def runnable(self) -> tuple[Row, ...]:
-        """The rows that are trained."""
         return tuple(row for row in self.rows if not row.published)
 
     def baseline_of(self, row: Row) -> str | None:
-        """The row that a row is tested against; None for the baseline itself."""
+        """The row that a row is tested against; None for the baseline itself, and for quoted rows."""
         name = row.baseline or self.baseline
-        return None if name == row.key else name
+        return None if row.published or name == row.key else name
 
 
 def shipped() -> tuple[str, ...]:
@@ -103,10 +80,7 @@ def shipped() -> tuple[str, ...]:
 
 
 def load_study(source: str | Path) -> tuple[str, Study]:
-    """Reads a study of the package by its name, or any other by its path.
-
-    Returns:
-        Its name, and the study.
+    """The name and the content of a study: of the package by its name, or any other by its path.
 
     Raises:
         ValueError: There is no such study, or a key or value of it does not fit.
@@ -173,12 +147,9 @@ def resolve(study: Study, overrides: Overrides) -> tuple[RowRecipe, ...]:
 
 
 def changed(recipe: Recipe, changes: Mapping[str, Any], source: str) -> Recipe:
-    """A recipe with some values replaced.
+    """A recipe with some values replaced, by nested keys joined by dots; errors name whose changes (`source`) they are.
 
-    Args:
-        recipe: The recipe.
-        changes: Values by nested keys joined by dots. A model of another name keeps those values that it has.
-        source: Whose changes they are, for errors.
+    A model of another name keeps those values that it has.
 
     Raises:
         ValueError: A key or value does not fit, or there is no model of that name.
@@ -244,16 +215,13 @@ def _recipe(study: Study, row: Row, overrides: Overrides, common: Mapping[str, A
 
 def _applicable(recipe: Recipe, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Those settings for all rows whose keys a recipe has: models differ in theirs."""
+
+    def has(values: Any, key: str) -> bool:
+        first, _, rest = key.partition(".")
+        return isinstance(values, Mapping) and first in values and (not rest or has(values[first], rest))
+
     values = recipe.model_dump(mode="json")
-    return {key: value for key, value in settings.items() if _has(values, key)}
-
-
-def _has(values: Any, name: str) -> bool:
-    for part in name.split("."):
-        if not isinstance(values, Mapping) or part not in values:
-            return False
-        values = values[part]
-    return True
+    return {key: value for key, value in settings.items() if has(values, key)}
 
 
 def _with_weights(recipe: Recipe, weights: str | None) -> Recipe:

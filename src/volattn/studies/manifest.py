@@ -36,7 +36,6 @@ class StudyManifest:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """By stage, over all runs in this folder."""
         return self.content["seconds"]
 
     @contextmanager
@@ -70,19 +69,12 @@ def claim_study(
         what: What the folder holds, for errors, e.g. "study".
         settings: Plain values that decide the results.
         resume: Whether the folder may hold this study already.
-        lock: See `claim_folder`, as for `links`.
 
     Raises:
-        ValueError: See `claim_folder`; or the folder holds the study and `resume` is false, or with other settings, or
-            its manifest is damaged.
+        ValueError: See `claim_folder`; or the study in the folder has other settings, or its manifest is damaged.
     """
-    folder = path.parent
-    with claim_folder(folder, marker=path.name, what=what, lock=lock, links=links):
+    with claim_folder(path.parent, marker=path.name, what=what, resume=resume, lock=lock, links=links):
         if path.is_file():
-            if not resume:
-                raise ValueError(
-                    f"{folder}: holds a {what} already; give --resume to go on with it, or give another folder"
-                )
             manifest = StudyManifest(path, _read(path, what, settings))
         else:
             manifest = StudyManifest(path, {"study": what, "settings": dict(settings), "seconds": {}})

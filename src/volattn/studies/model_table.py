@@ -54,10 +54,9 @@ def check_names(wanted: Iterable[str]) -> None:
 def model_table(
     wanted: Sequence[str] = (), *, costs: bool = False, progress: Progress | None = None
 ) -> tuple[list[Table], dict[str, str]]:
-    """A table of architectures and one of recipes.
+    """A table of architectures and one of recipes: those that are wanted, or all.
 
     Args:
-        wanted: Names that are listed; all if there is none.
         costs: Also measures parameters, operations and memory, which takes seconds a row.
         progress: Called with ("measure", rows that are done, rows).
 
@@ -73,13 +72,12 @@ def model_table(
     recipes: list[tuple[Cell, ...]] = []
     failed: dict[str, str] = {}
     for done, name in enumerate(chosen, start=1):
-        architecture = MODELS[name].config if name in MODELS else None
         recipe, note = None, ""
         sizes: tuple[Cell, ...] = (None,) * len(_SIZES)
         try:
-            recipe = None if architecture is not None else load_recipe(name)
+            recipe = None if name in MODELS else load_recipe(name)
             config = parse_model({"name": name}, name) if recipe is None else recipe.model
-            if not _installed(config):
+            if config.package is not None and find_spec(config.package) is None:
                 note = " (install volattn[segmentation])"
             elif costs:
                 sizes = _sizes(config, SIZE if recipe is None else recipe.plan.size)
@@ -87,36 +85,29 @@ def model_table(
             failed[name] = explain(error)
             recipe, note = None, " (failed)"
         cells = (name, *sizes) if costs else (name,)
-        if architecture is not None:
+        if name in MODELS:
+            architecture = MODELS[name].config
             architectures.append((*cells, ", ".join(architecture.locations) or "-", architecture.summary + note))
-        elif recipe is not None:
-            recipes.append((*cells, recipe.model.name, recipe.row))
         else:
-            recipes.append((*cells, None, note.strip()))
+            recipes.append((*cells, *((None, note.strip()) if recipe is None else (recipe.model.name, recipe.row))))
         if progress is not None and costs:
             progress("measure", done, len(chosen))
     sized, memory = (_SIZES, _MEMORY) if costs else ((), "")
     tables = (
-        Table(
-            f"Architectures, with default values{memory}.",
-            (Column("name"), *sized, Column("attention"), Column("what it is")),
-            tuple(architectures),
-        ),
-        Table(f"Recipes{memory}.", (Column("name"), *sized, Column("model"), Column("row of")), tuple(recipes)),
+        ("Architectures, with default values", ("attention", "what it is"), architectures),
+        ("Recipes", ("model", "row of"), recipes),
     )
-    return [table for table in tables if table.rows], failed
-
-
-def _installed(config: ModelConfig) -> bool:
-    package = config.package
-    return package is None or find_spec(package) is not None
+    return [
+        Table(f"{title}{memory}.", (Column("name"), *sized, *map(Column, heads)), tuple(rows))
+        for title, heads, rows in tables
+        if rows
+    ], failed
 
 
 def _sizes(config: ModelConfig, size: int) -> tuple[Cell, ...]:
     # The loss may weigh the classes, and so fix their number.
     weights = config.class_weights
     cost = measure(config, CLASSES if weights is None else ("organ", "lesion")[3 - len(weights) :], size)
-    memory = (
-        None if (kept := cost.memory.get(mode)) is None else kept / 2**20 for mode in ("full", "checkpoint", "none")
-    )
+    kept = (cost.memory.get(mode) for mode in ("full", "checkpoint", "none"))
+    memory = (None if size_bytes is None else size_bytes / 2**20 for size_bytes in kept)
     return size, config.images, cost.parameters / 1e6, cost.flops / 1e9, *memory

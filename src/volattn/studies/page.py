@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from volattn.io.files import atomic_path, write_json, write_text
 from volattn.io.names import count_of
-from volattn.report.pages import Cell, Column, Table, span
+from volattn.report.pages import Cell, Column, span
 from volattn.report.plots import Mark, draw_study
 from volattn.scoring.metrics import METRICS
 from volattn.scoring.statistics import described, few_warning
@@ -31,150 +31,6 @@ _BUDGET = (
     "Every row sees the same number of target slices, as far as its steps allow. GFLOPs are those of one slice of a "
     "streamed volume; peak memory is that of the run's process, on a GPU that of its tensors."
 )
-
-
-def page(table: StudyTable, found: Sequence[Found]) -> str:
-    """The page in Markdown."""
-    parts = [f"# {table.title}" + (f" ({table.paper})" if table.paper else ""), table.question]
-    left = sum(len(row.unfinished) for row in table.rows)
-    results = [result for row in table.rows for result in row.results.values()]
-    runs = left + len(results)
-    if left:
-        parts.append(
-            f"**Unfinished: {runs - left} of {count_of(runs, 'run')} done.** The missing ones are listed below."
-        )
-    patients = len({case["patient"] for result in results for case in result["cases"]})
-    parts += [
-        _scores(table, found),
-        _METHOD.format(few_warning(patients, "patient")) + _TESTED[table.kind],
-        "![The table as a plot](table.png)",
-    ]
-    if any(one.against for one in found):
-        parts += ["## Against the baseline", _tests(table, found)]
-    parts += ["## Cost", _costs(found), _BUDGET]
-    if table.notes:
-        parts += ["## About the paper's numbers", "\n".join(f"- {note}" for note in table.notes)]
-    if left:
-        parts += ["## Missing runs", "\n".join(_missing(table))]
-    parts += ["## Commands", _commands(table), _provenance(table)]
-    return "\n\n".join(parts) + "\n"
-
-
-def markdown(table: Table) -> str:
-    """A table's rows in Markdown, without its caption."""
-
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    body = [[column.text(cell) for column, cell in zip(table.columns, row, strict=True)] for row in table.rows]
-    heads = [column.title for column in table.columns]
-    return "\n".join(map(line, [heads, ["---"] * len(heads), *body]))
-
-
-def _scores(table: StudyTable, found: Sequence[Found]) -> str:
-    columns = [Column("Row"), Column("Seeds")]
-    quoted = any(one.row.paper for one in found)
-    for key in table.metrics:
-        columns += [Column(METRICS[key].column, ".1f"), Column("95 %")] + ([Column("paper", ".1f")] if quoted else [])
-    rows: list[tuple[Cell, ...]] = []
-    for one in found:
-        cells: list[Cell] = [one.row.title, one.row.state]
-        for metric in table.metrics:
-            estimate = one.values[metric]
-            cells += [_shown(metric, estimate.value), span(_shown_ends(metric, estimate.interval), ".1f")]
-            cells += [one.row.paper.get(metric)] if quoted else []
-        rows.append(tuple(cells))
-    return markdown(Table(table.title, tuple(columns), tuple(rows)))
-
-
-def _tests(table: StudyTable, found: Sequence[Found]) -> str:
-    titles = {one.row.key: one.row.title for one in found}
-    rows: list[tuple[Cell, ...]] = []
-    for one in found:
-        for metric, contrast in one.against.items():
-            rows.append(
-                (
-                    one.row.title,
-                    titles[one.row.baseline or ""],
-                    METRICS[metric].column,
-                    _shown(metric, contrast.difference),
-                    span(_shown_ends(metric, contrast.interval), "+.1f"),
-                    contrast.p,
-                    one.corrected[metric],
-                    contrast.seeds,
-                    _verdict(one, metric),
-                )
-            )
-    columns = (
-        Column("Row"),
-        Column("Against"),
-        Column("Metric"),
-        Column("Difference", "+.1f"),
-        Column("95 %"),
-        Column("p", ".2g"),
-        Column("p (Holm)", ".2g"),
-        Column("Seeds", "d"),
-        Column("Significant"),
-    )
-    return markdown(Table("Against the baseline", columns, tuple(rows)))
-
-
-def _shown(metric: str, value: float | None) -> float | None:
-    return None if value is None else METRICS[metric].scale * value
-
-
-def _shown_ends(metric: str, ends: Interval) -> list[float] | None:
-    return None if ends is None else [METRICS[metric].scale * end for end in ends]
-
-
-def _verdict(one: Found, metric: str) -> str:
-    if not one.significant(metric):
-        return "no"
-    improves = METRICS[metric].improves(one.against[metric].difference or 0.0)
-    return "yes" if improves is None else f"yes, {'better' if improves else 'worse'}"
-
-
-def _costs(found: Sequence[Found]) -> str:
-    columns = (
-        Column("Row"),
-        Column("Target slices", ",.0f"),
-        Column("GFLOPs a slice", ".1f"),
-        Column("Parameters, M", ".2f"),
-        Column("Training, min", ".1f"),
-        Column("Test, min", ".1f"),
-        Column("Peak memory, MiB", ".0f"),
-    )
-    rows = [(one.row.title, *one.cost.values()) for one in found if not one.row.published]
-    return markdown(Table("Cost", columns, tuple(rows)))
-
-
-def _missing(table: StudyTable) -> list[str]:
-    lines = []
-    for row in table.rows:
-        for run in row.unfinished:
-            reason = "unfinished" if run.reason is None else f"failed: {run.reason}"
-            lines.append(f"- {row.title}, seed {run.seed}: {reason}")
-    return lines
-
-
-def _commands(table: StudyTable) -> str:
-    seeds = ",".join(map(str, table.seeds))
-    commands = [row.results[seed]["command"] for row in table.rows for seed in sorted(row.results)]
-    lines = [f"{table.command} --seeds {seeds} -o OUT"]
-    if commands:
-        lines += ["", "# each run by itself, in the study's folder:", *commands]
-    return "\n".join(["```", *lines, "```"])
-
-
-def _provenance(table: StudyTable) -> str:
-    results = [result for row in table.rows for result in row.results.values()]
-    commits = sorted({result["commit"] or "unknown" for result in results})
-    installed = sorted({", ".join(f"{name} {version}" for name, version in one["versions"].items()) for one in results})
-    if not results:
-        return "Nothing is finished yet."
-    return f"Commit {', '.join(commits)}. Versions: {'; '.join(installed)}."
-
-
 PLOTTED = 4
 """Panels of the plot, at most."""
 
@@ -184,36 +40,130 @@ def write_study(out: Path, table: StudyTable) -> None:
     found = evaluate(table)
     write_json(out / "table.json", _content(table, found))
     write_text(out / "table.csv", _csv(table, found))
-    write_text(out / "table.md", page(table, found))
+    write_text(out / "table.md", _page(table, found))
     with atomic_path(out / "table.png") as temporary:
         temporary.write_bytes(_picture(table, found))
 
 
+def _page(table: StudyTable, found: Sequence[Found]) -> str:
+    study, results = table.study, table.results
+    parts = [f"# {study.title}" + (f" ({study.paper})" if study.paper else ""), study.question]
+    missing = [
+        f"- {runs.row.title}, seed {seed}: {'unfinished' if reason is None else f'failed: {reason}'}"
+        for runs in table.rows
+        for seed, reason in runs.unfinished.items()
+    ]
+    if missing:
+        runs = count_of(len(results) + len(missing), "run")
+        parts.append(f"**Unfinished: {len(results)} of {runs} done.** The missing ones are listed below.")
+    patients = len({case["patient"] for result in results for case in result["cases"]})
+    parts += [
+        _scores(table, found),
+        _METHOD.format(few_warning(patients, "patient")) + _TESTED[study.kind],
+        "![The table as a plot](table.png)",
+    ]
+    if any(one.against for one in found):
+        parts += ["## Against the baseline", _tests(found)]
+    parts += ["## Cost", _costs(found), _BUDGET]
+    if study.notes:
+        parts += ["## About the paper's numbers", "\n".join(f"- {note}" for note in study.notes)]
+    if missing:
+        parts += ["## Missing runs", "\n".join(missing)]
+    commands = [command for one in found for command in _commands(one)]
+    lines = [f"{table.command} --seeds {','.join(map(str, table.seeds))} -o OUT"]
+    lines += ["", "# each run by itself, in the study's folder:", *commands] if commands else []
+    parts += ["## Commands", "\n".join(["```", *lines, "```"])]
+    installed = sorted({", ".join(f"{name} {version}" for name, version in one["versions"].items()) for one in results})
+    made = f"Commit {', '.join(_commits(table))}. Versions: {'; '.join(installed)}."
+    return "\n\n".join([*parts, made if results else "Nothing is finished yet."]) + "\n"
+
+
+def _markdown(columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> str:
+    def line(cells: Iterable[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    body = [[column.text(cell) for column, cell in zip(columns, row, strict=True)] for row in rows]
+    return "\n".join(map(line, [[column.title for column in columns], ["---"] * len(columns), *body]))
+
+
+def _scores(table: StudyTable, found: Sequence[Found]) -> str:
+    columns = [Column("Row"), Column("Seeds")]
+    rows: list[list[Cell]] = [[one.row.title, one.runs.state] for one in found]
+    quoted = any(one.row.paper for one in found)
+    for metric in table.study.metrics:
+        columns += [Column(METRICS[metric].column, ".1f"), Column("95 %")]
+        columns += [Column("paper", ".1f")] if quoted else []
+        for row, one in zip(rows, found, strict=True):
+            value, ends = _shown(metric, one.values[metric].value, one.values[metric].interval)
+            row += [value, span(ends, ".1f")]
+            row += [one.row.paper.get(metric)] if quoted else []
+    return _markdown(columns, rows)
+
+
+def _tests(found: Sequence[Found]) -> str:
+    titles = {one.row.key: one.row.title for one in found}
+    rows: list[tuple[Cell, ...]] = []
+    for one in found:
+        for metric, contrast in one.against.items():
+            difference, ends = _shown(metric, contrast.difference, contrast.interval)
+            verdict = "no"
+            if one.significant(metric):
+                improves = METRICS[metric].improves(contrast.difference or 0.0)
+                verdict = "yes" if improves is None else f"yes, {'better' if improves else 'worse'}"
+            names = (one.row.title, titles[one.baseline or ""], METRICS[metric].column)
+            ps = (contrast.p, one.corrected[metric])
+            rows.append((*names, difference, span(ends, "+.1f"), *ps, contrast.seeds, verdict))
+    columns = [Column("Row"), Column("Against"), Column("Metric"), Column("Difference", "+.1f"), Column("95 %")]
+    columns += [Column("p", ".2g"), Column("p (Holm)", ".2g"), Column("Seeds", "d"), Column("Significant")]
+    return _markdown(columns, rows)
+
+
+def _shown(metric: str, value: float | None, ends: Interval) -> tuple[float | None, list[float] | None]:
+    """A value and its interval as the table shows them: shares in percent."""
+    scale = METRICS[metric].scale
+    return None if value is None else scale * value, None if ends is None else [scale * end for end in ends]
+
+
+def _costs(found: Sequence[Found]) -> str:
+    columns = [Column("Row"), Column("Target slices", ",.0f"), Column("GFLOPs a slice", ".1f")]
+    columns += [Column("Parameters, M", ".2f"), Column("Training, min", ".1f"), Column("Test, min", ".1f")]
+    columns += [Column("Peak memory, MiB", ".0f")]
+    return _markdown(columns, [(one.row.title, *one.cost.values()) for one in found if not one.row.published])
+
+
+def _commands(one: Found) -> list[str]:
+    return [one.runs.results[seed]["command"] for seed in sorted(one.runs.results)]
+
+
+def _commits(table: StudyTable) -> list[str]:
+    return sorted({result["commit"] or "unknown" for result in table.results})
+
+
 def _content(table: StudyTable, found: Sequence[Found]) -> dict[str, Any]:
-    results = [result for row in table.rows for result in row.results.values()]
+    study = table.study
+    versions = sorted({tuple(sorted(result["versions"].items())) for result in table.results})
     return {
         "study": table.name,
-        "title": table.title,
-        "paper": table.paper,
-        "question": table.question,
+        "title": study.title,
+        "paper": study.paper,
+        "question": study.question,
         "command": table.command,
         "seeds": list(table.seeds),
         "bootstrap": described(BOOTSTRAP_SEED) | {"trainings": "Student's t"},
-        "rows": [_row(table, one) for one in found],
-        "notes": list(table.notes),
-        "versions": [dict(pairs) for pairs in sorted({tuple(sorted(one["versions"].items())) for one in results})],
-        "commits": sorted({one["commit"] or "unknown" for one in results}),
+        "rows": [_row(one) for one in found],
+        "notes": list(study.notes),
+        "versions": [dict(pairs) for pairs in versions],
+        "commits": _commits(table),
     }
 
 
-def _row(table: StudyTable, one: Found) -> dict[str, Any]:
-    row = one.row
+def _row(one: Found) -> dict[str, Any]:
     return {
-        "key": row.key,
-        "title": row.title,
-        "state": row.state,
-        "baseline": row.baseline,
-        "paper_percent": dict(row.paper),
+        "key": one.row.key,
+        "title": one.row.title,
+        "state": one.runs.state,
+        "baseline": one.baseline,
+        "paper_percent": one.row.paper,
         "scores": {
             metric: asdict(estimate) | {"by_seed": {str(seed): value for seed, value in estimate.by_seed.items()}}
             for metric, estimate in one.values.items()
@@ -223,46 +173,40 @@ def _row(table: StudyTable, one: Found) -> dict[str, Any]:
             for metric, contrast in one.against.items()
         },
         "cost": one.cost,
-        "failed": {str(run.seed): run.reason for run in row.unfinished if run.reason is not None},
-        "unfinished": [run.seed for run in row.unfinished if run.reason is None],
-        "commands": [row.results[seed]["command"] for seed in sorted(row.results)],
+        "failed": {str(seed): reason for seed, reason in one.runs.unfinished.items() if reason is not None},
+        "unfinished": [seed for seed, reason in one.runs.unfinished.items() if reason is None],
+        "commands": _commands(one),
     }
 
 
 def _csv(table: StudyTable, found: Sequence[Found]) -> str:
     text = io.StringIO()
-    heads = ["row", "title", "state"]
-    for metric in table.metrics:
-        heads += [metric, f"{metric} low", f"{metric} high", f"{metric} paper"]
-        heads += [f"{metric} difference", f"{metric} difference low", f"{metric} difference high"]
-        heads += [f"{metric} p", f"{metric} p holm"]
+    parts = ("", " low", " high", " paper", " difference", " difference low", " difference high", " p", " p holm")
+    heads = [f"{metric}{part}" for metric in table.study.metrics for part in parts]
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*heads, *found[0].cost])
+    writer.writerow(["row", "title", "state", *heads, *found[0].cost])
     for one in found:
-        cells: list[Any] = [one.row.key, one.row.title, one.row.state]
-        for metric in table.metrics:
-            value, contrast = one.values[metric], one.against.get(metric)
+        cells: list[Any] = [one.row.key, one.row.title, one.runs.state]
+        for metric in table.study.metrics:
+            estimate, contrast = one.values[metric], one.against.get(metric)
             paper = one.row.paper.get(metric)
-            cells += [value.value, *(value.interval or (None, None))]
+            cells += [estimate.value, *(estimate.interval or (None, None))]
             cells.append(None if paper is None else round(paper / METRICS[metric].scale, 6))
             if contrast is None:
                 cells += [None] * 5
             else:
-                cells += [contrast.difference, *(contrast.interval or (None, None))]
-                cells += [contrast.p, one.corrected[metric]]
+                cells += [contrast.difference, *(contrast.interval or (None, None)), contrast.p, one.corrected[metric]]
         writer.writerow([*cells, *one.cost.values()])
     return text.getvalue()
 
 
 def _picture(table: StudyTable, found: Sequence[Found]) -> bytes:
     panels: dict[str, Sequence[Mark]] = {}
-    for metric in list(table.metrics)[:PLOTTED]:
-        marks = []
+    for key in table.study.metrics[:PLOTTED]:
+        metric, marks = METRICS[key], []
         for one in found:
-            estimate, scale = one.values[metric], METRICS[metric].scale
-            by_seed = [scale * value for value in estimate.by_seed.values() if value is not None]
-            ends = _shown_ends(metric, estimate.interval)
-            marks.append(Mark(_shown(metric, estimate.value), ends, by_seed, one.row.paper.get(metric)))
-        found_metric = METRICS[metric]
-        panels[found_metric.column + (", %" if found_metric.unit == "share" else "")] = marks
+            value, ends = _shown(key, one.values[key].value, one.values[key].interval)
+            by_seed = [metric.scale * each for each in one.values[key].by_seed.values() if each is not None]
+            marks.append(Mark(value, ends, by_seed, one.row.paper.get(key)))
+        panels[metric.column + (", %" if metric.unit == "share" else "")] = marks
     return draw_study([one.row.title for one in found], panels)

@@ -22,7 +22,7 @@ from volattn.studies.manifest import claim_study
 from volattn.studies.page import write_study
 from volattn.studies.stores import SplitConfig, check_unseen, choose_store, is_run, share_start, split_store, write_view
 from volattn.studies.study_run import StudyRun
-from volattn.studies.table import StudyRow, StudyTable, Unfinished
+from volattn.studies.table import StudyRow, StudyTable
 from volattn.training.folder import differences
 from volattn.training.recipe import Recipe
 from volattn.workers import Progress
@@ -33,50 +33,12 @@ _LINKS = "data/*/cases"
 
 @dataclass(frozen=True)
 class StudyOutcome:
-    """How far a study has come.
-
-    Attributes:
-        table: `table.md`.
-        runs: In all, of the rows that can be trained and of those that cannot.
-        failed: The reason by run.
-        unfinished: Runs that other processes train.
-    """
+    """How far a study has come: `table.md`, how many runs it has, why some failed, and which other processes train."""
 
     table: Path
     runs: int
     failed: dict[str, str]
     unfinished: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class StudyPaths:
-    """Where a study's files are."""
-
-    out: Path
-
-    @property
-    def manifest(self) -> Path:
-        return self.out / MANIFEST
-
-    @property
-    def start(self) -> Path:
-        """Tensors that all rows start from."""
-        return self.out / "start.safetensors"
-
-    def run(self, row: str, seed: int) -> Path:
-        return self.out / "runs" / row / f"seed-{seed}"
-
-    def recipe(self, row: str) -> Path:
-        return self.out / "recipes" / f"{row}.yaml"
-
-    def store(self, number: int) -> Path:
-        """A store with the study's split."""
-        return self.out / "data" / str(number)
-
-    def seeds(self, asked: Sequence[int]) -> tuple[int, ...]:
-        """The seeds that are asked for, and those of earlier calls."""
-        found = (re.fullmatch(r"seed-(\d+)", path.name) for path in self.out.glob("runs/*/seed-*"))
-        return tuple(sorted({*asked, *(int(match[1]) for match in found if match)}))
 
 
 def run_study(
@@ -96,14 +58,8 @@ def run_study(
     """Trains and tests what is missing of a study, and writes its table again after each run.
 
     Args:
-        name: The study's.
-        study: What is compared.
         data: Stores; several where rows are prepared differently.
-        out: The study's folder.
-        executor: Where runs are trained.
         seeds: Of the training: a run for each row and seed. Those of earlier calls stay in the table.
-        overrides: What the user changes.
-        split: How cases are split.
         resume: Whether the folder may hold this study already.
         source: The study's file, if it is none of the package.
         progress: Called with what is being done, how much of it is done and how much there is.
@@ -112,13 +68,13 @@ def run_study(
         ValueError: The folder holds something else, the study with other settings, or (without `resume`) this one; a
             store or a setting does not fit.
     """
-    overrides, split, paths = overrides or Overrides(), split or SplitConfig(), StudyPaths(out)
+    overrides, split = overrides or Overrides(), split or SplitConfig()
     rows: Sequence[RowRecipe] = resolve(study, overrides)
     stores = [Store.open(path) for path in data]
     # The processes of `torchrun` share the folder; a second study would have processes of the same ranks.
     rank = executor.shard.rank
     with claim_study(
-        paths.manifest,
+        out / MANIFEST,
         "study",
         _settings(name, study, overrides, split, stores),
         resume=resume or rank > 0,
@@ -126,18 +82,20 @@ def run_study(
         links=_LINKS,
     ):
         views = [
-            write_view(store, split_store(store, split), paths.store(number)) for number, store in enumerate(stores)
+            write_view(store, split_store(store, split), out / "data" / str(number))
+            for number, store in enumerate(stores)
         ]
         if overrides.weights is not None and is_run(overrides.weights):
             for view in views:
                 check_unseen(overrides.weights, view)
-            rows = share_start(rows, overrides.weights, views[0].classes, paths.start)
-        table = _Table(paths, name, study, _command(source or name, data, overrides, split), paths.seeds(seeds))
+            rows = share_start(rows, overrides.weights, views[0].classes, out / "start.safetensors")
+        table = _Table(out, name, study, _command(source or name, data, overrides, split), _with_earlier(seeds, out))
         missing: list[StudyRun] = []
         for row in rows:
-            store, reason = _prepare_row(paths, row, views)
+            recipe = out / "recipes" / f"{row.row.key}.yaml"
+            store, reason = _prepare_row(out, row, recipe, views)
             for seed in table.seeds:
-                run = table.add(row.row.key, seed, paths.store(0) if store is None else store.path)
+                run = table.add(row.row.key, seed, recipe, (store or views[0]).path)
                 if store is None:
                     run.note_failure(reason)
                 elif seed in seeds and run.result is None:
@@ -148,6 +106,12 @@ def run_study(
         for _ in executor.run(missing, progress):
             table.write()
         return table.outcome(seeds)
+
+
+def _with_earlier(seeds: Sequence[int], out: Path) -> tuple[int, ...]:
+    """The seeds that are asked for, and those of earlier calls."""
+    found = (re.fullmatch(r"seed-(\d+)", path.name) for path in out.glob("runs/*/seed-*"))
+    return tuple(sorted({*seeds, *(int(match[1]) for match in found if match)}))
 
 
 def _settings(
@@ -184,20 +148,20 @@ def _command(study: str, data: Sequence[Path], overrides: Overrides, split: Spli
     return shlex.join(words)
 
 
-def _prepare_row(paths: StudyPaths, row: RowRecipe, views: Sequence[Store]) -> tuple[Store | None, str]:
+def _prepare_row(out: Path, row: RowRecipe, path: Path, views: Sequence[Store]) -> tuple[Store | None, str]:
     """Writes a row's recipe and gives its store, or why there is none.
 
     Raises:
         ValueError: The row was started with another recipe.
     """
-    recipe, path = row.recipe, paths.recipe(row.row.key)
+    recipe = row.recipe
     if recipe is None:
         return None, row.reason
     if path.is_file():
         changed = differences(Recipe.read(path).model_dump(mode="json"), recipe.model_dump(mode="json"))
         if changed:
             raise ValueError(
-                f"{paths.out}: row {row.row.key} was started with another recipe ({changed[0]}); give another folder"
+                f"{out}: row {row.row.key} was started with another recipe ({changed[0]}); give another folder"
             )
     else:
         write_text(path, recipe.text())
@@ -210,54 +174,29 @@ def _prepare_row(paths: StudyPaths, row: RowRecipe, views: Sequence[Store]) -> t
 class _Table:
     """The runs of a study, and the table that is written of them."""
 
-    def __init__(self, paths: StudyPaths, name: str, study: Study, command: str, seeds: tuple[int, ...]) -> None:
-        self.paths, self.name, self.study, self.command, self.seeds = paths, name, study, command, seeds
-        self.runs: dict[str, list[StudyRun]] = {row.key: [] for row in study.runnable}
+    def __init__(self, out: Path, name: str, study: Study, command: str, seeds: tuple[int, ...]) -> None:
+        self.out, self.name, self.study, self.command, self.seeds = out, name, study, command, seeds
+        self.runs: dict[str, list[StudyRun]] = {row.key: [] for row in study.rows}
 
-    def add(self, row: str, seed: int, store: Path) -> StudyRun:
-        run = StudyRun(row, seed, self.paths.run(row, seed), self.paths.recipe(row), store, self.study.kind)
+    def add(self, row: str, seed: int, recipe: Path, store: Path) -> StudyRun:
+        run = StudyRun(row, seed, self.out / "runs" / row / f"seed-{seed}", recipe, store, self.study.kind)
         self.runs[row].append(run)
         return run
 
     def write(self) -> None:
         """Writes the table of the results so far."""
         # Of two processes of one study the last to write has seen all.
-        with FileLock(self.paths.out / f"{LOCK}-table"):
-            write_study(self.paths.out, self._content())
+        with FileLock(self.out / f"{LOCK}-table"):
+            rows = []
+            for row in self.study.rows:
+                results = {run.seed: result for run in self.runs[row.key] if (result := run.result) is not None}
+                unfinished = {run.seed: run.failure for run in self.runs[row.key] if run.seed not in results}
+                rows.append(StudyRow(row, results, unfinished))
+            write_study(self.out, StudyTable(self.name, self.study, tuple(rows), self.command, self.seeds))
 
     def outcome(self, seeds: Sequence[int]) -> StudyOutcome:
         runs = [run for row in self.runs.values() for run in row if run.seed in seeds]
         left = [run for run in runs if run.result is None]
         failed = {run.name: reason for run in left if (reason := run.failure) is not None}
         unfinished = tuple(run.name for run in left if run.name not in failed)
-        return StudyOutcome(self.paths.out / "table.md", len(runs), failed, unfinished)
-
-    def _content(self) -> StudyTable:
-        study = self.study
-        rows = []
-        for row in study.rows:
-            runs = self.runs.get(row.key, [])
-            results = {run.seed: result for run in runs if (result := run.result) is not None}
-            rows.append(
-                StudyRow(
-                    key=row.key,
-                    title=row.title,
-                    paper=row.paper,
-                    baseline=None if row.published else study.baseline_of(row),
-                    results=results,
-                    unfinished=tuple(Unfinished(run.seed, run.failure) for run in runs if run.seed not in results),
-                    published=row.published,
-                )
-            )
-        return StudyTable(
-            name=self.name,
-            title=study.title,
-            question=study.question,
-            paper=study.paper,
-            kind=study.kind,
-            metrics=study.metrics,
-            rows=tuple(rows),
-            notes=study.notes,
-            command=self.command,
-            seeds=self.seeds,
-        )
+        return StudyOutcome(self.out / "table.md", len(runs), failed, unfinished)

@@ -36,13 +36,7 @@ from volattn.training.validate_boxes import BoxAccumulator
 
 
 class LabelMapAccumulator:
-    """Stitches a case's detections into a label map on the prepared grid, as prediction does, and scores it.
-
-    Args:
-        store: Of the case.
-        case: With a label map.
-        folder: The model's, for its threshold and its organ.
-    """
+    """Stitches a case's detections into a label map on the prepared grid, as prediction does, and scores it."""
 
     def __init__(self, store: Store, case: StoredCase, folder: ModelFolder) -> None:
         depth, h, w = case.shape
@@ -118,15 +112,12 @@ def upper_bound(case: Case, scheme: LabelScheme, plan: Plan, model: ModelConfig)
 def perfect_labels(labels: Volume, scheme: LabelScheme, plan: Plan, model: ModelConfig) -> NDArray[np.uint8]:
     """The reference as a network that makes no mistake would give it back.
 
-    The label map is prepared, its objects are resampled to the m x m masks of their boxes as in training, or its
-    classes to the pixels of the input, and these are stitched as a prediction is. No training can win back what is
-    lost on the way.
+    The label map is prepared, its objects are resampled to the m x m masks of their boxes as in training (Mask R-CNN),
+    or its classes to the pixels of the input (segmenters), and these are stitched as a prediction is. No training can
+    win back what is lost on the way.
 
     Args:
         labels: The data set's values in file axes.
-        scheme: What they mean.
-        plan: How volumes are prepared.
-        model: Masks of Mask R-CNN have twice the side of its mask pooling; a segmenter gives every pixel.
 
     Returns:
         (z, y, x) in canonical axes: 0 background, 1 organ, 2 lesion.

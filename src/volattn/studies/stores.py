@@ -26,12 +26,9 @@ TRAIN, VALIDATION, TEST = "train", "val", "test"
 
 
 class SplitConfig(Config):
-    """How the cases of a data set without an official split are split, by patient.
+    """How a data set without an official split is split by patient: the share to test on; of the others, to validate.
 
-    Attributes:
-        seed: Of the split; not that of the training.
-        test: Share of the patients that are scored at the end.
-        validation: Share of the other patients that choose epoch and threshold.
+    The seed is that of the split, not that of the training.
     """
 
     seed: int = 0
@@ -82,12 +79,7 @@ def write_view(store: Store, parts: Mapping[str, str], path: Path) -> Store:
 
 
 def choose_store(stores: Sequence[Store], plan: Plan, recipe: Path) -> Store:
-    """The store that is prepared by a recipe's plan.
-
-    Args:
-        stores: At least one.
-        plan: The recipe's.
-        recipe: Its file, for the error.
+    """The store that is prepared by a recipe's plan; errors name the recipe's file.
 
     Raises:
         ValueError: None is.
@@ -103,11 +95,7 @@ def choose_store(stores: Sequence[Store], plan: Plan, recipe: Path) -> Store:
 
 
 def check_unseen(weights: str, store: Store) -> None:
-    """Refuses weights that were trained or validated on a test case.
-
-    Args:
-        weights: As in a recipe; only run folders and the demo weights list their cases.
-        store: With the study's subsets.
+    """Refuses weights that were trained or validated on a test case; only run folders and the demo's list their cases.
 
     Raises:
         ValueError: They were.
@@ -131,13 +119,8 @@ def is_run(weights: str | None) -> bool:
 def share_start(rows: Sequence[RowRecipe], weights: str, classes: Sequence[str], path: Path) -> list[RowRecipe]:
     """Lets rows start from those tensors of a run that all of them can load.
 
-    A row whose model is the run's could load all of it, the last layers too, and would be ahead of the others.
-
-    Args:
-        rows: Those that start from these weights are changed.
-        weights: The run.
-        classes: Of the study's data.
-        path: The file that is written, and that the rows start from.
+    A row whose model is the run's could load all of it, the last layers too, and would be ahead of the others. The
+    tensors are written to `path`; rows that start from other weights stay as they are.
     """
     loaded = {}
     for row in rows:
@@ -155,10 +138,10 @@ def share_start(rows: Sequence[RowRecipe], weights: str, classes: Sequence[str],
     state = {name: tensor.contiguous() for name, tensor in source.state_dict().items() if name in shared}
     with atomic_path(path) as temporary:
         temporary.write_bytes(save(state))
-    return [_from_file(row, path, folder) if row.row.key in loaded else row for row in rows]
-
-
-def _from_file(row: RowRecipe, path: Path, folder: checkpoints.ModelFolder) -> RowRecipe:
-    assert row.recipe is not None
-    model = row.recipe.model.with_norm_eps(folder.model.norm_eps)  # The file does not hold it.
-    return replace(row, recipe=row.recipe.model_copy(update={"weights": str(path), "model": model}))
+    changed = []
+    for row in rows:
+        if row.recipe is not None and row.row.key in loaded:
+            model = row.recipe.model.with_norm_eps(folder.model.norm_eps)  # The file does not hold it.
+            row = replace(row, recipe=row.recipe.model_copy(update={"weights": str(path), "model": model}))
+        changed.append(row)
+    return changed

@@ -33,7 +33,7 @@ from volattn.studies.stores import TEST, cases_of, check_unseen
 from volattn.training.folder import read_metrics
 from volattn.training.recipe import load_recipe
 from volattn.training.run import train
-from volattn.training.validate import CaseResult, evaluate_case
+from volattn.training.validate import evaluate_case
 from volattn.workers import Progress, report_progress
 
 RESULT, FAILED, TRAINED, TESTED, PEAK, LOG = "result.json", "failed.json", "train", "test", "peak.json", "log.txt"
@@ -42,16 +42,7 @@ _TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK
 
 @dataclass(frozen=True)
 class StudyRun:
-    """One row with one seed.
-
-    Attributes:
-        row: The row's key.
-        seed: Of the training.
-        folder: The run's own, of a study's folder: `runs/ROW/seed-N`.
-        recipe: File of the row's recipe.
-        store: Folder of the store, with the study's split.
-        kind: What is scored.
-    """
+    """One row (its key) with one seed: its folder in a study's folder (`runs/ROW/seed-N`), recipe and split store."""
 
     row: str
     seed: int
@@ -62,7 +53,6 @@ class StudyRun:
 
     @property
     def name(self) -> str:
-        """For messages."""
         return f"{self.row} seed {self.seed}"
 
     def command(self, weights: str) -> str:
@@ -124,20 +114,13 @@ class _TestedCase(_Part):
 
 
 class _Result(_Part):
-    row: str
-    seed: int
-    kind: Kind
     command: str
-    steps: int
-    best_step: int
     targets: int
     parameters: int
     flops: int
     train_seconds: float
     test_seconds: float
     peak_bytes: int | None
-    threshold: float
-    validation: dict[str, float]
     versions: dict[str, str]
     commit: str | None
     cases: list[_TestedCase] = Field(min_length=1)
@@ -160,14 +143,11 @@ def _read(path: Path, model: type[_Part]) -> dict[str, Any]:
     return content
 
 
-def attempt(run: StudyRun, *, cpu: bool = False, threads: int | None = None) -> None:
+def attempt(run: StudyRun, *, device: str = "auto", threads: int | None = None) -> None:
     """Trains and tests a run; why it failed is noted in its folder, and costs no other run.
 
-    Progress goes to `volattn.workers.report_progress`.
-
     Args:
-        run: The run.
-        cpu: Uses no GPU.
+        device: As in `train`.
         threads: That a process of the run's own may use; None where it shares a process.
     """
     try:
@@ -176,7 +156,7 @@ def attempt(run: StudyRun, *, cpu: bool = False, threads: int | None = None) -> 
             _prepare_process(run.folder / LOG, threads)
         train_and_test(
             run,
-            cpu=cpu,
+            device=device,
             own_process=threads is not None,
             progress=lambda what, done, total: report_progress(f"{run.name}: {what}", done, total),
         )
@@ -198,20 +178,14 @@ def _prepare_process(log: Path, threads: int) -> None:
 
 
 def train_and_test(
-    run: StudyRun, *, cpu: bool = False, own_process: bool = False, progress: Progress | None = None
+    run: StudyRun, *, device: str = "auto", own_process: bool = False, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Trains a run and scores its test cases.
+    """Trains a run, scores its test cases, and gives the content of `result.json`, which is written last.
 
-    Training resumes from its last saved state, scored cases are kept, and the result is written last.
+    Training resumes from its last saved state, and scored cases are kept.
 
     Args:
-        run: The run.
-        cpu: Uses no GPU.
         own_process: Whether nothing else ran in this process, so that its peak of memory is the run's.
-        progress: Called with ("train", steps, steps) and so on.
-
-    Returns:
-        The content of `result.json`.
 
     Raises:
         ValueError: See `train`.
@@ -221,11 +195,9 @@ def train_and_test(
     check_unseen(recipe.weights, store)
     (run.folder / FAILED).unlink(missing_ok=True)
     sweep(run.folder, below=True)
-    trained = train(
-        recipe, run.store, run.folder / TRAINED, resume=True, device="cpu" if cpu else "auto", progress=progress
-    )
-    device = find_device("cpu" if cpu else "auto")
-    cases = _test(run, store, device, recipe.validation.batch, progress)
+    trained = train(recipe, run.store, run.folder / TRAINED, resume=True, device=device, progress=progress)
+    place = find_device(device)
+    cases = _test(run, store, place, recipe.validation.batch, progress)
     cost = measure(recipe.model, store.classes, recipe.plan.size, memory=False)
     steps = [row for row in read_metrics(run.folder / TRAINED) if "loss" in row]
     content = {
@@ -240,10 +212,10 @@ def train_and_test(
         "flops": cost.flops,
         "train_seconds": round(sum(row["seconds"] for row in steps), 1),
         "test_seconds": round(sum(case["seconds"] for case in cases), 1),
-        "peak_bytes": _peak(run.folder / PEAK, device, own_process),
+        "peak_bytes": _peak(run.folder / PEAK, place, own_process),
         "threshold": trained.validation.threshold,
         "validation": trained.validation.scores,
-        "device": device.type,
+        "device": place.type,
         "threads": torch.get_num_threads(),
         "versions": versions(),
         "commit": commit(),
@@ -266,24 +238,22 @@ def _test(
         for done, name in enumerate(missing, start=len(paths) - len(missing) + 1):
             started = time.monotonic()
             result = evaluate_case(evaluator, model, store, name, device, batch=batch)
+            if isinstance(result.stats, CaseScore):
+                scores: dict[str, Any] = {"score": result.stats.as_json()}
+            else:
+                images: list[ScoredImage] = sorted(result.stats, key=lambda image: image.name)
+                scores = {"images": [image.as_json() for image in images]}
             content = {
                 "name": name,
                 "patient": (store.patients or {}).get(name, name),
                 "seconds": round(time.monotonic() - started, 3),
                 "entropies": result.entropies,
-                **_scores(result),
+                **scores,
             }
             write_json(paths[name], content)
             if progress is not None:
                 progress("test", done, len(paths))
     return [_read(path, _TestedCase) for path in paths.values()]
-
-
-def _scores(result: CaseResult) -> dict[str, Any]:
-    if isinstance(result.stats, CaseScore):
-        return {"score": result.stats.as_json()}
-    images: list[ScoredImage] = sorted(result.stats, key=lambda image: image.name)
-    return {"images": [image.as_json() for image in images]}
 
 
 def _peak(path: Path, device: torch.device, own_process: bool) -> int | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,8 @@ from volattn.scoring.deeplesion import FROC
 from volattn.scoring.metrics import METRICS, mean_of, sums_of
 from volattn.scoring.pool import Pool, ScoredImage
 from volattn.scoring.statistics import holm, is_significant, percentile_interval, resamples, student_quantiles
+from volattn.studies.definition import Kind, Row, Study
 
-Kind = Literal["masks", "boxes"]
 Interval = tuple[float, float] | None
 
 BOOTSTRAP_SEED = 0
@@ -26,11 +27,9 @@ _SEEDS_SEED = 1
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number over all seeds.
+    """The mean over all seeds with its 95 % interval, and each seed's number; None where there is nothing to measure.
 
-    Attributes:
-        value: The mean over the seeds; None where there is nothing to measure.
-        interval: 95 %, over patients (bootstrap) and trainings (Student's t); None with fewer than two patients.
+    The interval is over patients (bootstrap) and trainings (Student's t); there is none with fewer than two patients.
     """
 
     value: float | None
@@ -40,11 +39,9 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Contrast:
-    """A row against its baseline, on the seeds that both have.
+    """A row against its baseline: the same patients are drawn for both, and trainings are paired by their seeds.
 
-    Attributes:
-        interval: Of that, the same patients drawn for both; the trainings are paired by their seeds.
-        p: Wilcoxon's signed-rank test over patients, see `volattn.scoring.comparison`.
+    `p` is of Wilcoxon's signed-rank test over patients, see `volattn.scoring.comparison`.
     """
 
     difference: float | None
@@ -54,12 +51,7 @@ class Contrast:
 
 
 class Sample:
-    """The held-out cases of one run, ready to be measured for any weights of the patients.
-
-    Args:
-        cases: As the run wrote them.
-        metrics: Keys of `METRICS`.
-    """
+    """The held-out cases of one run, as it wrote them, ready to be measured for any weights of the patients."""
 
     def __init__(self, kind: Kind, cases: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> None:
         self.kind, self.cases, self.metrics = kind, cases, tuple(metrics)
@@ -139,7 +131,7 @@ def contrasts(row: Mapping[int, Sample], baseline: Mapping[int, Sample], metrics
 
 
 def _stacked(samples: Mapping[int, Sample]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(S, V) the metrics of each seed, and (S, B, V) those of samples of patients."""
+    """(S, V) the metrics of each seed, and (S, B, V) those of bootstrap samples of patients."""
     runs = [samples[seed] for seed in sorted(samples)]
     whole = np.stack([run.whole for run in runs])
     if len(runs[0].patients) < 2:  # There is nothing to draw from, and no interval.
@@ -175,22 +167,18 @@ def _p_values(a: Mapping[int, Sample], b: Mapping[int, Sample]) -> dict[str, flo
     """
     contents = []
     for samples in (a, b):
-        kind = next(iter(samples.values())).kind
-        rows = {seed: sample.compared(seed) for seed, sample in samples.items()}
-        if kind == "boxes":
-            cases = [case for of_seed in rows.values() for case in of_seed]
-        else:
-            cases = [_mean(list(same)) for same in zip(*rows.values(), strict=True)]
-        contents.append({"kind": "deeplesion" if kind == "boxes" else "study", "cases": cases})
+        by_seed = [sample.compared(seed) for seed, sample in samples.items()]
+        boxes = next(iter(samples.values())).kind == "boxes"
+        cases = list(chain(*by_seed)) if boxes else [_mean(same) for same in zip(*by_seed, strict=True)]
+        contents.append({"kind": "deeplesion" if boxes else "study", "cases": cases})
     return {row.metric: row.p for row in compare(*contents, seed=BOOTSTRAP_SEED).rows}
 
 
 def _mean(same: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """A case over its seeds."""
-    first = same[0]
     return {
         key: value if isinstance(value, str) else float(np.mean([case[key] for case in same]))
-        for key, value in first.items()
+        for key, value in same[0].items()
     }
 
 
@@ -208,39 +196,24 @@ def _number(value: float) -> float | None:
 
 
 @dataclass(frozen=True)
-class Unfinished:
-    """A run without a result, and why it failed (None if it was not run to its end)."""
-
-    seed: int
-    reason: str | None
-
-
-@dataclass(frozen=True)
 class StudyRow:
     """A row and the results of its runs.
 
     Attributes:
-        paper: The paper's numbers, in percent, by metric.
-        baseline: Key of the row that it is tested against.
         results: `result.json` by seed.
-        unfinished: The other runs.
-        published: Whether it is only quoted.
+        unfinished: The other runs by seed: why they failed, None if they were not run to their end.
     """
 
-    key: str
-    title: str
-    paper: Mapping[str, float]
-    baseline: str | None
+    row: Row
     results: Mapping[int, Mapping[str, Any]]
-    unfinished: tuple[Unfinished, ...]
-    published: bool = False
+    unfinished: Mapping[int, str | None]
 
     @property
     def state(self) -> str:
         """In words."""
-        if self.published:
+        if self.row.published:
             return "quoted"
-        done, failed = len(self.results), sum(one.reason is not None for one in self.unfinished)
+        done, failed = len(self.results), sum(reason is not None for reason in self.unfinished.values())
         words = [f"{done} of {done + len(self.unfinished)}"]
         words += [f"{failed} failed"] if failed else []
         words += ["unfinished"] if len(self.unfinished) > failed else []
@@ -252,22 +225,20 @@ class StudyTable:
     """A study as it is written.
 
     Attributes:
-        paper: The paper's table.
-        metrics: Keys of `METRICS`, the columns.
         command: Runs this study, but for its seeds and its folder.
         seeds: Those of all runs so far.
     """
 
     name: str
-    title: str
-    question: str
-    paper: str | None
-    kind: Kind
-    metrics: Sequence[str]
+    study: Study
     rows: tuple[StudyRow, ...]
-    notes: tuple[str, ...]
     command: str
     seeds: tuple[int, ...]
+
+    @property
+    def results(self) -> list[Mapping[str, Any]]:
+        """Of all runs."""
+        return [result for row in self.rows for result in row.results.values()]
 
 
 @dataclass(frozen=True)
@@ -275,14 +246,20 @@ class Found:
     """A row's numbers.
 
     Attributes:
+        baseline: Key of the row that it is tested against.
         against: By metric, against its baseline; empty for the baseline and where there is nothing to compare.
         corrected: Their p, corrected by Holm for the table's number of tests.
     """
 
-    row: StudyRow
+    runs: StudyRow
+    baseline: str | None
     values: dict[str, Estimate]
     against: dict[str, Contrast]
     corrected: dict[str, float | None]
+
+    @property
+    def row(self) -> Row:
+        return self.runs.row
 
     def significant(self, metric: str) -> bool:
         """Whether the interval of a difference excludes 0 and its corrected p is below 0.05."""
@@ -301,30 +278,27 @@ class Found:
         }
 
     def _mean(self, key: str, unit: float = 1.0) -> float | None:
-        values = [result[key] for result in self.row.results.values() if result[key] is not None]
+        values = [result[key] for result in self.runs.results.values() if result[key] is not None]
         return sum(values) / len(values) / unit if values else None
 
 
 def evaluate(table: StudyTable) -> list[Found]:
     """The numbers of every row."""
-    metrics = tuple(table.metrics)
+    metrics = table.study.metrics
     samples = {
-        row.key: {seed: Sample(table.kind, row.results[seed]["cases"], metrics) for seed in sorted(row.results)}
-        for row in table.rows
+        runs.row.key: {seed: Sample(table.study.kind, found["cases"], metrics) for seed, found in runs.results.items()}
+        for runs in table.rows
     }
+    baselines = {runs.row.key: table.study.baseline_of(runs.row) for runs in table.rows}
     against = {
-        row.key: contrasts(samples[row.key], samples[row.baseline], metrics) if row.baseline else {}
-        for row in table.rows
+        key: {} if baseline is None else contrasts(samples[key], samples[baseline], metrics)
+        for key, baseline in baselines.items()
     }
-    tests = [(row.key, metric) for row in table.rows for metric in against[row.key]]
-    corrected = holm([against[key][metric].p for key, metric in tests])
-    by_test = dict(zip(tests, corrected, strict=True))
-    return [
-        Found(
-            row,
-            estimates(samples[row.key], metrics),
-            against[row.key],
-            {metric: by_test[row.key, metric] for metric in against[row.key]},
-        )
-        for row in table.rows
-    ]
+    tests = [(key, metric) for key, found in against.items() for metric in found]
+    corrected = dict(zip(tests, holm([against[key][metric].p for key, metric in tests]), strict=True))
+    rows = []
+    for runs in table.rows:
+        key = runs.row.key
+        ps = {metric: corrected[key, metric] for metric in against[key]}
+        rows.append(Found(runs, baselines[key], estimates(samples[key], metrics), against[key], ps))
+    return rows
