@@ -15,7 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
-from volattn.scoring import statistics, surface
+from volattn.scoring import overlap, statistics
 from volattn.scoring.lits import LitsCase, lits_scheme, score_lits, score_lits_files
 from volattn.scoring.lits_folders import pool_lits
 from volattn.scoring.overlap import LabelPair
@@ -265,7 +265,7 @@ def test_300_lesions_cost_what_their_surfaces_do(monkeypatch: pytest.MonkeyPatch
         trees.append(len(points))
         return cKDTree(points, **options)
 
-    monkeypatch.setattr(surface, "cKDTree", counted)
+    monkeypatch.setattr(overlap, "cKDTree", counted)
     reference, prediction = np.ones((12, 150, 100), np.uint8), np.ones((12, 150, 100), np.uint8)
     for z, y, x in itertools.product(range(0, 12, 4), range(0, 150, 15), range(0, 100, 10)):
         reference[z : z + 3, y : y + 10, x : x + 6] = 2

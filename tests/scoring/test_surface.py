@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-from volattn.scoring.overlap import Overlap
-from volattn.scoring.surface import SurfaceDistances, Surfaces, surface
+from volattn.scoring.overlap import Overlap, SurfaceDistances, Surfaces, surface
 from volattn.structures.lesions import label_components
 
 SPACINGS = [(1.0, 1.0, 1.0), (5.0, 0.7, 0.9), (0.4, 2.0, 1.3)]

@@ -59,11 +59,10 @@ def detection_report(content: Mapping[str, Any]) -> Report:
 
 def _results(content: Mapping[str, Any], settings: FrocSettings) -> list[Result]:
     levels = ", ".join(f"{level:g}" for level in settings.averaged)
-    shown = [("mean_sensitivity", f"Mean sensitivity at {levels} FP per {settings.unit}")]
-    if settings.precision_key is not None:
-        shown.append((settings.precision_key, METRICS[settings.precision_key].title))
+    names = {key: METRICS[key].title for key in settings.names if not key.startswith(settings.sensitivity_key)}
+    names["mean_sensitivity"] += f" at {levels} FP per {settings.unit}"
     results = []
-    for key, name in shown:
+    for key, name in names.items():
         ends, value = content["intervals"][key], content[key]
         results.append(Result(name, "-" if value is None else f"{value:.3f}", interval_text(ends, ".3f")))
     return results

@@ -14,7 +14,6 @@ from volattn.scoring.metrics import METRICS, metrics_of, sums_of, title_of
 from volattn.scoring.statistics import few_warning, percentile_interval, resamples
 
 SIZE_NAMES: dict[Size, str] = {"small": "small (< 15 mm)", "medium": "medium (15-30 mm)", "large": "large (> 30 mm)"}
-PRECISIONS = ("ap50", "average_precision")
 
 Content = Mapping[str, Any]
 """Of a `scores.json`, or a part of it."""
@@ -205,17 +204,16 @@ def detection_table(content: Content, caption: str) -> Table:
     """
     unit = "image" if "images" in content else "scan"
     sensitivities = f"sensitivity_at_fp_per_{unit}"
-    precisions = [key for key in PRECISIONS if key in content]
+    others = [key for key, metric in METRICS.items() if metric.pooled is not None and key in content]
 
     def cells(values: Content) -> list[Any]:
-        return [*values[sensitivities].values(), values["mean_sensitivity"], *(values[key] for key in precisions)]
+        return [*values[sensitivities].values(), *(values[key] for key in others)]
 
     columns = (
         Column("Lesions"),
         Column("Count", "d"),
         *(Column(f"{level} FP", ".3f") for level in content[sensitivities]),
-        Column("Mean", ".3f"),
-        *(Column(METRICS[key].title, ".3f") for key in precisions),
+        *(Column("Mean" if key == "mean_sensitivity" else METRICS[key].title, ".3f") for key in others),
     )
     rows: list[tuple[Cell, ...]] = [("all", content["lesions"], *cells(content))]
     for key, groups in content.items():

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volattn.io.names import count_of
-from volattn.scoring.values import Count, Number
+from volattn.scoring.metrics import Count, Number
 
 RESAMPLES = 1000
 LEVEL = 0.95
