@@ -72,7 +72,7 @@ def _by_definition(reference: np.ndarray, prediction: np.ndarray, threshold: flo
     return Counts(wanted_count, found_count, detected, taking_part)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=40)
 @given(first=st.integers(0, 2**20), second=st.integers(0, 2**20), threshold=st.sampled_from([0.0, 0.2, 0.5]))
 def test_the_definition(first: int, second: int, threshold: float) -> None:
     reference, prediction = _blobs(first), _blobs(second)
@@ -146,7 +146,7 @@ def test_the_scorer_crashes_without_a_reference() -> None:
     assert _counts(empty, empty, 0) == Counts()
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(seed=st.integers(0, 2**20), axes=st.permutations(range(3)))
 def test_ids_are_those_of_scipys_labelling(seed: int, axes: list[int]) -> None:
     mask = _blobs(seed).transpose(axes)

@@ -71,11 +71,7 @@ def score_case(
     organ: bool = True,
     trained_on: bool = False,
 ) -> CaseScore:
-    """Scores one label map against another.
-
-    Args:
-        reference: (z, y, x) 0 background, 1 organ, 2 lesion, in canonical axes.
-        organ: Whether the data have an organ.
+    """Scores label maps (z, y, x) in canonical axes: 0 background, 1 organ (if `organ`), 2 lesion.
 
     Raises:
         ValueError: The shapes differ.
@@ -96,8 +92,6 @@ def score_volumes(
 ) -> CaseScore:
     """Scores a label volume (0, 1, 2) as written by `predict` against a reference with its data set's own values.
 
-    Both are turned to canonical axes first, so that axial diameters are axial.
-
     Args:
         trust_grid: Compares voxels as they lie, whatever the prediction's grid says.
 
@@ -110,7 +104,6 @@ def score_volumes(
 
 
 def score_pair(name: str, pair: LabelPair, *, organ: bool = True, trained_on: bool = False) -> CaseScore:
-    """Scores label maps that lie on one grid; see `score_case`."""
     return CaseScore(
         name=name,
         voxel_ml=pair.geometry.voxel_volume / 1000,
@@ -174,11 +167,6 @@ class Summary:
 
 
 def summarise(cases: Sequence[CaseScore]) -> Summary:
-    """Pools the scores of cases.
-
-    Raises:
-        ValueError: There is no case.
-    """
     if not cases:
         raise ValueError("there are no scored cases to summarise; check that references and predictions share names")
     organs = [case.organ for case in cases if case.organ is not None]

@@ -223,15 +223,13 @@ def size_of(long_axis_mm: float) -> Size:
 
 @dataclass(frozen=True)
 class LesionScore:
-    """The scores of one reference lesion.
+    """The scores of one reference lesion, a 3D component (6 neighbours).
 
     Attributes:
         id: Its number in the case, from 1.
         long_axis_mm: Largest axial extent (maximum Feret diameter, pixel corners included).
-        size: Its bin by the long axis.
         dice: Against the union of the predicted components that overlap it; 0 if there is none.
-        predicted_long_axis_mm: Of that union; None if there is none.
-        predicted_volume_ml: Likewise.
+        predicted_long_axis_mm: Of that union; None if there is none, as `predicted_volume_ml` is.
     """
 
     id: Count
@@ -249,13 +247,7 @@ class LesionScore:
 
 @dataclass(frozen=True)
 class LesionwiseScore:
-    """The lesions of a case.
-
-    Attributes:
-        lesions: One score per reference lesion (3D component, 6 neighbours).
-        predicted: How many components the prediction has.
-        false_positives: How many of them overlap no reference lesion.
-    """
+    """The reference lesions of a case, how many components are predicted, and how many of those overlap no lesion."""
 
     lesions: tuple[LesionScore, ...]
     predicted: int

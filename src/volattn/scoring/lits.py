@@ -225,14 +225,14 @@ def score_lits(
     """
     score = score_pair(name, pair, organ=liver, trained_on=trained_on)
     table = pair.lesions
-    ids = [
+    wanted_ids, found_ids = (
         scorer_ids(pair.turn.undo(labels).transpose(2, 1, 0), count)
         for labels, count in ((table.reference, table.references), (table.prediction, table.predictions))
-    ]
+    )
     by_union = {threshold: detect(table, threshold) for threshold in THRESHOLDS}
     by_scorer: dict[float, Detection] = {}
     if strict or table.references:
-        by_scorer = {threshold: detect_as_scorer(table, *ids, threshold) for threshold in THRESHOLDS}
+        by_scorer = {threshold: detect_as_scorer(table, wanted_ids, found_ids, threshold) for threshold in THRESHOLDS}
     surfaces = Surfaces(table.reference, table.prediction, spacing)
     whole = surfaces.distances()
     if whole is None:  # 1 if both masks are empty, 0 if one of them is

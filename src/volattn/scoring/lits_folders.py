@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +27,8 @@ NO_PREDICTION = "there is no prediction for it; add one, or take the reference o
 def pool_lits(cases: Sequence[LitsCase], *, seed: int = 0) -> dict[str, Any]:
     """The scores of all cases as plain values; what the challenge's scorer gives too has its names.
 
-    Every pooled score is a sum over the cases by another one (the mean Dice of lesions: the sum of their Dice by their
-    number), or made of such quotients, so that a bootstrap sample of cases is a weighting of two columns. Under
-    `intervals` are the 95 % intervals, with the keys of the scores; None where there is none. The signed maximum of
-    the tumour burden has no interval: a sample never exceeds the largest value that was seen.
+    Under `intervals` are the 95 % intervals, with the keys of the scores; None where there is none. The signed maximum
+    of the tumour burden has no interval: a sample never exceeds the largest value that was seen.
 
     Args:
         cases: Each taken for a patient; all with a liver or none.
@@ -93,10 +91,7 @@ def pool_lits(cases: Sequence[LitsCase], *, seed: int = 0) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class _Estimate:
-    """A pooled score and its interval."""
-
+class _Estimate(NamedTuple):
     value: float | None
     interval: list[float] | None
 
@@ -117,7 +112,11 @@ def _intervals(scores: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Pool:
-    """Cases and bootstrap samples of them; every list has an entry for each case, in one order."""
+    """Cases and bootstrap samples of them; every list has an entry for each case, in one order.
+
+    Every pooled score is a sum over the cases by another one (the mean Dice of lesions: the sum of their Dice by their
+    number), or made of such quotients, so that a sample is a weighting of two columns.
+    """
 
     def __init__(self, cases: int, seed: int) -> None:
         # The first weighting counts each case once.

@@ -69,16 +69,13 @@ def check_shapes(reference: NDArray[Any], prediction: NDArray[Any]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Contingency:
-    """The voxels that two sets of components share, from one pass over them.
+    """The voxels that the components of a reference and of a prediction share, from one pass over them.
 
     Attributes:
-        reference: (z, y, x) components of the reference, 0 outside and numbered from 1.
-        prediction: The same of the prediction.
-        reference_voxels: (n + 1,) voxels of each component of the reference; 0 for number 0.
-        prediction_voxels: The same of the prediction.
-        pair_references: (k,) one entry for each pair of components that overlap: the reference's number,
-        pair_predictions: the prediction's,
-        pair_voxels: and how many voxels they share.
+        reference: (z, y, x) components, 0 outside and numbered from 1; `prediction` likewise.
+        reference_voxels: (n + 1,) voxels of each component; 0 for number 0.
+        pair_voxels: (k,) voxels that two components share, whose numbers are in `pair_references` and
+            `pair_predictions`.
     """
 
     reference: NDArray[np.uint32]
@@ -234,12 +231,7 @@ _SLICES = 32
 
 @dataclass(frozen=True, eq=False)
 class SurfaceDistances:
-    """How far apart the surfaces of two masks are.
-
-    Attributes:
-        from_reference: Of each surface voxel of the reference, the distance to the prediction's surface, mm.
-        from_prediction: Of each surface voxel of the prediction, that to the reference's, mm.
-    """
+    """Of each surface voxel of a mask the distance to the other's surface, mm."""
 
     from_reference: NDArray[np.float64]
     from_prediction: NDArray[np.float64]

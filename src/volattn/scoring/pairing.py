@@ -42,7 +42,6 @@ class Evaluation:
         failed: The reason by case, also for references without a prediction and for what could not be reached.
         total: Cases in all, failed ones included.
         notes: Sentences for the reader of the scores.
-        left_out: Other files in the folders.
     """
 
     content: dict[str, Any]
@@ -54,7 +53,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two files of one case, which has the reference's name."""
+    """Two files of one case; the name is the reference's."""
 
     name: str
     reference: Path
@@ -63,14 +62,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairing:
-    """The files of two folders.
-
-    Attributes:
-        pairs: In natural order of their names.
-        references: Those without a prediction.
-        predictions: Those without a reference.
-        folders: Of the references, and of the predictions.
-    """
+    """The files of a folder of references and of one of predictions: pairs in natural order, and those without one."""
 
     pairs: tuple[Pair, ...]
     references: tuple[Path, ...]
@@ -79,7 +71,6 @@ class Pairing:
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
-        """Other files in the folders."""
         return tuple(dict.fromkeys(one for folder in self.folders for one in folder.left_out))
 
 

@@ -147,7 +147,7 @@ class Pool:
 
     def __init__(self, images: Iterable[ScoredImage], settings: FrocSettings) -> None:
         self.images = sorted(images, key=lambda image: image.name)
-        self.settings = settings
+        self.settings: FrocSettings = settings
         assert self.images
         for first, second in zip(self.images, self.images[1:], strict=False):
             if first.name == second.name:

@@ -150,9 +150,6 @@ class _Boxes(_Scores):
     cases: list[Annotated[ScoredImage, PlainSerializer(ScoredImage.as_json)]] = Field(min_length=1)
 
 
-_DEEPLESION = {"subset": Name, "noisy_lesions": Count, "detections_outside_the_subset": Count}
-
-
 def _boxes(settings: FrocSettings) -> type[_Boxes]:
     """The model of an evaluation of boxes: every metric of the settings, of all lesions and of each group."""
 
@@ -169,19 +166,13 @@ def _boxes(settings: FrocSettings) -> type[_Boxes]:
     intervals = create_model("_Intervals", __base__=_Part, **metrics(_Interval))
     measured = metrics(Number | None) | {"intervals": (intervals, ...)}
     group: Any = create_model("_Group", __base__=_Part, lesions=(Count, ...), **measured)
-    of_deeplesion = settings.unit == "image"
-    groups: dict[str, Any] = (
-        {f"by_{kind}": ... for kind in GROUPS} if of_deeplesion else {"by_size": ..., "by_class": {}}
-    )
-    return create_model(
-        "_BoxScores",
-        __base__=_Boxes,
-        kind=(str, ...),
-        **{f"{settings.unit}s": (Count, ...)},
-        **measured,
-        **{key: (dict[str, group], default) for key, default in groups.items()},
-        **{key: (value, ...) for key, value in (_DEEPLESION if of_deeplesion else {}).items()},
-    )
+    fields: dict[str, Any] = {"kind": (str, ...), f"{settings.unit}s": (Count, ...), **measured}
+    if settings.unit == "image":
+        counts = {"noisy_lesions": (Count, ...), "detections_outside_the_subset": (Count, ...)}
+        fields |= {"subset": (Name, ...), **counts, **{f"by_{kind}": (dict[str, group], ...) for kind in GROUPS}}
+    else:
+        fields |= {"by_size": (dict[str, group], ...), "by_class": (dict[str, group], {})}
+    return create_model("_BoxScores", __base__=_Boxes, **fields)
 
 
 def froc_settings(content: Mapping[str, Any]) -> FrocSettings | None:
