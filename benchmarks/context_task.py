@@ -7,8 +7,9 @@
 Training a detector is mostly about finding things; what of its score tells a lesion from a look-alike comes late. Here
 the boxes are given. A Faster R-CNN without its proposals (encode, attend, RoIAlign, box head) is trained on one
 question alone, lesion or vessel, on a slice of each painted structure, cut out with the slices around it. (Of other
-look-alikes the three slices of one image tell enough.) Only the attention changes. The score is the area under the ROC curve on phantoms that were not trained on;
-its interval is by bootstrap over them, on the mean over the seeds. What is cut out, and finished trainings, are kept.
+look-alikes the three slices of one image tell enough.) Only the attention changes. The score is the area under the ROC
+curve on phantoms that were not trained on; its interval is by bootstrap over them, on the mean over the seeds. What is
+cut out, and finished trainings, are kept.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def coco_ap50(slices: Slices, ignored: set[tuple[str, int]] = frozenset()) -> fl
     return float(evaluation.eval["precision"][0, :, 0, 0, 2].mean())
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 2**20))
 def test_pycocotools(seed: int) -> None:
     slices = random_slices(seed, count=8)
@@ -80,7 +80,7 @@ def test_no_more_than_a_hundred_detections_of_an_image() -> None:
     assert ap50(slices) == pytest.approx(coco_ap50(slices), abs=1e-12)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(seed=st.integers(0, 2**20))
 def test_a_patient_that_counts_twice_is_there_twice(seed: int) -> None:
     slices = random_slices(seed)
@@ -94,7 +94,7 @@ def test_a_patient_that_counts_twice_is_there_twice(seed: int) -> None:
     assert pool.measure(pool.whole(), weights)[0, -1] == pytest.approx(ap50(repeated), abs=1e-12)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(seed=st.integers(0, 2**20))
 def test_detections_of_other_lesions_are_left_out(seed: int) -> None:
     """A group's average precision is that of a data set without the other lesions and what was matched to them."""

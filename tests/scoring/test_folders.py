@@ -10,8 +10,8 @@ import pytest
 from scored_cases import SPACING, label_map
 
 from volattn.datasets.case import Case, Dataset, LabelScheme
-from volattn.io.readers import read_labels, write_volume
-from volattn.scoring.cases import score_folder, score_volumes
+from volattn.io.readers import write_volume
+from volattn.scoring.cases import score_folder
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
 
@@ -49,14 +49,3 @@ def test_pairs_by_name_and_reports_what_fails(dataset: Dataset, tmp_path: Path) 
     assert [line.split(":")[0] for line in scores.failed] == ["volume-1", "volume-2"]
     assert "volume-2.nii.gz" in scores.failed[1]
     assert seen == [("score", done, 3) for done in (1, 2, 3)]
-
-
-@pytest.mark.parametrize("number", [0, 1])
-def test_overlap_of_the_challenges_own_scorer(shared_data: Path, number: int) -> None:
-    folder = shared_data / "lits_scoring"
-    official = json.loads((folder / "official_scores.json").read_text())["per_case"]
-    masks = [read_labels(folder / kind / f"segmentation-{number}.nii.gz") for kind in ("reference", "prediction")]
-    score = score_volumes(str(number), *masks, SCHEME)
-    assert score.organ is not None
-    assert score.organ.dice == pytest.approx(official["liver_dice"][number], abs=1e-9)
-    assert score.lesion.dice == pytest.approx(official["lesion_dice"][number], abs=1e-9)

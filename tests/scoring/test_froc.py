@@ -26,7 +26,7 @@ def sensitivities(slices: Slices) -> list[float]:
     return pool.froc.sensitivity(np.array(LEVELS)).tolist()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(seed=SEEDS, start=st.sampled_from(["zero", "origin"]), drawn=st.booleans())
 def test_sensitivity_is_the_mean_of_what_is_detected(seed: int, start: Start, drawn: bool) -> None:
     pool = Pool(scored(random_slices(seed)), dataclasses.replace(FROC, start=start))
@@ -77,7 +77,7 @@ def interpolated(points: list[tuple[float, int]], level: float) -> float:
     return y0 + (y1 - y0) * (level - x0) / (x1 - x0)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(seed=SEEDS)
 def test_the_definition(seed: int) -> None:
     slices = random_slices(seed)
@@ -113,7 +113,7 @@ def rescored(slices: Slices, function: Callable[[float], float]) -> Slices:
     }
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(seed=SEEDS, other=SEEDS, decimals=st.sampled_from([None, 1]))
 def test_what_changes_nothing(seed: int, other: int, decimals: int | None) -> None:
     slices = random_slices(seed, decimals=decimals)
@@ -127,7 +127,7 @@ def test_what_changes_nothing(seed: int, other: int, decimals: int | None) -> No
         assert pool.measure(pool.whole()) == pytest.approx(expected.measure(expected.whole()), abs=1e-12)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(seed=SEEDS)
 def test_a_patient_that_counts_twice_is_there_twice(seed: int) -> None:
     slices = random_slices(seed, decimals=1)
@@ -143,7 +143,7 @@ def test_a_patient_that_counts_twice_is_there_twice(seed: int) -> None:
     )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(seed=SEEDS)
 def test_from_the_origin_it_is_the_curve_of_nndetection_and_luna16(seed: int) -> None:
     """Both take scikit-learn's ROC curve, rescale its axes and interpolate."""

@@ -55,7 +55,7 @@ def _by_definition(reference: np.ndarray, prediction: np.ndarray) -> tuple[list[
     return sorted(lesions), false
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(first=st.integers(0, 2**20), second=st.integers(0, 2**20))
 def test_the_definition(first: int, second: int) -> None:
     reference, prediction = _blobs(first), _blobs(second)
@@ -66,7 +66,7 @@ def test_the_definition(first: int, second: int) -> None:
     assert score.false_positives == false
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(first=st.integers(0, 2**20), second=st.integers(0, 2**20), axis=st.integers(0, 2), pad=st.integers(0, 3))
 def test_flips_and_padding_change_nothing(first: int, second: int, axis: int, pad: int) -> None:
     masks = _blobs(first), _blobs(second)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
-from volattn.scoring import statistics, surface
+from volattn.scoring import overlap
 from volattn.scoring.lits import LitsCase, lits_scheme, score_lits, score_lits_files
-from volattn.scoring.lits_folders import pool_lits
+from volattn.scoring.lits_folders import lits_content, pool_lits
 from volattn.scoring.overlap import LabelPair
+from volattn.scoring.score_files import read_scores, write_scores
 from volattn.structures.geometry import Geometry, Turn
 from volattn.structures.volume import Volume
 
@@ -26,13 +27,7 @@ SPACING = (2.5, 0.8, 0.7)
 SCHEME = lits_scheme()
 DETECTION = {"lesion_detection", "counts"}
 
-
-@pytest.fixture(autouse=True, scope="module")
-def few_resamples() -> Iterator[None]:
-    """Scores do not depend on how many samples the bootstrap of their intervals draws."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(statistics, "RESAMPLES", 50)
-        yield
+pytestmark = pytest.mark.usefixtures("few_resamples")
 
 
 def _case(reference: np.ndarray, prediction: np.ndarray, *, strict: bool = False, turn: Turn | None = None) -> LitsCase:
@@ -88,7 +83,7 @@ def _box(low: np.ndarray, size: np.ndarray, shape: tuple[int, ...]) -> tuple[sli
     return tuple(slice(int(a), int(min(a + max(b, 1), c))) for a, b, c in zip(low, size, shape, strict=True))
 
 
-@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("strict", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_official_pairs(shared_data: Path, strict: bool) -> None:
     folder = shared_data / "lits_scoring"
     names = [f"segmentation-{number}.nii.gz" for number in range(3)]
@@ -137,7 +132,7 @@ def test_ids_beyond_8_bits(count: int) -> None:
     _assert_shared(_scores([(reference, prediction)], strict=True), _by_scorer([(reference, prediction)]))
 
 
-def test_more_false_alarms_than_hits_is_fewer_than_none() -> None:
+def test_more_false_alarms_than_hits_is_fewer_than_none(tmp_path: Path) -> None:
     reference, prediction = np.ones((1, 12, 60), np.uint8), np.ones((1, 12, 60), np.uint8)
     reference[0, 2, 2:20:4] = 2
     prediction[0, 1:11, 0:30] = 2
@@ -148,9 +143,12 @@ def test_more_false_alarms_than_hits_is_fewer_than_none() -> None:
     assert scores["lesion"]["assd"] == 9001, "what is left is not scored then"
     assert scores["detected_lesion"]["assd"] == 0
     _assert_shared(scores, _by_scorer([(reference, prediction)]))
+    content = lits_content([_case(reference, prediction, strict=True)], SCHEME, {}, strict=True)
+    write_scores(tmp_path / "scores.json", content)
+    assert read_scores(tmp_path / "scores.json")["counts"]["0.5"]["TP"] == 2 - 5
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(
     seed=st.integers(0, 2**20),
     axes=st.permutations(range(3)),
@@ -165,7 +163,7 @@ def test_the_scorers_ids_follow_the_files_axes(seed: int, axes: list[int], flips
     _assert_shared(pool_lits([case]), expected)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=12)
 @given(
     seed=st.integers(0, 2**20),
     flips=st.tuples(st.booleans(), st.booleans(), st.booleans()),
@@ -258,22 +256,22 @@ class TestWithoutSomething:
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_300_lesions_cost_what_their_surfaces_do(monkeypatch: pytest.MonkeyPatch, strict: bool) -> None:
+def test_many_lesions_cost_what_their_surfaces_do(monkeypatch: pytest.MonkeyPatch, strict: bool) -> None:
     trees: list[int] = []
 
     def counted(points: np.ndarray, **options: Any) -> cKDTree:
         trees.append(len(points))
         return cKDTree(points, **options)
 
-    monkeypatch.setattr(surface, "cKDTree", counted)
-    reference, prediction = np.ones((12, 150, 100), np.uint8), np.ones((12, 150, 100), np.uint8)
-    for z, y, x in itertools.product(range(0, 12, 4), range(0, 150, 15), range(0, 100, 10)):
-        reference[z : z + 3, y : y + 10, x : x + 6] = 2
-        prediction[z : z + 3, y + 1 : y + 10, x : x + 7] = 2
+    monkeypatch.setattr(overlap, "cKDTree", counted)
+    reference, prediction = np.ones((4, 150, 60), np.uint8), np.ones((4, 150, 60), np.uint8)
+    for y, x in itertools.product(range(0, 150, 15), range(0, 60, 10)):
+        reference[:3, y : y + 10, x : x + 6] = 2
+        prediction[:3, y + 1 : y + 10, x : x + 7] = 2
     case = _case(reference, prediction, strict=strict)
-    assert len(case.detected) == 300
+    assert len(case.detected) == 60
     if not strict:
-        assert case.detection[0.5].detected == case.detection[0.0].taking_part == 300
+        assert case.detection[0.5].detected == case.detection[0.0].taking_part == 60
     everything = int((reference == 2).sum() + (prediction == 2).sum())
     assert sum(trees) < 4 * everything, "both countings, and all lesions together"
 

@@ -42,12 +42,14 @@ def _pooled(cases: Sequence[LitsCase]) -> dict[str, float]:
     medium = [lesion.dice for lesion in lesions if lesion.size == "medium"]
     overlaps = [case.score.lesion for case in cases]
     undefined = float("nan")
+    recall = counts.detected / counts.references if counts.references else undefined
+    precision = counts.taking_part / counts.predictions if counts.predictions else undefined
     livers = [case.liver for case in cases if case.liver is not None]
     scored = [score for case in cases for score in case.scored]
     return {
-        "recall": counts.recall if counts.references else undefined,
-        "precision": counts.precision if counts.predictions else undefined,
-        "f1": counts.f1,
+        "recall": recall,
+        "precision": precision,
+        "f1": 2 * recall * precision / (recall + precision) if recall + precision > 0 else 0.0,
         "assd": float(np.mean([score.assd for score in scored])) if scored else undefined,
         "dice_global": reduce(Overlap.__add__, overlaps).dice,
         "dice_per_case": float(np.mean([overlap.dice for overlap in overlaps])),

@@ -13,7 +13,7 @@ from volattn.datasets.case_files import find_case_files
 from volattn.datasets.instances import Classes
 from volattn.datasets.lits import SCHEME
 from volattn.io.readers import write_labels
-from volattn.scoring.mask_classes import find_classes
+from volattn.scoring.pairing import find_classes
 from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
 

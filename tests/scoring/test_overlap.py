@@ -16,7 +16,7 @@ def _masks(seed: int, share: float, shape: tuple[int, int, int] = (4, 9, 7)) -> 
     return generator.random(shape) < share, generator.random(shape) < share
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(seed=st.integers(0, 2**16), share=st.floats(0.05, 0.95))
 def test_dice_is_simpleitks(seed: int, share: float) -> None:
     reference, prediction = _masks(seed, share)
@@ -34,7 +34,7 @@ def test_empty_masks() -> None:
     assert dice(filled, empty) == 0
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(seed=st.integers(0, 2**16), cut=st.integers(0, 4))
 def test_counts_of_parts_add_up(seed: int, cut: int) -> None:
     reference, prediction = _masks(seed, 0.4)

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-from volattn.scoring.overlap import Overlap
-from volattn.scoring.surface import SurfaceDistances, Surfaces, surface
+from volattn.scoring.overlap import Overlap, SurfaceDistances, Surfaces, surface
 from volattn.structures.lesions import label_components
 
 SPACINGS = [(1.0, 1.0, 1.0), (5.0, 0.7, 0.9), (0.4, 2.0, 1.3)]
@@ -39,7 +38,7 @@ def _by_force(
     return table.min(axis=1), table.min(axis=0)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(first=st.integers(0, 2**20), second=st.integers(0, 2**20), spacing=st.sampled_from(SPACINGS))
 def test_brute_force(first: int, second: int, spacing: tuple[float, float, float]) -> None:
     masks = _mask(first), _mask(second)
@@ -54,7 +53,7 @@ def test_brute_force(first: int, second: int, spacing: tuple[float, float, float
         assert found.share_within(tolerance) == pytest.approx(np.mean(both <= tolerance))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(seed=st.integers(0, 2**20), depth=st.sampled_from([1, 2, 31, 32, 33, 70]))
 def test_the_surface_of_tall_masks(seed: int, depth: int) -> None:
     masks = [_mask(seed + shift, (depth, 6, 5)) for shift in (0, 1)]
@@ -66,7 +65,7 @@ def test_the_surface_of_tall_masks(seed: int, depth: int) -> None:
     assert np.sort(found.from_reference) == pytest.approx(np.sort(expected[0]))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(
     lows=st.lists(st.integers(0, 8), min_size=6, max_size=6),
     sizes=st.lists(st.integers(1, 7), min_size=6, max_size=6),
@@ -90,7 +89,7 @@ def test_simpleitk_on_solid_boxes(lows: list[int], sizes: list[int], spacing: tu
     assert overlap.jaccard == pytest.approx(overlaps.GetJaccardCoefficient())
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(first=st.integers(0, 2**20), second=st.integers(0, 2**20), choice=st.integers(0, 2**20))
 def test_some_components_are_as_a_mask_of_their_own(first: int, second: int, choice: int) -> None:
     generator = np.random.default_rng(choice)
@@ -107,7 +106,7 @@ def test_some_components_are_as_a_mask_of_their_own(first: int, second: int, cho
     assert np.sort(found.from_prediction) == pytest.approx(np.sort(expected.from_prediction))
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=10)
 @given(seed=st.integers(0, 2**20), axis=st.integers(0, 2), pad=st.integers(0, 4))
 def test_flips_and_padding_change_nothing(seed: int, axis: int, pad: int) -> None:
     masks = _mask(seed), _mask(seed + 1)

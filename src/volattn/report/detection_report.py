@@ -55,10 +55,9 @@ def detection_report(content: Mapping[str, Any]) -> Report:
 
 def _results(content: Mapping[str, Any], settings: FrocSettings) -> list[Result]:
     levels = ", ".join(f"{level:g}" for level in settings.averaged)
-    shown = [("mean_sensitivity", f"Mean sensitivity at {levels} FP per {settings.unit}")]
-    if settings.precision_key is not None:
-        shown.append((settings.precision_key, METRICS[settings.precision_key].title))
-    return [Result.measured(name, content[key], content["intervals"][key]) for key, name in shown]
+    names = {key: METRICS[key].title for key in settings.names if not key.startswith(settings.sensitivity_key)}
+    names["mean_sensitivity"] += f" at {levels} FP per {settings.unit}"
+    return [Result.measured(name, content[key], content["intervals"][key]) for key, name in names.items()]
 
 
 def _add_curve(report: Report, content: Mapping[str, Any], pool: Pool) -> None:

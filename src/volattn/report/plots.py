@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -190,7 +190,7 @@ def draw_agreement(
 
 def draw_bars(
     names: Sequence[str],
-    parts: dict[str, Sequence[float]],
+    parts: Mapping[str, Sequence[float]],
     notes: Sequence[str],
     *,
     axis: str,

@@ -14,7 +14,6 @@ from volattn.scoring.metrics import METRICS, find_metric, metrics_of, sums_of, t
 from volattn.scoring.statistics import few_warning, percentile_interval, resamples
 
 SIZE_NAMES: dict[Size, str] = {"small": "small (< 15 mm)", "medium": "medium (15-30 mm)", "large": "large (> 30 mm)"}
-PRECISIONS = ("ap50", "average_precision")
 
 Content = Mapping[str, Any]
 """Of a `scores.json`, or a part of it."""
@@ -98,8 +97,8 @@ def case_table(
         values = [cell for cell in cells if cell is not None]
         return sum(values) / len(values) if values else None
 
-    _, *dices, _, false, reference_ml, predicted_ml = zip(*rows, strict=True)
-    foot = [f"Mean of {len(rows)}", *map(mean, dices), f"{sum(found)} of {sum(lesions)}"]
+    _, *dice_columns, _, false, reference_ml, predicted_ml = zip(*rows, strict=True)
+    foot = [f"Mean of {len(rows)}", *map(mean, dice_columns), f"{sum(found)} of {sum(lesions)}"]
     foot += [round(mean(false) or 0.0, 2), mean(reference_ml), mean(predicted_ml)]
     return Table(caption, columns, tuple(rows), (tuple(foot),))
 
@@ -176,17 +175,16 @@ def detection_table(content: Content, caption: str) -> Table:
     """
     unit = "image" if "images" in content else "scan"
     sensitivities = f"sensitivity_at_fp_per_{unit}"
-    precisions = [key for key in PRECISIONS if key in content]
+    others = [key for key, metric in METRICS.items() if metric.pooled is not None and key in content]
 
     def cells(values: Content) -> list[Any]:
-        return [*values[sensitivities].values(), values["mean_sensitivity"], *(values[key] for key in precisions)]
+        return [*values[sensitivities].values(), *(values[key] for key in others)]
 
     columns = (
         Column("Lesions"),
         Column("Count", "d"),
         *(Column(f"{level} FP", ".3f") for level in content[sensitivities]),
-        Column("Mean", ".3f"),
-        *(Column(METRICS[key].title, ".3f") for key in precisions),
+        *(Column("Mean" if key == "mean_sensitivity" else METRICS[key].title, ".3f") for key in others),
     )
     rows: list[tuple[Cell, ...]] = [("all", content["lesions"], *cells(content))]
     for key, groups in content.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from volattn.datasets.case import natural_key
 from volattn.scoring.metrics import METRICS, mean_of
-from volattn.scoring.pool import FrocSettings, Pool, pool_of
+from volattn.scoring.pool import FrocSettings, pool_of
 from volattn.scoring.score_files import froc_settings
 from volattn.scoring.statistics import SIGNIFICANT, holm, is_significant, percentile_interval, resamples, wilcoxon_p
 from volattn.scoring.statistics import described as described_bootstrap
@@ -43,12 +43,7 @@ class Difference:
 
     @property
     def significant(self) -> bool:
-        """Whether the interval excludes 0 and the corrected p is below 0.05."""
         return is_significant(self.interval, self.p_holm)
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self) | {"significant": self.significant}
 
 
 @dataclass(frozen=True)
@@ -62,14 +57,13 @@ class Comparison:
     organ: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
         return {
             "cases_compared": self.cases,
             "cases_left_out": self.left_out,
             "organ": self.organ,
             "bootstrap": described_bootstrap(self.seed),
             "significant_below": SIGNIFICANT,
-            "rows": [row.as_json() for row in self.rows],
+            "rows": [asdict(row) | {"significant": row.significant} for row in self.rows],
         }
 
 
@@ -111,20 +105,10 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any], *, common: bool = False,
     else:
         rows = _pooled(cases, settings, seed)
     # A metric under two names, as LiTS's scorer has some, is one test.
-    tests = {_test(row): row.p for row in rows}
+    tests = {replace(row, metric=""): row.p for row in rows}
     corrected = dict(zip(tests, holm(list(tests.values())), strict=True))
-    return Comparison(
-        tuple(Difference(**asdict(row) | {"p_holm": corrected[_test(row)]}) for row in rows),
-        len(names),
-        len(alone),
-        seed,
-        a.get("organ"),
-    )
-
-
-def _test(row: Difference) -> tuple[object, ...]:
-    """Equal for one metric under two names."""
-    return row.a, row.b, row.interval, row.p, row.n
+    rows = [replace(row, p_holm=corrected[replace(row, metric="")]) for row in rows]
+    return Comparison(tuple(rows), len(names), len(alone), seed, a.get("organ"))
 
 
 _Pairs = Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
@@ -180,25 +164,12 @@ def _pooled(cases: _Pairs, settings: FrocSettings, seed: int) -> list[Difference
     drawn = np.stack(
         [b.measure(whole, weights)[0] - a.measure(whole, weights)[0] for weights in resamples(len(a.patients), seed)]
     )
-    changes = _by_patient(b) - _by_patient(a)
+    changes = b.measure_patients() - a.measure_patients()
     return [
         _difference(name, float(values[0, column]), float(values[1, column]), drawn[:, column], changes[:, column])
         for column, name in enumerate(settings.names)
         if not np.isnan(values[:, column]).any()
     ]
-
-
-def _by_patient(pool: Pool) -> NDArray[np.float64]:
-    """(P, V) each patient's own values at the pool's operating points; NaN without lesions."""
-    settings = pool.settings
-    detected = pool.froc.detected(np.array(settings.levels))
-    averaged = [settings.levels.index(level) for level in settings.averaged]
-    shares = np.column_stack([detected, detected[:, averaged].mean(axis=1)])
-    own = [shares[pool.lesion_patients == patient] for patient in range(len(pool.patients))]
-    columns = [np.stack([rows.mean(axis=0) if len(rows) else np.full(shares.shape[1], np.nan) for rows in own])]
-    if settings.precision_key:
-        columns.append(pool.precision_by_patient()[:, None])
-    return np.concatenate(columns, axis=1)
 
 
 def _difference(

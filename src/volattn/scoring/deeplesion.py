@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volattn.datasets.deeplesion import LESION_TYPES, KeyDetection, KeyLesion, read_detections, read_dl_info
-from volattn.scoring.matching import all_hits, one_to_one, pixel_iou
-from volattn.scoring.metrics import IMAGE_LEVELS
+from volattn.scoring.froc import all_hits, one_to_one, pixel_iou
 from volattn.scoring.pairing import Evaluation
 from volattn.scoring.pool import FrocSettings, Pool, ScoredDetection, ScoredImage, score_pool
 
@@ -22,14 +21,7 @@ IOU = 0.5
 PRECISION_CAP = 100
 """Detections per image that COCO's average precision looks at."""
 
-FROC = FrocSettings(
-    levels=IMAGE_LEVELS,
-    averaged=(0.5, 1, 2, 4),
-    start="zero",
-    unit="image",
-    precision_key="ap50",
-    precision_cap=PRECISION_CAP,
-)
+FROC = FrocSettings("image", averaged=(0.5, 1, 2, 4), start="zero", precision_cap=PRECISION_CAP)
 UNKNOWN = "unknown"
 SIZES = ("<10 mm", "10-30 mm", ">30 mm", UNKNOWN)
 INTERVALS = ("<=2.5 mm", ">2.5 mm", UNKNOWN)
@@ -56,9 +48,7 @@ def score_deeplesion(
     Args:
         reference: `DL_info.csv`.
         prediction: `detections.csv`; rows outside the subset are left alone.
-        subset: Of DeepLesion's own split.
         keep_noisy: Whether rows marked Possibly_noisy count.
-        seed: Of the bootstrap.
         fail_fast: Whether the first bad row is an error.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 from volattn.datasets.case_files import CaseFiles, find_case_files
 from volattn.datasets.instances import Classes, Instance, Instances, read_boxes, read_mask
 from volattn.datasets.issues import faults_among
-from volattn.faults import explain
-from volattn.scoring.froc import Start
+from volattn.io.readers import endings_in_words
+from volattn.scoring.froc import Start, all_hits, one_to_one
 from volattn.scoring.lesions import SIZES, size_of
-from volattn.scoring.mask_classes import find_classes
-from volattn.scoring.matching import all_hits, one_to_one
 from volattn.scoring.metrics import SCAN_LEVELS
-from volattn.scoring.pairing import Evaluation, pair_cases
+from volattn.scoring.pairing import Evaluation, find_classes, pair_cases, score_cases
 from volattn.scoring.pool import FrocSettings, Pool, ScoredDetection, ScoredImage, score_pool
 from volattn.structures.boxes import box_iou
 from volattn.structures.geometry import check_same_grid
@@ -39,7 +37,6 @@ class Preset:
             detection hits every lesion that it overlaps, and a second one is neither true nor false.
         start: Sensitivity at fewer false positives than the curve's first point has.
         detections_per_scan: The most certain ones of each class that count; None for all.
-        false_positives_per_scan: Where sensitivity is given and averaged.
     """
 
     name: str
@@ -48,19 +45,17 @@ class Preset:
     matching: Literal["one_to_one", "all"]
     start: Start
     detections_per_scan: int | None = None
-    false_positives_per_scan: tuple[float, ...] = SCAN_LEVELS
     average_precision: bool = True
 
     @property
     def froc(self) -> FrocSettings:
-        """The metrics of the pooled detections."""
-        return FrocSettings(
-            levels=self.false_positives_per_scan,
-            averaged=self.false_positives_per_scan,
-            start=self.start,
-            unit="scan",
-            precision_key="average_precision" if self.average_precision else None,
-        )
+        """How the pooled detections are measured."""
+        without = () if self.average_precision else ("average_precision",)
+        return FrocSettings("scan", averaged=SCAN_LEVELS, start=self.start, without=without)
+
+    def as_json(self) -> dict[str, Any]:
+        values = asdict(self)
+        return {"preset": values.pop("name"), **values, "false_positives_per_scan": list(SCAN_LEVELS)}
 
 
 PRESETS = {
@@ -103,7 +98,7 @@ def score_detections(
     folders = find_case_files(reference), find_case_files(prediction)
     references, predictions = folders[0].masks, folders[1].cases
     if not references:
-        raise ValueError(f"{reference}: holds no .nii or .nii.gz file; references are masks")
+        raise ValueError(f"{reference}: holds no {endings_in_words()} file; references are masks")
     pairs = pair_cases(
         {name: files.masks[0] for name, files in references.items()},
         {name: (*files.masks, *files.boxes)[0] for name, files in predictions.items()},
@@ -111,33 +106,31 @@ def score_detections(
     classes = find_classes(folders[0], lesion, "--lesion")
     predicted = find_classes(folders[1], predicted_lesion, "--predicted-lesion", reference=classes or Classes((), ""))
     left_out = tuple(dict.fromkeys(one for folder in folders for one in folder.left_out))
-    faults = faults_among(left_out)
-    if fail_fast and faults:
-        raise ValueError(next(iter(faults.values())))
-    read: list[_Candidates] = []
-    overlooked: list[str] = []
-    for done, (name, files) in enumerate(references.items(), start=1):
-        try:
-            if name not in pairs:
-                raise ValueError(f"{files.masks[0]}: has no prediction in {prediction}; predict it, or move it away")
-            wanted = read_mask(files.mask(semantic=lesion is not None), _of(files, classes))
-            predicted_files, asked = predictions[pairs[name]], predicted_lesion is not None
-            found, note = _read(predicted_files, wanted, predicted, asked=asked, trust_grid=trust_grid)
-            read.append(_overlaps_of(name, wanted, found, preset))
-            overlooked += [] if note is None else [note]
-        except Exception as error:  # Whatever is wrong with one case must not cost the user the others.
-            if fail_fast:
-                raise
-            faults[name] = explain(error, files.masks[0])
-        if progress is not None:
-            progress("score", done, len(references))
+    unreached = faults_among(left_out)
+    if fail_fast and unreached:
+        raise ValueError(next(iter(unreached.values())))
+
+    def read_case(name: str) -> _Case:
+        files = references[name]
+        if name not in pairs:
+            raise ValueError(f"{files.masks[0]}: has no prediction in {prediction}; predict it, or move it away")
+        wanted = read_mask(files.mask(semantic=lesion is not None), _of(files, classes))
+        found, note = _read(
+            predictions[pairs[name]], wanted, predicted, asked=predicted_lesion is not None, trust_grid=trust_grid
+        )
+        return _Case.of(name, wanted, found, preset, note)
+
+    read, failed = score_cases(
+        {name: files.masks[0] for name, files in references.items()}, read_case, fail_fast=fail_fast, progress=progress
+    )
+    faults = unreached | failed
     if not read:
         raise ValueError(next(iter(faults.values())))
     by_class = all(case.has_classes for case in read)
-    pool = Pool((_match(case, preset, by_class) for case in read), preset.froc)
+    pool = Pool((case.matched(preset, by_class) for case in read), preset.froc)
     groups: dict[str, Sequence[str]] = {"size": list(_SIZE_NAMES.values())}
     if by_class:
-        groups["class"] = sorted({str(label) for case in read for label in case.lesion_labels})
+        groups["class"] = sorted({str(lesion.label) for case in read for lesion in case.lesions})
     unpaired = tuple(name for name in predictions if name not in set(pairs.values()))
     notes = [f"no reference for {', '.join(unpaired)}; not scored"] if unpaired else []
     notes += [
@@ -147,19 +140,15 @@ def score_detections(
     ]
     content = {
         "kind": "detection",
-        "settings": {
-            "preset": preset.name,
-            **{key: value for key, value in asdict(preset).items() if key != "name"},
-            "classes": "each by itself" if by_class else "one",
-        },
+        "settings": preset.as_json() | {"classes": "each by itself" if by_class else "one"},
         "read_as": {
-            "reference": sorted({case.reference_kind for case in read}),
-            "prediction": sorted({case.prediction_kind for case in read}),
+            side: sorted({case.read_as[place] for case in read})
+            for place, side in enumerate(("reference", "prediction"))
         },
         **score_pool(pool, groups, seed),
         "failed": faults,
         "predictions_without_reference": list(unpaired),
-        "notes": [*notes, *overlooked],
+        "notes": [*notes, *(case.note for case in read if case.note is not None)],
         "cases": [image.as_json() for image in pool.images],
     }
     total = len(references) + len(faults.keys() - references.keys())
@@ -170,21 +159,75 @@ _SIZE_NAMES = dict(zip(SIZES, ("<15 mm", "15-30 mm", ">30 mm"), strict=True))
 
 
 @dataclass(frozen=True, eq=False)
-class _Candidates:
-    """The detections of a case, in descending order of scores, and their (detections, lesions) overlaps."""
+class _Case:
+    """A case before its detections are matched.
+
+    Attributes:
+        detections: In descending order of scores; among equal ones the boxes' places decide.
+        overlaps: (detections, lesions).
+        read_as: How the reference and the prediction were read.
+        note: What was overlooked.
+    """
 
     name: str
     sizes: tuple[str, ...]
-    lesion_labels: tuple[int | None, ...]
-    scores: tuple[float, ...]
-    labels: tuple[int | None, ...]
+    lesions: tuple[Instance, ...]
+    detections: tuple[Instance, ...]
     overlaps: NDArray[np.float64]
-    reference_kind: str
-    prediction_kind: str
+    read_as: tuple[str, str]
+    note: str | None
+
+    @classmethod
+    def of(cls, name: str, wanted: Instances, found: Instances, preset: Preset, note: str | None) -> _Case:
+        assert wanted.volume is not None
+        detections = tuple(sorted(found.found, key=lambda one: (-one.score, one.box)))
+        boxes = _box_array(detections)
+        if preset.overlap == "box_iou":
+            overlaps = box_iou(boxes, _box_array(wanted.found))
+        else:
+            overlaps = _centre_inside(boxes, [one.id for one in wanted.found], wanted.volume.array)
+        turned = wanted.volume.canonical()
+        measured = measure_lesions(turned.array, turned.geometry)
+        sizes = tuple(_SIZE_NAMES[size_of(lesion.long_axis_mm)] for lesion in measured)
+        return cls(name, sizes, wanted.found, detections, overlaps, (wanted.kind, found.kind), note)
 
     @property
     def has_classes(self) -> bool:
-        return None not in (*self.labels, *self.lesion_labels)
+        return all(one.label is not None for one in (*self.lesions, *self.detections))
+
+    def matched(self, preset: Preset, by_class: bool) -> ScoredImage:
+        """Matches detections with lesions, by class with those of their own."""
+        lesion_labels, labels = (
+            np.array([one.label if by_class else 0 for one in instances], dtype=np.int64)
+            for instances in (self.lesions, self.detections)
+        )
+        scored: dict[int, ScoredDetection] = {}
+        for label in np.unique(labels).tolist():
+            places = np.flatnonzero(labels == label)[: preset.detections_per_scan]
+            lesions = np.flatnonzero(lesion_labels == label)
+            overlaps = self.overlaps[np.ix_(places, lesions)]
+            one_each = preset.matching == "one_to_one"
+            hits = (
+                [() if match is None else (match,) for match in one_to_one(overlaps, preset.threshold)]
+                if one_each
+                else all_hits(overlaps, preset.threshold)
+            )
+            for place, hit in zip(places.tolist(), hits, strict=True):
+                of_case = tuple(lesions[list(hit)].tolist())
+                matched = of_case[0] if of_case and one_each else None
+                scored[place] = ScoredDetection(self.detections[place].score, of_case, matched, label)
+        groups = [{"size": size} for size in self.sizes]
+        if by_class:
+            groups = [
+                group | {"class": str(label)} for group, label in zip(groups, lesion_labels.tolist(), strict=True)
+            ]
+        return ScoredImage(
+            self.name,
+            self.name,
+            tuple(groups),
+            tuple(scored[place] for place in sorted(scored)),
+            tuple(lesion_labels.tolist()) if by_class else (),
+        )
 
 
 def _of(files: CaseFiles, classes: Classes | None) -> Classes | None:
@@ -213,58 +256,6 @@ def _read(
     return found, check_same_grid(grid.geometry, found.volume.geometry, called, trust_grid)
 
 
-def _overlaps_of(name: str, wanted: Instances, found: Instances, preset: Preset) -> _Candidates:
-    assert wanted.volume is not None
-    ordered = sorted(found.found, key=lambda one: (-one.score, one.box))
-    boxes = _box_array(ordered)
-    if preset.overlap == "box_iou":
-        overlaps = box_iou(boxes, _box_array(wanted.found))
-    else:
-        overlaps = _centre_inside(boxes, [one.id for one in wanted.found], wanted.volume.array)
-    turned = wanted.volume.canonical()
-    return _Candidates(
-        name=name,
-        sizes=tuple(
-            _SIZE_NAMES[size_of(lesion.long_axis_mm)] for lesion in measure_lesions(turned.array, turned.geometry)
-        ),
-        lesion_labels=tuple(one.label for one in wanted.found),
-        scores=tuple(one.score for one in ordered),
-        labels=tuple(one.label for one in ordered),
-        overlaps=overlaps,
-        reference_kind=wanted.kind,
-        prediction_kind=found.kind,
-    )
-
-
-def _match(case: _Candidates, preset: Preset, by_class: bool) -> ScoredImage:
-    lesion_labels = np.array([label if by_class else 0 for label in case.lesion_labels], dtype=np.int64)
-    labels = np.array([label if by_class else 0 for label in case.labels], dtype=np.int64)
-    scored: dict[int, ScoredDetection] = {}
-    for label in np.unique(labels):
-        places = np.flatnonzero(labels == label)[: preset.detections_per_scan]
-        lesions = np.flatnonzero(lesion_labels == label)
-        overlaps = case.overlaps[np.ix_(places, lesions)]
-        hits = (
-            all_hits(overlaps, preset.threshold)
-            if preset.matching == "all"
-            else [() if match is None else (match,) for match in one_to_one(overlaps, preset.threshold)]
-        )
-        for place, hit in zip(places.tolist(), hits, strict=True):
-            of_case = tuple(int(lesions[one]) for one in hit)
-            matched = of_case[0] if of_case and preset.matching == "one_to_one" else None
-            scored[place] = ScoredDetection(case.scores[place], of_case, matched, int(label))
-    groups = [{"size": size} for size in case.sizes]
-    if by_class:
-        groups = [group | {"class": str(label)} for group, label in zip(groups, lesion_labels.tolist(), strict=True)]
-    return ScoredImage(
-        case.name,
-        case.name,
-        tuple(groups),
-        tuple(scored[place] for place in sorted(scored)),
-        tuple(lesion_labels.tolist()) if by_class else (),
-    )
-
-
 def _box_array(instances: Sequence[Instance]) -> NDArray[np.float64]:
     return np.array([one.box for one in instances], dtype=np.float64).reshape(-1, 6)
 
@@ -272,13 +263,10 @@ def _box_array(instances: Sequence[Instance]) -> NDArray[np.float64]:
 def _centre_inside(boxes: NDArray[np.float64], ids: Sequence[int], labels: NDArray[Any]) -> NDArray[np.float64]:
     """(detections, lesions) 1 where the box's centre lies in a voxel of the lesion, its faces included."""
     result = np.zeros((len(boxes), len(ids)))
-    columns: Mapping[int, int] = {value: column for column, value in enumerate(ids)}
     for row, centre in enumerate((boxes[:, :3] + boxes[:, 3:]) / 2):
         # A centre between two voxels touches both, or a flip of the axes would change the score.
         low, high = np.ceil(centre).astype(int) - 1, np.floor(centre).astype(int) + 1
         low, high = np.maximum(low, 0), np.clip(high, 0, labels.shape)
         touched = labels[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
-        for value in np.unique(touched).tolist():
-            if value in columns:
-                result[row, columns[value]] = 1.0
+        result[row] = np.isin(ids, touched)
     return result

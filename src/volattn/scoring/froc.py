@@ -1,4 +1,4 @@
-"""The FROC curve, and average precision."""
+"""Which detections hit which lesions, the FROC curve of the hits, and average precision."""
 
 from __future__ import annotations
 
@@ -9,10 +9,52 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from volattn.structures.boxes import box_iou
+
 _RECALLS = np.linspace(0, 1, 101)
+_JUST_BELOW_ONE = 1 - 1e-10
 
 Start = Literal["zero", "origin"]
 """Before the curve's first point: sensitivity 0, or the straight line from (0, 0) to that point."""
+
+
+def pixel_iou(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, m) IoU of boxes (n, 4) and (m, 4) xyxy, both ends inclusive: a box is x2 - x1 + 1 pixels wide."""
+    one_more = np.array([0, 0, 1, 1])
+    return box_iou(first + one_more, second + one_more)
+
+
+def all_hits(overlaps: NDArray[np.float64], threshold: float) -> list[tuple[int, ...]]:
+    """DeepLesion's rule: each of the (detections, lesions) hits every lesion that it overlaps enough.
+
+    Only a detection that hits nothing at all is a false positive, whether or not another has hit its lesion before.
+    """
+    return [tuple(np.flatnonzero(row >= threshold).tolist()) for row in overlaps]
+
+
+def one_to_one(overlaps: NDArray[np.float64], threshold: float) -> list[int | None]:
+    """COCO's rule: the most certain detection first, each takes the free lesion it overlaps most.
+
+    Of equal overlaps the last lesion is taken, as COCO's code does.
+
+    Args:
+        overlaps: (detections, lesions), the detections in the order of descending scores.
+
+    Returns:
+        For every detection its lesion, or None.
+    """
+    matches: list[int | None] = [None] * len(overlaps)
+    if not overlaps.size:
+        return matches
+    least = min(threshold, _JUST_BELOW_ONE)
+    free = np.ones(overlaps.shape[1], bool)
+    for place in np.flatnonzero((overlaps >= least).any(axis=1)).tolist():
+        row = np.where(free, overlaps[place], -1.0)
+        best = len(row) - 1 - int(row[::-1].argmax())
+        if row[best] >= least:
+            matches[place] = best
+            free[best] = False
+    return matches
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,18 +81,11 @@ class Froc:
     start: Start = "zero"
 
     def detected(self, levels: NDArray[np.float64], weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-        """How far each lesion is detected at some numbers of false positives per image.
+        """(L, K) how far each lesion is detected at K numbers of false positives per image, from 0 to 1.
 
         Between two points of the curve sensitivity is linear, and so a lesion that the second point has and
         the first has not is detected in part. Beyond the curve its last point holds. The sensitivity of any set
-        of lesions is its (weighted) mean.
-
-        Args:
-            levels: (K,) false positives per image.
-            weights: (P,) how often each patient counts; once by default.
-
-        Returns:
-            (L, K) from 0 to 1.
+        of lesions is its mean, weighted by (P,) how often each patient counts.
         """
         low, high, part = self._between(levels, weights)
         point = self._lesion_point[:, None]
@@ -59,7 +94,7 @@ class Froc:
     def sensitivity(
         self, levels: NDArray[np.float64], weights: NDArray[np.float64] | None = None
     ) -> NDArray[np.float64]:
-        """(K,) the share of the lesions that is detected at those levels; NaN without lesions."""
+        """(K,) the share of the lesions that is detected; NaN without lesions."""
         found = self._found(weights)
         total = found[-1]
         if not total:

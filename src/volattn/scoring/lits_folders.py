@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
-from operator import attrgetter
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,22 +13,22 @@ from numpy.typing import NDArray
 from volattn.datasets.case import LabelScheme
 from volattn.datasets.issues import faults_among
 from volattn.io.readers import volume_name
-from volattn.scoring.cases import NOTHING, MaskScore
+from volattn.scoring.cases import CaseScore
 from volattn.scoring.lesions import SIZES, THRESHOLDS, Counts, LesionScore
-from volattn.scoring.lits import LitsCase, lits_scheme, score_lits_files
+from volattn.scoring.lits import NOTHING, LitsCase, MaskScore, lits_scheme, score_lits_files
 from volattn.scoring.overlap import Overlap
-from volattn.scoring.pairing import Evaluation, Pair, Pairing, pair_files, score_pairs
+from volattn.scoring.pairing import Evaluation, described_scheme, pair_files, score_cases
 from volattn.scoring.statistics import Agreement, described, percentile_interval, resamples
 from volattn.workers import Progress
+
+NO_PREDICTION = "there is no prediction for it; add one, or take the reference out"
 
 
 def pool_lits(cases: Sequence[LitsCase], *, seed: int = 0) -> dict[str, Any]:
     """The scores of all cases as plain values; what the challenge's scorer gives too has its names.
 
-    Every pooled score is a sum over the cases by another one (the mean Dice of lesions: the sum of their Dice by their
-    number), or made of such quotients, so that a bootstrap sample of cases is a weighting of two columns. Under
-    `intervals` are the 95 % intervals, with the keys of the scores; None where there is none. The signed maximum of
-    the tumour burden has no interval: a sample never exceeds the largest value that was seen.
+    Under `intervals` are the 95 % intervals, with the keys of the scores; None where there is none. The signed maximum
+    of the tumour burden has no interval: a sample never exceeds the largest value that was seen.
 
     Args:
         cases: Each taken for a patient; all with a liver or none.
@@ -40,16 +39,17 @@ def pool_lits(cases: Sequence[LitsCase], *, seed: int = 0) -> dict[str, Any]:
     if not cases:
         raise ValueError("there are no scored cases to pool; check that references and predictions share names")
     pool = _Pool(len(cases), seed)
+    scores = [case.score for case in cases]
     livers = [case.liver for case in cases if case.liver is not None]
-    lesions = [case.score.lesionwise.lesions for case in cases]
+    lesions = [score.lesionwise.lesions for score in scores]
     differences = [liver.burden_difference for liver in livers]
-    scores = {
+    pooled = {
         "lesion_detection": pool.detection([case.detection[0.5] for case in cases])
         | pool.detection([case.detection[0.0] for case in cases], "_greater_zero"),
         "lesion": pool.scores([case.scored for case in cases])
         | pool.whole(
-            [case.score.lesion for case in cases],
-            [case.score.lesion.dice for case in cases],
+            [score.lesion for score in scores],
+            [score.lesion.dice for score in scores],
             [case.lesion_surface_dice_2mm for case in cases],
         ),
         "liver": pool.scores([[liver.score] for liver in livers])
@@ -60,7 +60,10 @@ def pool_lits(cases: Sequence[LitsCase], *, seed: int = 0) -> dict[str, Any]:
         )
         if livers
         else None,
-        "tumor_burden": {"rmse": pool.root([[one**2] for one in differences]), "max": float(max(differences))}
+        "tumor_burden": {
+            "rmse": pool.estimate(np.sqrt(pool.quotient((one**2, 1) for one in differences))),
+            "max": float(max(differences)),
+        }
         if livers
         else None,
         "detected_lesion": pool.scores([case.detected for case in cases]),
@@ -68,12 +71,12 @@ def pool_lits(cases: Sequence[LitsCase], *, seed: int = 0) -> dict[str, Any]:
             size: pool.lesions([[one for one in of_case if one.size == size] for of_case in lesions]) for size in SIZES
         },
         "all_sizes": pool.lesions(lesions),
-        "false_positives_per_case": pool.mean([case.score.lesionwise.false_positives] for case in cases),
+        "false_positives_per_case": pool.mean([score.lesionwise.false_positives] for score in scores),
     }
     return {
-        **_values(scores),
+        **_values(pooled),
         "per_case": {
-            "lesion_dice": [case.score.lesion.dice for case in cases],
+            "lesion_dice": [score.lesion.dice for score in scores],
             "liver_dice": [liver.score.dice for liver in livers],
             "tumor_burden_difference": differences,
         },
@@ -81,17 +84,14 @@ def pool_lits(cases: Sequence[LitsCase], *, seed: int = 0) -> dict[str, Any]:
             f"{threshold:g}": sum((case.detection[threshold] for case in cases), Counts()).as_json()
             for threshold in THRESHOLDS
         },
-        "agreement": {name: asdict(agreement) for name, agreement in _agreement(cases).items()},
-        "intervals": _intervals(scores),
+        "agreement": {name: asdict(agreement) for name, agreement in _agreement(scores).items()},
+        "intervals": _intervals(pooled),
         "bootstrap": described(seed, "cases"),
         "cases": [case.as_json() for case in cases],
     }
 
 
-@dataclass(frozen=True)
-class _Estimate:
-    """A pooled score and its interval."""
-
+class _Estimate(NamedTuple):
     value: float | None
     interval: list[float] | None
 
@@ -112,7 +112,11 @@ def _intervals(scores: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Pool:
-    """Cases and bootstrap samples of them; every list has an entry for each case, in one order."""
+    """Cases and bootstrap samples of them; every list has an entry for each case, in one order.
+
+    Every pooled score is a sum over the cases by another one (the mean Dice of lesions: the sum of their Dice by their
+    number), or made of such quotients, so that a sample is a weighting of two columns.
+    """
 
     def __init__(self, cases: int, seed: int) -> None:
         # The first weighting counts each case once.
@@ -133,15 +137,11 @@ class _Pool:
         """The mean of the values of all cases together."""
         return self.estimate(self.quotient((sum(of_case), len(of_case)) for of_case in values), otherwise)
 
-    def root(self, squares: Iterable[Sequence[float]]) -> _Estimate:
-        """The root of a mean."""
-        return self.estimate(np.sqrt(self.quotient((sum(of_case), len(of_case)) for of_case in squares)))
-
     def scores(self, scores: Sequence[Sequence[MaskScore]]) -> dict[str, _Estimate]:
         """The mean of each score; `NOTHING` if there is none."""
         return {
-            name: self.mean([[getattr(score, name) for score in of_case] for of_case in scores], getattr(NOTHING, name))
-            for name in (field.name for field in fields(MaskScore))
+            name: self.mean([[getattr(score, name) for score in of_case] for of_case in scores], nothing)
+            for name, nothing in asdict(NOTHING).items()
         }
 
     def lesions(self, lesions: Sequence[Sequence[LesionScore]]) -> dict[str, Any]:
@@ -177,24 +177,19 @@ class _Pool:
         }
 
 
-def _agreement(cases: Sequence[LitsCase]) -> dict[str, Agreement]:
+def _agreement(scores: Sequence[CaseScore]) -> dict[str, Agreement]:
     """Found lesions against the union of the predicted ones that overlap them; whole cases."""
-    scores = [case.score for case in cases]
     found = [one for score in scores for one in score.lesionwise.lesions if one.predicted_volume_ml is not None]
 
-    def volumes(organ: str) -> Agreement:
-        overlaps = [(one, score.voxel_ml) for score in scores if (one := attrgetter(organ)(score)) is not None]
-        return Agreement.of((overlap.reference * ml, overlap.prediction * ml) for overlap, ml in overlaps)
+    def volumes(overlaps: Iterable[tuple[Overlap | None, float]]) -> Agreement:
+        return Agreement.of((one.reference * ml, one.prediction * ml) for one, ml in overlaps if one is not None)
 
     return {
         "lesion_volume_ml": Agreement.of((one.volume_ml, one.predicted_volume_ml or 0.0) for one in found),
         "lesion_long_axis_mm": Agreement.of((one.long_axis_mm, one.predicted_long_axis_mm or 0.0) for one in found),
-        "lesion_volume_per_case_ml": volumes("lesion"),
-        "liver_volume_per_case_ml": volumes("organ"),
+        "lesion_volume_per_case_ml": volumes((score.lesion, score.voxel_ml) for score in scores),
+        "liver_volume_per_case_ml": volumes((score.organ, score.voxel_ml) for score in scores),
     }
-
-
-NO_PREDICTION = "there is no prediction for it; add one, or take the reference out"
 
 
 def score_lits_folders(
@@ -208,16 +203,13 @@ def score_lits_folders(
     fail_fast: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Scores the label maps of one folder against those of another.
+    """Scores the label maps of one folder against those of another (`pair_files`).
 
     Args:
-        reference: Folder, data set or file; see `pair_files`.
-        prediction: Folder or file.
         scheme: What the values of both mean (`lits_scheme`); by default what a `dataset.json` in a folder says, or
             else 1 liver and 2 lesion.
         strict: Counts lesions as the challenge's scorer does, its faults included.
         trust_grid: Compares voxels as they lie, whatever a prediction's grid says.
-        seed: Of the intervals' bootstrap.
         fail_fast: Raises the first error, also for a case that lacks a prediction.
         progress: Called with ("score", cases done, cases) after each case.
 
@@ -226,19 +218,20 @@ def score_lits_folders(
         OSError: `fail_fast`, and a file cannot be read.
     """
     pairing = pair_files(reference, prediction)
-    meaning = _described_scheme(pairing) or lits_scheme() if scheme is None else scheme
+    meaning = scheme or described_scheme(pairing.folders) or lits_scheme()
     unreached = faults_among(pairing.left_out)
     if fail_fast and unreached:
         raise ValueError(next(iter(unreached.values())))
     if fail_fast and pairing.references:
         raise ValueError(f"{pairing.references[0]}: {NO_PREDICTION}")
+    pairs = {pair.name: pair for pair in pairing.pairs}
 
-    def score(pair: Pair) -> LitsCase:
-        return score_lits_files(
-            pair.name, pair.reference, pair.prediction, meaning, strict=strict, trust_grid=trust_grid
-        )
+    def score(name: str) -> LitsCase:
+        pair = pairs[name]
+        return score_lits_files(name, pair.reference, pair.prediction, meaning, strict=strict, trust_grid=trust_grid)
 
-    cases, failed = score_pairs(pairing.pairs, score, fail_fast=fail_fast, progress=progress)
+    files = {name: pair.prediction for name, pair in pairs.items()}
+    cases, failed = score_cases(files, score, fail_fast=fail_fast, progress=progress)
     failed |= {volume_name(path): f"{path}: {NO_PREDICTION}" for path in pairing.references} | unreached
     content = lits_content(cases, meaning, failed, pairing.predictions, strict=strict, seed=seed)
     return Evaluation(content if cases else {}, failed, len(cases) + len(failed), content["notes"], pairing.left_out)
@@ -279,29 +272,3 @@ def lits_content(
         "unused_predictions": [volume_name(path) for path in unused],
         "notes": notes,
     }
-
-
-def _described_scheme(pairing: Pairing) -> LabelScheme | None:
-    """The meaning of the values by `dataset.json`, where there is one.
-
-    Raises:
-        ValueError: It cannot be used, or those of references and predictions differ.
-    """
-    found: LabelScheme | None = None
-    for folder in pairing.folders:
-        if folder.description is None:
-            continue
-        try:
-            scheme = folder.scheme
-        except ValueError as error:
-            raise ValueError(f"{error}; or say --organ and --lesion") from None
-        if scheme is not None and len(scheme.organ_values) > 1:
-            raise ValueError(
-                f"{folder.description}: has several organs ({scheme.described}); say with --organ and --lesion which "
-                "labels to score"
-            )
-        if found is not None and scheme is not None and found.described != scheme.described:
-            both = f"{found.described} in the references, {scheme.described} in the predictions"
-            raise ValueError(f"{folder.description}: the labels differ, {both}; say --organ and --lesion, or relabel")
-        found = found or scheme
-    return found

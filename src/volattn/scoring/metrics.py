@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
+
+if TYPE_CHECKING:
+    from volattn.scoring.pool import Sample
+
+# Types of the values of a score file: read strictly, finite, and of a sane size.
+Name = Annotated[str, Field(min_length=1, max_length=400)]
+Number = Annotated[float, Field(strict=True, ge=-1e12, le=1e12)]  # far beyond any measure, and no sum overflows
+Length = Annotated[Number, Field(ge=0)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+Count = Annotated[int, Field(strict=True, ge=0, le=10**12)]
 
 Kind = Literal["masks", "boxes", "scans", "overlap", "validation"]
 """Of label maps; of boxes on slices or in scans, pooled over all detections; of two masks; of a training run."""
@@ -25,14 +37,16 @@ class Metric:
     Attributes:
         key: Its name in files and studies; nested keys are joined by dots.
         title: Its name in tables and figures.
-        kind: Of the things that it is measured on.
         better: Which way is better; None where neither is (signed errors, whose best value is 0).
         unit: "share" is from 0 to 1, and in percent in studies; anything else is shown as it is.
         short: Its name in narrow columns; the title by default.
-        values: The numbers that one case of label maps adds to the mean over all cases: one, one for each lesion, or
-            none. The case is an entry of `cases` in `scores.json` or in a study's results. Metrics of the other kinds
-            are read under their key.
+        values: Of "masks": the numbers that one case (an entry of `cases` in `scores.json` or in a study's results)
+            adds to the mean over all cases: one, one for each lesion, or none.
         compared: Whether `compare` adds its mean per case to the numbers that the cases hold.
+        pooled: Of "boxes" and "scans": (G,) the values of a sample's G groups of lesions.
+        also: Another kind that it is of.
+        of_patient_alone: Whether `compare` tests each patient's value of its own images, as if there were no others;
+            else that of its lesions at the operating points of all patients together.
     """
 
     key: str
@@ -43,10 +57,13 @@ class Metric:
     short: str = ""
     values: Callable[[Mapping[str, Any]], Sequence[float]] | None = None
     compared: bool = True
+    pooled: Callable[[Sample], NDArray[np.float64]] | None = None
+    also: Kind | None = None
+    of_patient_alone: bool = False
 
     @property
     def column(self) -> str:
-        """Its name in narrow columns, with its unit, if it has a length or volume."""
+        """Its short name with its unit, if it is a length or volume."""
         name = self.short or self.title
         return name if self.unit in ("share", "count", "ratio") else f"{name}, {self.unit}"
 
@@ -74,10 +91,24 @@ def _of_size(size: str) -> Callable[[Mapping[str, Any]], list[float]]:
     return lambda case: [lesion["dice"] for lesion in case["reference_lesions"] if lesion["size"] == size]
 
 
-_LEVELS: tuple[tuple[str, Kind, tuple[float, ...]], ...] = (
-    ("image", "boxes", IMAGE_LEVELS),
-    ("scan", "scans", SCAN_LEVELS),
-)
+def _sensitivities(unit: str, kind: Kind, levels: Sequence[float]) -> Iterator[Metric]:
+    for level in levels:
+        yield Metric(
+            f"sensitivity_at_fp_per_{unit}.{level:g}",
+            f"Sensitivity at {level:g} FP per {unit}",
+            kind,
+            short=f"{level:g} FP",
+            pooled=partial(_sensitivity, level=level),
+        )
+
+
+def _sensitivity(sample: Sample, level: float) -> NDArray[np.float64]:
+    return sample.sensitivities([level])[:, 0]
+
+
+def _average_precision(sample: Sample) -> NDArray[np.float64]:
+    return sample.average_precision
+
 
 METRICS: dict[str, Metric] = {
     metric.key: metric
@@ -103,17 +134,14 @@ METRICS: dict[str, Metric] = {
             "false_positives_per_case", "False positives per case", "masks", "lower", "count", "FP per case",
             lambda case: [case["false_positives"]], compared=False,
         ),
-        *(
-            Metric(
-                f"sensitivity_at_fp_per_{unit}.{level:g}", f"Sensitivity at {level:g} FP per {unit}", kind,
-                short=f"{level:g} FP",
-            )
-            for unit, kind, levels in _LEVELS
-            for level in levels
+        *_sensitivities("image", "boxes", IMAGE_LEVELS),
+        *_sensitivities("scan", "scans", SCAN_LEVELS),
+        Metric(
+            "mean_sensitivity", "Mean sensitivity", "boxes", also="scans",
+            pooled=lambda sample: sample.sensitivities(sample.pool.settings.averaged).mean(axis=1),
         ),
-        Metric("mean_sensitivity", "Mean sensitivity", "boxes"),
-        Metric("ap50", "AP50", "boxes"),
-        Metric("average_precision", "AP", "scans"),
+        Metric("ap50", "AP50", "boxes", pooled=_average_precision, of_patient_alone=True),
+        Metric("average_precision", "AP", "scans", pooled=_average_precision, of_patient_alone=True),
         Metric("dice", "Dice", "overlap"),
         Metric("jaccard", "Jaccard", "overlap"),
         Metric("voe", "VOE", "overlap", "lower"),
@@ -134,7 +162,7 @@ METRICS: dict[str, Metric] = {
 
 def metrics_of(kind: Kind) -> dict[str, Metric]:
     """The metrics of a kind, by key."""
-    return {key: metric for key, metric in METRICS.items() if metric.kind == kind}
+    return {key: metric for key, metric in METRICS.items() if kind in (metric.kind, metric.also)}
 
 
 def find_metric(key: str) -> Metric | None:
@@ -153,19 +181,13 @@ def title_of(key: str, organ: str | None = None) -> str:
     found = find_metric(key)
     words = re.sub(r"(?<!\d)\.|\.(?!\d)", ": ", key.replace("_", " "))  # 0.5 is a number
     title = words[:1].upper() + words[1:] if found is None else found.title
-    return title if organ is None else re.sub(r"(?i)\b(liver|organ)", lambda word: _like(organ, word[0]), title)
-
-
-def _like(word: str, other: str) -> str:
-    return word.capitalize() if other[0].isupper() else word
+    if organ is None:
+        return title
+    return re.sub(r"(?i)\b(liver|organ)", lambda word: organ.capitalize() if word[0][0].isupper() else organ, title)
 
 
 def sums_of(cases: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> tuple[NDArray[np.float64], ...]:
-    """Metrics of label maps as quotients: each is the sum of the first over the cases by that of the second.
-
-    Args:
-        cases: Of a `scores.json` or of a study.
-        metrics: Their keys.
+    """Metrics of label maps, by their keys, as quotients: the sum over the cases of the first by that of the second.
 
     Returns:
         (C, V) sums of each case's values, and (C, V) how many values there are.

@@ -1,4 +1,4 @@
-"""Detections pooled over images: sensitivities, average precision, and their bootstrap intervals over patients."""
+"""Detections pooled over images: their metrics, and bootstrap intervals over patients."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,9 @@ from pydantic import BeforeValidator, TypeAdapter
 from volattn.datasets.case import natural_key
 from volattn.io.names import count_of
 from volattn.scoring.froc import AveragePrecision, Froc, Start
+from volattn.scoring.metrics import IMAGE_LEVELS, METRICS, SCAN_LEVELS, Count, Name, Number, metrics_of
 from volattn.scoring.statistics import described as described_bootstrap
 from volattn.scoring.statistics import percentile_interval, resamples
-from volattn.scoring.values import Count, Name, Number
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,6 @@ class ScoredImage:
                 raise ValueError(f"detection {place} names lesion {highest} of {count}")
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
         content: dict[str, Any] = {
             "name": self.name,
             "patient": self.patient,
@@ -88,7 +87,6 @@ class ScoredImage:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> ScoredImage:
-        """The other way round."""
         return _IMAGE.validate_python(content)
 
 
@@ -97,29 +95,31 @@ _IMAGE = TypeAdapter(ScoredImage)
 
 @dataclass(frozen=True)
 class FrocSettings:
-    """The metrics of a pool.
+    """How a pool is measured.
 
     Attributes:
-        levels: False positives per image at which sensitivity is given.
-        averaged: Those of them whose mean is given.
+        averaged: The false positives per image whose sensitivities are averaged, of `levels`.
         start: The sensitivity before the curve's first point.
         precision_cap: Most detections per image that average precision looks at; None looks at all.
-        unit: "image" or "scan".
-        precision_key: The key of average precision; None if it is not measured.
+        without: Keys of metrics that are not measured.
     """
 
-    levels: tuple[float, ...]
+    unit: Literal["image", "scan"]
     averaged: tuple[float, ...]
     start: Start
-    unit: str
-    precision_key: str | None
     precision_cap: int | None = None
+    without: tuple[str, ...] = ()
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """False positives per image or scan at which sensitivity is given."""
+        return IMAGE_LEVELS if self.unit == "image" else SCAN_LEVELS
 
     @property
     def names(self) -> list[str]:
-        """Keys of the metrics (`scoring.metrics`) in the order of `Pool.measure`'s columns."""
-        names = [f"{self.sensitivity_key}.{level:g}" for level in self.levels] + ["mean_sensitivity"]
-        return names + ([self.precision_key] if self.precision_key else [])
+        """Keys of the metrics in the order of `Pool.measure`'s columns."""
+        metrics = metrics_of("boxes" if self.unit == "image" else "scans")
+        return [key for key, metric in metrics.items() if metric.pooled is not None and key not in self.without]
 
     @property
     def sensitivity_key(self) -> str:
@@ -127,15 +127,15 @@ class FrocSettings:
         return f"sensitivity_at_fp_per_{self.unit}"
 
     def described(self, values: Sequence[Any]) -> dict[str, Any]:
-        """Values in the order of `names` under their keys."""
-        count = len(self.levels)
-        keys = {
-            self.sensitivity_key: {
-                f"{level:g}": value for level, value in zip(self.levels, values[:count], strict=True)
-            },
-            "mean_sensitivity": values[count],
-        }
-        return keys | ({self.precision_key: values[count + 1]} if self.precision_key else {})
+        """Values in the order of `names` under their keys, nested at the first dot."""
+        content: dict[str, Any] = {}
+        for name, value in zip(self.names, values, strict=True):
+            key, _, nested = name.partition(".")
+            if nested:
+                content.setdefault(key, {})[nested] = value
+            else:
+                content[key] = value
+        return content
 
 
 class Pool:
@@ -147,7 +147,7 @@ class Pool:
 
     def __init__(self, images: Iterable[ScoredImage], settings: FrocSettings) -> None:
         self.images = sorted(images, key=lambda image: image.name)
-        self.settings = settings
+        self.settings: FrocSettings = settings
         assert self.images
         for first, second in zip(self.images, self.images[1:], strict=False):
             if first.name == second.name:
@@ -168,36 +168,30 @@ class Pool:
         """(L,) the lesions of a group, e.g. `group("size", "<10 mm")`."""
         return np.array([lesion.get(kind) == name for image in self.images for lesion in image.lesions], dtype=bool)
 
-    def measure(self, groups: NDArray[np.bool_], weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-        """Measures groups of lesions, all at the operating points of the whole pool.
-
-        A false positive has no type and no size, so that every group is measured against all of them.
-
-        Args:
-            groups: (G, L) the lesions of each group.
-
-        Returns:
-            (G, V) values in the order of `FrocSettings.names`; NaN where a group has no lesion.
-        """
-        lesion = np.ones(self.lesions) if weights is None else weights[self.lesion_patients]
-        detected = self.froc.detected(np.array(self.settings.levels), weights)
-        sizes = (groups @ lesion)[:, None]
-        found = groups.astype(np.float64) @ (lesion[:, None] * detected)
-        sensitivities = np.divide(found, sizes, out=np.full(found.shape, np.nan), where=sizes > 0)
-        averaged = [self.settings.levels.index(level) for level in self.settings.averaged]
-        columns = [sensitivities, sensitivities[:, averaged].mean(axis=1, keepdims=True)]
-        if self.settings.precision_key:
-            columns.append(self._average_precision(groups, weights)[:, None])
-        return np.concatenate(columns, axis=1)
-
-    def precision_by_patient(self) -> NDArray[np.float64]:
-        """(P,) the average precision of each patient's own images; NaN without lesions."""
-        whole = self.whole()
-        return np.array([self._average_precision(whole, row)[0] for row in np.eye(len(self.patients))])
-
     def whole(self) -> NDArray[np.bool_]:
         """(1, L) the group of all lesions, for `measure`."""
         return np.ones((1, self.lesions), bool)
+
+    def measure(self, groups: NDArray[np.bool_], weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """(G, V) the metrics of `FrocSettings.names` of (G, L) groups of lesions; NaN where a group has no lesion.
+
+        Args:
+            weights: (P,) how often each patient counts; once by default.
+        """
+        sample = Sample(self, groups, weights)
+        columns = [metric.pooled(sample) for name in self.settings.names if (metric := METRICS[name]).pooled]
+        return np.stack(columns, axis=1)
+
+    def measure_patients(self) -> NDArray[np.float64]:
+        """(P, V) the metrics of each patient; NaN without lesions."""
+        patients = np.arange(len(self.patients))
+        values = self.measure(self.lesion_patients == patients[:, None])
+        alone = [METRICS[name].of_patient_alone for name in self.settings.names]
+        if any(alone):
+            whole = self.whole()
+            own = np.stack([self.measure(whole, only)[0] for only in np.eye(len(patients))])
+            values = np.where(alone, own, values)
+        return values
 
     @cached_property
     def froc(self) -> Froc:
@@ -221,30 +215,19 @@ class Pool:
             self.settings.start,
         )
 
-    def _average_precision(self, groups: NDArray[np.bool_], weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
-        """(G,) for each group the mean over the classes that have lesions in it; NaN without any."""
-        if not self._precision:
-            return np.full(len(groups), np.nan)
-        values = np.stack([one.values(groups & of_class, weights) for of_class, one in self._precision])
-        defined = ~np.isnan(values)
-        counts = defined.sum(axis=0)
-        total = np.where(defined, values, 0.0).sum(axis=0)
-        return np.divide(total, counts, out=np.full(len(groups), np.nan), where=counts > 0)
-
     @cached_property
-    def _precision(self) -> list[tuple[NDArray[np.bool_], AveragePrecision]]:
+    def precision(self) -> list[tuple[NDArray[np.bool_], AveragePrecision]]:
+        """For each class of lesions, those that are of it (L,), and its average precision."""
         rows = [
-            (detection.score, place, detection.matched, detection.label)
+            (detection.score, place, -1 if detection.matched is None else detection.matched, detection.label)
             for place, image in enumerate(self.images)
             for detection in image.detections[: self.settings.precision_cap]
         ]
         # Stable: equal scores stay in the order of the images, and in an image in that of its record.
         rows.sort(key=lambda row: -row[0])
-        places = np.array([row[1] for row in rows], dtype=np.int64)
-        matched = np.array([-1 if row[2] is None else row[2] for row in rows], dtype=np.int64)
+        places, matched, labels = np.array([row[1:] for row in rows], dtype=np.int64).reshape(-1, 3).T
         matches = np.where(matched < 0, -1, self._first[places] + matched)
         patients = self._image_patients[places]
-        labels = np.array([row[3] for row in rows], dtype=np.int64)
         classes = np.array(
             [label for image in self.images for label in image.labels or (0,) * len(image.lesions)], dtype=np.int64
         )
@@ -255,6 +238,45 @@ class Pool:
             )
             for label in np.unique(classes)
         ]
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Groups of a pool's lesions, and how often each patient counts: what a pooled metric is measured on.
+
+    A false positive has no type and no size, so that every group is measured against all of them.
+
+    Attributes:
+        groups: (G, L) the lesions of each group.
+        weights: (P,); once by default.
+    """
+
+    pool: Pool
+    groups: NDArray[np.bool_]
+    weights: NDArray[np.float64] | None = None
+
+    def sensitivities(self, levels: Sequence[float]) -> NDArray[np.float64]:
+        """(G, K) at K of the settings' levels, at the operating points of the whole pool; NaN without lesions."""
+        return self._sensitivities[:, [self.pool.settings.levels.index(level) for level in levels]]
+
+    @cached_property
+    def _sensitivities(self) -> NDArray[np.float64]:
+        lesion = np.ones(self.pool.lesions) if self.weights is None else self.weights[self.pool.lesion_patients]
+        detected = self.pool.froc.detected(np.array(self.pool.settings.levels), self.weights)
+        sizes = (self.groups @ lesion)[:, None]
+        found = self.groups.astype(np.float64) @ (lesion[:, None] * detected)
+        return np.divide(found, sizes, out=np.full(found.shape, np.nan), where=sizes > 0)
+
+    @property
+    def average_precision(self) -> NDArray[np.float64]:
+        """(G,) for each group the mean over the classes that have lesions in it; NaN without any."""
+        if not self.pool.precision:
+            return np.full(len(self.groups), np.nan)
+        values = np.stack([one.values(self.groups & of_class, self.weights) for of_class, one in self.pool.precision])
+        defined = ~np.isnan(values)
+        counts = defined.sum(axis=0)
+        total = np.where(defined, values, 0.0).sum(axis=0)
+        return np.divide(total, counts, out=np.full(len(counts), np.nan), where=counts > 0)
 
 
 def score_pool(pool: Pool, kinds: Mapping[str, Sequence[str]], seed: int) -> dict[str, Any]:
@@ -288,13 +310,10 @@ def score_pool(pool: Pool, kinds: Mapping[str, Sequence[str]], seed: int) -> dic
         "lesions": pool.lesions,
         "detections": sum(len(image.detections) for image in pool.images),
         **described(0),
+        **{f"by_{kind}": {} for kind in kinds},
     }
-    for kind in kinds:
-        content[f"by_{kind}"] = {
-            name: {"lesions": int(group.sum()), **described(place)}
-            for place, (of_kind, name, group) in enumerate(named, start=1)
-            if of_kind == kind
-        }
+    for place, (kind, name, group) in enumerate(named, start=1):
+        content[f"by_{kind}"][name] = {"lesions": int(group.sum()), **described(place)}
     content["bootstrap"] = described_bootstrap(seed)
     return content
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volattn.io.names import count_of
-from volattn.scoring.values import Count, Number
+from volattn.scoring.metrics import Count, Number
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -50,14 +50,7 @@ def _resamples(patients: int, seed: int, count: int) -> NDArray[np.float64]:
 
 
 def percentile_interval(values: NDArray[np.float64], level: float = LEVEL) -> NDArray[np.float64]:
-    """The middle share of bootstrap values.
-
-    Args:
-        values: (B, ...); samples in which a value is not defined (NaN) do not count.
-
-    Returns:
-        (2, ...) lower and upper end; NaN where no sample has a value.
-    """
+    """(2, ...) ends of the middle share of bootstrap values (B, ...); undefined ones (NaN) do not count."""
     tail = 100 * (1 - level) / 2
     undefined = np.isnan(values).all(axis=0)
     low, high = np.nanpercentile(np.where(undefined, 0.0, values), [tail, 100 - tail], axis=0)
@@ -72,11 +65,7 @@ def student_quantiles(count: int, freedom: int) -> NDArray[np.float64]:
 
 
 def wilcoxon_p(differences: NDArray[np.float64]) -> float | None:
-    """Two-sided p of Wilcoxon's signed-rank test, zeros dropped as scipy does; None if nothing differs.
-
-    Args:
-        differences: (n,) one per independent unit.
-    """
+    """Two-sided p of Wilcoxon's signed-rank test of (n,) differences, zeros dropped; None if nothing differs."""
     from scipy.stats import wilcoxon
 
     return float(wilcoxon(differences).pvalue) if differences.any() else None
@@ -102,9 +91,8 @@ class Agreement:
 
     Attributes:
         bias: Mean of prediction - reference; None without a pair.
-        sd: Standard deviation of the differences (n - 1); None with fewer than two pairs.
-        lower: Lower limit of agreement, bias - 1.96 sd.
-        upper: Upper limit of agreement, bias + 1.96 sd.
+        sd: Standard deviation of the differences (n - 1); None with fewer than two pairs, as the limits are.
+        lower: Limit of agreement, bias - 1.96 sd; `upper` likewise.
     """
 
     n: Count

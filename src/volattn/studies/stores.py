@@ -141,7 +141,7 @@ def share_start(rows: Sequence[RowRecipe], weights: str, classes: Sequence[str],
     changed = []
     for row in rows:
         if row.recipe is not None and row.row.key in loaded:
-            model = row.recipe.model.with_norm_eps(folder.model.norm_eps)  # The file does not hold it.
-            row = replace(row, recipe=row.recipe.model_copy(update={"weights": str(path), "model": model}))
+            config = row.recipe.model.with_norm_eps(folder.model.norm_eps)  # The file does not hold it.
+            row = replace(row, recipe=row.recipe.model_copy(update={"weights": str(path), "model": config}))
         changed.append(row)
     return changed
