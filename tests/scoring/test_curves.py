@@ -84,7 +84,7 @@ def test_one_row_is_all_that_a_pooled_metric_needs(tmp_path: Path, monkeypatch: 
     assert content["intervals"][toy.key] == content["intervals"]["sensitivity_at_fp_per_image"]["16"]
     assert {row.metric: row.a for row in compare(content, content).rows}[toy.key] == expected
     assert toy.title in detection_table(content, "Scores").text()
-    assert toy.title in build_report(content).page.html()
+    assert toy.title in build_report(content).html()
     write_scores(tmp_path / "scores.json", before)
     with pytest.raises(ValueError, match=f"{toy.key}: is missing"):
         read_scores(tmp_path / "scores.json")
