@@ -6,7 +6,7 @@ SETUP := $(VENV)/.volattn-setup
 DEV := $(VENV)/.volattn-dev
 DOCS := $(VENV)/.volattn-docs
 
-.PHONY: setup demo test test-all check wheel docs format clean
+.PHONY: setup demo test test-all check wheel costs docs format clean
 
 # The package alone; what tests and pictures in 3D need comes with the targets that need it.
 setup: $(SETUP)
@@ -43,6 +43,10 @@ test: check wheel
 # The slow tests too: killed runs, trainings of every model, long simulations.
 test-all: check wheel
 	$(PYTEST)
+
+# What `volattn info` says of models and recipes; minutes.
+costs: $(DEV)
+	$(BIN)/python tests/studies/model_costs.py
 
 # The pages, in site/; a broken link or an unknown name is an error. Needs the tools alone, not the package.
 docs: $(DOCS)

@@ -45,6 +45,16 @@ def shared_data() -> Path:
 
 
 @pytest.fixture
+def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writes the signature alone in place of a prediction's picture, which takes most of the time of a small one."""
+
+    def sign(path: Path, *_: object, **__: object) -> None:
+        path.write_bytes(b"tEXtSoftware\0volattn")
+
+    monkeypatch.setattr("volattn.inference.prediction.draw_outlines", sign)
+
+
+@pytest.fixture
 def make_volume() -> Callable[..., Volume]:
     """Makes a small CT-like volume: `make_volume(shape, spacing, affine=None, seed=0)`."""
     return _make_volume

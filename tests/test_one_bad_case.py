@@ -48,8 +48,15 @@ def test_a_fault_that_names_its_own_file_is_not_named_twice() -> None:
     )
 
 
-@pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("verb", ["check", "prepare", "predict", "evaluate"])
+@pytest.mark.parametrize(
+    ("verb", "error"),
+    [
+        *(("check", error) for error in RAISED),
+        *((verb, error) for verb in ("prepare", "predict", "evaluate") for error in (RAISED[3], RAISED[8], RAISED[-1])),
+    ],
+    ids=lambda one: one if isinstance(one, str) else type(one).__name__,
+)
+@pytest.mark.usefixtures("no_picture")
 def test_one_bad_case_costs_only_itself(
     verb: str,
     error: Exception,

@@ -5,13 +5,12 @@ PyTorch is loaded by the functions that need it, when they are called.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from volattn.workers import Progress
+from volattn.workers import Progress, Workers, choose_workers
 
 if TYPE_CHECKING:
     from volattn.datasets.issues import LeftOut
@@ -25,11 +24,7 @@ if TYPE_CHECKING:
 Device = str
 """`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ..."""
 Precision = Literal["fp32", "bf16", "fp16"]
-Workers = int | Literal["auto"]
-Paths = Path | str | Sequence[Path | str]
 
-_BYTES_A_WORKER = 2 * 2**30
-"""Free memory for each process: a CT of 512 x 512 x 500 voxels with its labels is 0.4 GB, and is held several times."""
 _WORTH_WORKERS = 10.0
 """Seconds of work that are worth the start of processes."""
 
@@ -71,7 +66,7 @@ def load(
 
 def predict(
     model: Predictor | Path | str,
-    inputs: Paths,
+    inputs: Path | str | Sequence[Path | str],
     out: Path | str,
     *,
     threshold: float | None = None,
@@ -85,9 +80,7 @@ def predict(
     trust_grid: bool = False,
     progress: Progress | None = None,
 ) -> list[Outcome]:
-    """Finds and outlines the lesions of CTs and writes the results, four files for each CT.
-
-    One bad CT does not stop the others.
+    """Finds and outlines the lesions of CTs and writes four files for each; one bad CT does not stop the others.
 
     Args:
         model: What `load` gives or takes.
@@ -99,9 +92,6 @@ def predict(
         device: As `precision`, `batch` and `refine`: see `load`; not used if the model is loaded already.
         force: Takes CTs whose values cannot be HU, with a note.
         trust_grid: Takes references of the CT's shape as they lie where the headers disagree, with a note.
-
-    Returns:
-        For each CT what was found, or why it failed.
 
     Raises:
         ValueError: There is no input, or nothing can be written.
@@ -116,7 +106,7 @@ def predict(
     from volattn.inference.results import predict_files
     from volattn.io.output import claim_folder
 
-    paths = _paths(inputs)
+    paths = [Path(one) for one in ([inputs] if isinstance(inputs, (str, Path)) else inputs)]
     if isinstance(model, (str, Path)):
         with claim_folder(out):  # Wrong paths are refused before the model is read.
             find_inputs(paths)
@@ -212,8 +202,6 @@ def prepare(
         print(prepared.failed)  # {case: reason}
         ```
     """
-    from dataclasses import replace
-
     from volattn.datasets.open import open_dataset
     from volattn.io.names import count_of
     from volattn.preprocessing.prepare import estimate, prepare_dataset
@@ -224,22 +212,17 @@ def prepare(
     for issue in opened.found:
         if issue.severity == "note":
             say(str(issue))
-    processes = choose_workers(workers)
+    processes = choose_workers(workers, len(opened.cases))
     if workers == "auto" and estimate(opened, plan).seconds < _WORTH_WORKERS:
         processes = 0
     expected = estimate(opened, plan, processes)
-    say(
-        f"{opened.name}: {count_of(expected.cases, 'case')}, about {expected.disk_bytes / 2**20:.0f} MiB "
-        f"and {max(1, round(expected.seconds / 60))} min"
-    )
+    mib, minutes = round(expected.disk_bytes / 2**20), max(1, round(expected.seconds / 60))
+    say(f"{opened.name}: {count_of(expected.cases, 'case')}, about {mib} MiB and {minutes} min")
     outcome = prepare_dataset(
         opened, plan, out, workers=processes, resume=resume, progress=progress, force=force, trust_grid=trust_grid
     )
-    unreadable = {
-        issue.case or issue.file.name: f"{issue.file}: {issue.message}"
-        for issue in opened.found
-        if issue.severity == "error"
-    }
+    errors = [issue for issue in opened.found if issue.severity == "error"]
+    unreadable = {issue.case or issue.file.name: f"{issue.file}: {issue.message}" for issue in errors}
     return replace(outcome, failed=unreadable | outcome.failed, notes=(*outcome.notes, *_left_out(opened.left_out)))
 
 
@@ -372,47 +355,26 @@ def evaluate(
         ```
     """
     from volattn.io.output import claim_file
+    from volattn.scoring.deeplesion import score_deeplesion
+    from volattn.scoring.detection import PRESETS, score_detections
+    from volattn.scoring.lits import lits_scheme
+    from volattn.scoring.lits_folders import score_lits_folders
     from volattn.scoring.score_files import KEYS, write_scores
 
     target = claim_file(out, inputs=(reference, prediction), replaces=KEYS)
+    shared: dict[str, Any] = {"seed": seed, "fail_fast": fail_fast}
+    of_volumes = shared | {"trust_grid": trust_grid, "progress": progress}
     if kind == "deeplesion":
-        from volattn.scoring.deeplesion import score_deeplesion
-
-        found = score_deeplesion(
-            reference, prediction, subset=subset, keep_noisy=keep_noisy, seed=seed, fail_fast=fail_fast
-        )
+        found = score_deeplesion(reference, prediction, subset=subset, keep_noisy=keep_noisy, **shared)
     elif kind == "detection":
-        from volattn.scoring.detection import PRESETS, score_detections
-
         found = score_detections(
-            reference,
-            prediction,
-            PRESETS[preset],
-            lesion=lesion,
-            predicted_lesion=predicted_lesion,
-            trust_grid=trust_grid,
-            seed=seed,
-            fail_fast=fail_fast,
-            progress=progress,
+            reference, prediction, PRESETS[preset], lesion=lesion, predicted_lesion=predicted_lesion, **of_volumes
         )
     else:
-        from volattn.scoring.lits import lits_scheme
-        from volattn.scoring.lits_folders import score_lits_folders
-
-        scheme = None
-        if organ is not None or lesion is not None:
-            label = 2 if lesion is None else lesion
-            scheme = lits_scheme(organ_label(organ, label), label)
-        found = score_lits_folders(
-            reference,
-            prediction,
-            scheme,
-            strict=strict,
-            trust_grid=trust_grid,
-            seed=seed,
-            fail_fast=fail_fast,
-            progress=progress,
-        )
+        label = 2 if lesion is None else lesion
+        given = organ is not None or lesion is not None
+        scheme = lits_scheme(organ_label(organ, label), label) if given else None
+        found = score_lits_folders(reference, prediction, scheme, strict=strict, **of_volumes)
     scores = write_scores(target, found.content) if found.content else None
     return Evaluation(scores, dict(found.failed), found.total, (*found.notes, *_left_out(found.left_out)))
 
@@ -422,21 +384,6 @@ def organ_label(organ: int | Literal["none"] | None, lesion: int) -> int | None:
     if organ is None:
         return None if lesion == 1 else 1
     return None if organ == "none" or organ == 0 else organ
-
-
-def choose_workers(workers: Workers) -> int:
-    """Processes for work on whole CTs; `auto`: one for each core and each 2 GiB of free memory, at most 16."""
-    if workers != "auto":
-        return workers
-    import psutil
-
-    memory = psutil.virtual_memory().available // _BYTES_A_WORKER
-    count = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, memory, 16)
-    return count if count > 1 else 0
-
-
-def _paths(inputs: Paths) -> list[Path]:
-    return [Path(inputs)] if isinstance(inputs, (str, Path)) else [Path(one) for one in inputs]
 
 
 def _recipe(recipe: Recipe | Path | str) -> Recipe:

@@ -55,13 +55,9 @@ class ModelFolder(Config):
         return "this model was trained on phantoms only: it is not for patients" if self.phantoms_only else None
 
     def refined(self, refinement: Refinement) -> Self:
-        """The same model, but for how its probabilities are refined in prediction.
+        """The same model, but for how its probabilities are refined in prediction; a ValueError if it cannot be.
 
-        Args:
-            refinement: "crf" has the values that it was trained with, if there are any.
-
-        Raises:
-            ValueError: It cannot be: the network has no place for it.
+        "crf" has the values that it was trained with, if there are any.
         """
         if not isinstance(self.model, CascadeConfig):
             raise ValueError(f"{self.model.name} has no refinement; leave out --refine, which is for cascade")
@@ -69,13 +65,7 @@ class ModelFolder(Config):
 
 
 def save_folder(path: Path | str, model: BagBackbone, folder: ModelFolder) -> None:
-    """Writes the weights, their provenance and then the configuration, each atomically.
-
-    Args:
-        path: The folder; made if it is not there.
-        model: Its parameters and buffers are written as they are (on any device).
-        folder: The configuration.
-    """
+    """Writes the weights, their provenance and then the configuration, each atomically; makes the folder."""
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     save_weights(path / WEIGHTS, model)
@@ -159,10 +149,6 @@ def read_folder(source: Path | str) -> ModelFolder:
 def load_folder(source: Path | str, refinement: Refinement | None = None) -> tuple[BagBackbone, ModelFolder]:
     """The model, on the CPU in evaluation mode, and its configuration.
 
-    Args:
-        source: A model folder, or "demo".
-        refinement: See `ModelFolder.refined`; None leaves what the model has.
-
     Raises:
         ValueError: It is not a model folder, a file in it cannot be read, or it cannot be refined.
     """
@@ -182,7 +168,4 @@ def load_folder(source: Path | str, refinement: Refinement | None = None) -> tup
 def fingerprint(source: Path | str) -> str:
     """SHA-256 over the configuration and the weights of a model folder."""
     path = resolve(source)
-    digest = hashlib.sha256()
-    for name in (CONFIG, WEIGHTS):
-        digest.update((path / name).read_bytes())
-    return digest.hexdigest()
+    return hashlib.sha256((path / CONFIG).read_bytes() + (path / WEIGHTS).read_bytes()).hexdigest()

@@ -78,14 +78,10 @@ class Config(BaseModel):
 
     @classmethod
     def parse(cls, values: Any, source: str) -> Self:
-        """Builds the configuration from plain values.
-
-        Args:
-            values: A mapping, as read from YAML or JSON.
-            source: Where the values come from; errors name it.
+        """Builds the configuration from a mapping, as read from YAML or JSON.
 
         Raises:
-            ValueError: A key is unknown or a value does not fit; the message names each one.
+            ValueError: A key is unknown or a value does not fit; the message names the source and each one.
         """
         if not isinstance(values, dict):
             raise ValueError(f"{source}: expected a mapping of keys to values, found {type(values).__name__}")
@@ -131,11 +127,7 @@ class Config(BaseModel):
         return type(self).parse(values, cut("--set " + " ".join(settings), _FAULT))
 
     def settable(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The plain values that settings change: every key that may be set, as it is before them.
-
-        Args:
-            given: The settings by their dotted keys; one may decide which others there are.
-        """
+        """The plain values that settings change, of which one, by its dotted key, may decide which there are."""
         return self.model_dump(mode="json")
 
 
@@ -236,9 +228,6 @@ def pruned(values: Mapping[str, Any], cls: type[Config]) -> dict[str, Any]:
 
 def parse_setting(setting: str, form: str = "key=value") -> tuple[str, Any]:
     """Key and value of `--set KEY=VALUE`, the value as YAML.
-
-    Args:
-        form: How it should look.
 
     Raises:
         ValueError: There is no "=", or the value is not YAML.

@@ -90,26 +90,22 @@ class Provenance(Config):
 
         The case's name counts only where the run did not record the content of its case of that name.
         """
-        subsets: tuple[tuple[Literal["training", "validation"], tuple[str, ...]], ...] = (
-            ("training", self.cases),
-            ("validation", self.validation),
-        )
-        for subset, cases in subsets:
-            for case in cases:
-                if self.sources.get(case) == sha256:
-                    return SeenCase(subset=subset, case=case, known_by="content")
-        for subset, cases in subsets:
-            if name is not None and name in cases and name not in self.sources:
-                return SeenCase(subset=subset, case=name, known_by="name")
-        return None
+        used = [("training", case) for case in self.cases] + [("validation", case) for case in self.validation]
+        found = [(*one, "content") for one in used if self.sources.get(one[1]) == sha256]
+        found += [(*one, "name") for one in used if one[1] == name and name not in self.sources]
+        if not found:
+            return None
+        subset, case, known_by = found[0]
+        return SeenCase.model_validate({"subset": subset, "case": case, "known_by": known_by})
 
     def notes_on(self, names: Collection[str]) -> tuple[str, ...]:
         """A sentence for each subset of the run that some cases are in, by names that mean one case everywhere."""
-        notes = []
-        for role, cases in (("trained", self.cases), ("tuned", self.validation)):
-            seen = len({*cases} & {*names})
-            if seen:
-                notes.append(
-                    f"the model was {role} on {seen} of {count_of(len(names), 'case')}: their scores are no test"
-                )
-        return tuple(notes)
+        counts = {
+            role: len({*cases} & {*names}) for role, cases in (("trained", self.cases), ("tuned", self.validation))
+        }
+        total = count_of(len(names), "case")
+        return tuple(
+            f"the model was {role} on {seen} of {total}: their scores are no test"
+            for role, seen in counts.items()
+            if seen
+        )

@@ -1,4 +1,4 @@
-"""Work spread over processes that end with their parent, whatever ends it. Standard library only."""
+"""Work spread over processes that end with their parent, whatever ends it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
+Workers = int | Literal["auto"]
+"""Processes; 0 works in this one, see `choose_workers` for `auto`."""
 
+_BYTES_A_WORKER = 2 * 2**30
+"""Free memory for each process: a CT of 512 x 512 x 500 voxels with its labels is 0.4 GB, and is held several times."""
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS")
 _POLL = 0.2
 """Seconds between two looks at what the processes report."""
@@ -33,15 +37,20 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def choose_workers(workers: int | None, items: int) -> int:
-    """The number of processes: as given, or for None one for each core, but no more than items."""
-    return min(available_cores(), items) if workers is None else workers
+def choose_workers(workers: Workers, items: int) -> int:
+    """Processes for work on whole CTs; `auto`: one for each core, CT and 2 GiB of free memory, at most 16."""
+    if workers != "auto":
+        return workers
+    import psutil
+
+    count = min(available_cores(), items, psutil.virtual_memory().available // _BYTES_A_WORKER, 16)
+    return count if count > 1 else 0
 
 
 def map_items(
     function: Callable[[Item], Result],
     items: Sequence[Item],
-    workers: int | None = 0,
+    workers: int = 0,
     *,
     name: Callable[[Item], object] = str,
     fresh: bool = False,
@@ -56,8 +65,7 @@ def map_items(
     Args:
         function: Importable by name, as are the items' types: the processes are spawned.
         items: What it is called with.
-        workers: Processes; 0 works in this one, as does 1 unless `fresh`; None takes `choose_workers`. They share the
-            cores' threads.
+        workers: Processes; 0 works in this one, as does 1 unless `fresh`. They share the cores' threads.
         name: What the error calls an item whose process was killed twice.
         fresh: A new process for each item.
         environments: Environment variables of each worker, set before it imports anything else.
@@ -66,7 +74,6 @@ def map_items(
     Yields:
         (item, result or exception) in the order of completion. If the caller stops early, the processes end at once.
     """
-    workers = choose_workers(workers, len(items))
     if workers <= (0 if fresh else 1):
         yield from _map_in_this_process(function, items, progress)
         return

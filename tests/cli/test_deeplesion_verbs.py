@@ -6,21 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from commands import volattn
 from small_deeplesion import row, write_folder
 
-from volattn.cli.main import main
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.store import Store
 from volattn.training.recipe import Recipe
-
-
-def volattn(*words: Path | str) -> int:
-    """The exit code."""
-    with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in words])
-    code = ended.value.code
-    assert isinstance(code, int)
-    return code
 
 
 @pytest.fixture

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from commands import volattn
 from key_slices import HEADER, Slices, info_row, random_slices, write_found, write_info, write_rows
-
-from volattn.cli.main import main
-
-
-def volattn(*words: Path | str) -> int:
-    """The exit code; all but `compare` are verbs of `evaluate`."""
-    group = [] if words[0] == "compare" else ["evaluate"]
-    with pytest.raises(SystemExit) as ended:
-        main([*group, *map(str, words)])
-    code = ended.value.code
-    assert isinstance(code, int)
-    return code
 
 
 @pytest.fixture
@@ -33,7 +20,7 @@ def slices() -> Slices:
 def words(folder: Path, slices: Slices, out: str = "scores.json") -> list[Path | str]:
     info = write_info(folder / "DL_info.csv", slices)
     found = write_found(folder / "detections.csv", slices)
-    return ["deeplesion", "--reference", info, "--prediction", found, "-o", folder / out]
+    return ["evaluate", "deeplesion", "--reference", info, "--prediction", found, "-o", folder / out]
 
 
 def test_scores_and_a_table(tmp_path: Path, slices: Slices, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,7 +116,7 @@ def test_volumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
             (tmp_path / folder).mkdir(exist_ok=True)
             nibabel.Nifti1Image(mask, np.eye(4)).to_filename(tmp_path / folder / f"{name}.nii.gz")
     out = tmp_path / "scores.json"
-    arguments = ["detection", "--reference", tmp_path / "r", "--prediction", tmp_path / "p", "-o", out]
+    arguments = ["evaluate", "detection", "--reference", tmp_path / "r", "--prediction", tmp_path / "p", "-o", out]
     assert volattn(*arguments, "--preset", "luna16", "--report", tmp_path / "report") == 0
     assert json.loads(out.read_text())["mean_sensitivity"] == 1
     assert (tmp_path / "report" / "froc.png").is_file()
@@ -144,17 +131,5 @@ def test_volumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_unknown_preset_ends_with_2(tmp_path: Path) -> None:
-    assert (
-        volattn("detection", "--reference", tmp_path, "--prediction", tmp_path, "-o", "x.json", "--preset", "best") == 2
-    )
-
-
-def test_scoring_needs_no_torch(tmp_path: Path, slices: Slices) -> None:
-    arguments = [str(word) for word in words(tmp_path, slices)[1:]]
-    script = (
-        "import sys; sys.modules['torch'] = None\n"
-        "from volattn.cli.main import main\n"
-        "main(['evaluate', 'deeplesion', *sys.argv[1:]])\n"
-    )
-    subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, check=True)
-    assert (tmp_path / "scores.json").is_file()
+    folders = ("--reference", tmp_path, "--prediction", tmp_path)
+    assert volattn("evaluate", "detection", *folders, "-o", "x.json", "--preset", "best") == 2

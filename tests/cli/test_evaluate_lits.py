@@ -12,19 +12,14 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-
-from volattn.cli.main import main
+from commands import volattn
 
 AFFINE = np.diag([0.8, 0.7, 2.5, 1.0])
 
 
 def evaluate(*words: Path | str) -> int:
     """The exit code."""
-    with pytest.raises(SystemExit) as ended:
-        main(["evaluate", "lits", *(str(word) for word in words)])
-    code = ended.value.code
-    assert isinstance(code, int)
-    return code
+    return volattn("evaluate", "lits", *words)
 
 
 def write(path: Path, labels: np.ndarray, affine: np.ndarray = AFFINE) -> Path:

@@ -10,8 +10,8 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+from commands import volattn
 
-from volattn.cli.main import main
 from volattn.structures.volume import Volume
 
 LPS = np.diag([-0.8, -0.8, 2.0, 1.0])
@@ -20,15 +20,6 @@ MIRRORED = LPS @ np.array([[-1.0, 0, 0, SHAPE[2] - 1], [0, 1, 0, 0], [0, 0, 1, 0
 SHIFTED = LPS.copy()
 SHIFTED[:3, 3] = (40, -15, 3)
 LOST = {"identity": np.eye(4), "spacing only": np.diag([0.8, 0.8, 2, 1]), "mirrored": MIRRORED, "shifted": SHIFTED}
-
-
-def volattn(*words: Path | str) -> int:
-    """The exit code."""
-    with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in words])
-    code = ended.value.code
-    assert isinstance(code, int)
-    return code
 
 
 def save(path: Path, array: np.ndarray, affine: np.ndarray = LPS) -> None:

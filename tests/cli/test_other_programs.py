@@ -13,21 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import volattn
 
-from volattn.cli.main import main
 from volattn.io.readers import read_labels, read_volume, write_labels, write_volume
 from volattn.structures.volume import Volume
 
 WriteCase = Callable[..., tuple[Path, Path]]
 DESCRIPTION = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1, "tumour": 2}}
-
-
-def volattn(*words: object) -> int:
-    """The exit code."""
-    with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in words])
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
 
 
 def evaluated(kind: str, reference: Path, prediction: Path, *words: object) -> tuple[int, dict[str, Any]]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from volattn import api
 from volattn.cli.main import main
 from volattn.cli.options import organ_label, parse_organ, parse_workers, split_commas
+from volattn.workers import choose_workers
 
 
 @pytest.mark.parametrize(
@@ -60,15 +60,15 @@ def test_the_organ_is_1_unless_lesions_are(organ: str | None, lesion: int, label
     assert organ_label(organ, lesion) == label
 
 
-def test_workers_are_no_more_than_cores_and_memory_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_no_more_than_cores_cts_and_memory_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     class Memory:
         available = 7 * 2**30
 
     monkeypatch.setattr("psutil.virtual_memory", lambda: Memory)
-    for cores, expected in ((1, 0), (2, 2), (8, 3)):
+    for cores, items, expected in ((1, 9, 0), (2, 9, 2), (8, 9, 3), (8, 2, 2), (8, 1, 0)):
         monkeypatch.setattr("os.sched_getaffinity", lambda process, cores=cores: set(range(cores)))
-        assert api.choose_workers("auto") == expected
-    assert api.choose_workers(5) == 5
+        assert choose_workers("auto", items) == expected
+    assert choose_workers(5, 1) == 5
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import volattn
 from small_detectors import CLASSES, small_config
 
 from volattn.checkpoints import ModelFolder, save_folder
-from volattn.cli.main import main
 from volattn.io.readers import read_labels
 from volattn.models.registry import build_model
 from volattn.phantoms.write import write_phantom
@@ -22,15 +22,6 @@ from volattn.provenance import Provenance
 from volattn.training.recipe import Recipe, ScheduleConfig
 
 WriteCase = Callable[..., tuple[Path, Path]]
-
-
-def volattn(*words: Path | str) -> int:
-    """The exit code."""
-    with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in words])
-    code = ended.value.code
-    assert isinstance(code, int)
-    return code
 
 
 @pytest.fixture

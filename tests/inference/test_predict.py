@@ -15,7 +15,7 @@ from small_detectors import CLASSES, made, small_config
 
 from volattn.checkpoints import ModelFolder, save_folder
 from volattn.inference.predict import Predictor, find_device, load
-from volattn.inference.reader import SliceReader
+from volattn.inference.stream import SliceReader
 from volattn.io.readers import write_volume
 from volattn.models.precision import Precision
 from volattn.phantoms import make_phantom
@@ -26,10 +26,10 @@ from volattn.structures.geometry import Geometry
 from volattn.structures.volume import Volume
 
 
-@pytest.mark.parametrize("tilt", [0.0, 0.3])
-def test_every_orientation_gives_the_same_labels_in_its_own_axes(tilt: float) -> None:
+@pytest.mark.parametrize(("tilt", "every"), [(0.0, 1), (0.3, 7)])
+def test_every_orientation_gives_the_same_labels_in_its_own_axes(tilt: float, every: int) -> None:
     predictor = box_predictor()
-    for turn in turns():
+    for turn in list(turns())[::every]:
         volume = ct(turn, tilt)
         found = predictor.predict(volume)
         np.testing.assert_array_equal(turn.apply(found.labels), truth())
@@ -127,8 +127,7 @@ def test_reader_gives_the_prepared_slices_bit_for_bit(
     np.testing.assert_array_equal(np.stack([reader.prepared[z] for z in range(reader.depth)]), prepared)
 
 
-@pytest.mark.parametrize("dtype", [np.int16, np.float32])
-@pytest.mark.parametrize("single_organ", [False, True])
+@pytest.mark.parametrize(("dtype", "single_organ"), [(np.int16, False), (np.float32, True)])
 def test_memory_grows_by_four_bytes_a_voxel_beside_the_volume(dtype: type, single_organ: bool) -> None:
     """5 mm slices, which preparing would make 3.3 times as many; half a byte is left for their detections."""
     predictor = box_predictor()
@@ -221,12 +220,13 @@ def test_an_array_alone_is_refused_with_a_way_out() -> None:
         box_predictor().predict(ct().array)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_reduced_precision_finds_the_same_on_a_cpu(precision: Precision) -> None:
+def test_reduced_precision_finds_the_same_on_a_cpu() -> None:
     phantom = make_phantom(3, 1, 128)
-    volume = Volume(phantom.image[34:38], Geometry.aligned((4, 128, 128), phantom.spacing), "phantom")
-    full, ours = (load("demo", device="cpu", precision=one).predict(volume, 0.02) for one in ("fp32", precision))
+    volume = Volume(phantom.image[36:37], Geometry.aligned((1, 128, 128), phantom.spacing), "phantom")
+    precisions: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
+    full, *others = (load("demo", device="cpu", precision=one).predict(volume, 0.02) for one in precisions)
     assert full.organ is not None
-    assert ours.organ is not None
-    assert ours.organ.volume_ml == pytest.approx(full.organ.volume_ml, rel=0.05)
-    assert [lesion.score for lesion in ours.lesions] != [lesion.score for lesion in full.lesions]
+    for ours in others:
+        assert ours.organ is not None
+        assert ours.organ.volume_ml == pytest.approx(full.organ.volume_ml, rel=0.05)
+        assert [lesion.score for lesion in ours.lesions] != [lesion.score for lesion in full.lesions]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from volattn.inference.inputs import References, find_inputs
 from volattn.inference.predict import Predictor
 from volattn.inference.prediction import Files
 from volattn.inference.results import predict_files
+from volattn.io.files import sha256
 from volattn.io.output import LOCK
 from volattn.io.readers import read_labels, read_volume, volume_name, write_labels, write_volume
 from volattn.models.segmenters.crf import CrfConfig
@@ -27,6 +28,10 @@ ORGAN_AND_LESION = ("liver", "lesion")
 
 def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 @pytest.fixture
@@ -68,6 +73,7 @@ def test_four_files_on_the_grid_of_the_input(tmp_path: Path, index: int, tilt: f
     np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(mine) == 2, bright)
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_json_measures_in_the_terms_of_the_file(one: Path, tmp_path: Path) -> None:
     predict_files(box_predictor(), [one], tmp_path / "out")
     files = Files.of(tmp_path / "out", "case-7", masks=True)
@@ -117,6 +123,7 @@ def test_nothing_of_the_patient_but_the_file_name(tmp_path: Path) -> None:
     assert str(tmp_path) not in files.json.read_text()
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_one_bad_case_does_not_stop_the_others(one: Path, tmp_path: Path) -> None:
     bad = tmp_path / "in" / "bad.nii.gz"
     bad.write_bytes(one.read_bytes()[:200])
@@ -146,6 +153,7 @@ def test_a_fault_of_ours_names_the_case_and_writes_nothing(one: Path, tmp_path: 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("no_picture")
 class TestResume:
     def run(self, one: Path, predictor: Predictor | None = None, **options: Any) -> str:
         out = one.parents[1] / "out"
@@ -290,18 +298,41 @@ class TestReferences:
         with pytest.raises(ValueError, match="holds no label map"):
             References.open(tmp_path, ORGAN_AND_LESION)
 
-    @pytest.mark.parametrize("fault", ["grid", "labels", "missing"])
-    def test_a_bad_reference_costs_the_comparison_only(self, one: Path, tmp_path: Path, fault: str) -> None:
+    @pytest.mark.usefixtures("no_picture")
+    @pytest.mark.parametrize("fault", ["grid", "labels", "missing", "damaged", "vanished", "a reader's fault"])
+    def test_a_bad_reference_costs_the_comparison_only(
+        self, one: Path, tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         volume = read_volume(one)
         labels = np.zeros(volume.array.shape, np.uint8)
         labels.flat[0] = 9 if fault == "labels" else 1
         like = ct() if fault == "grid" else volume
         labels = np.zeros(SHAPE, np.uint8) if fault == "grid" else labels
-        write_labels(tmp_path / "refs" / f"ref-{8 if fault == 'missing' else 7}.nii.gz", labels, like)
+        path = tmp_path / "refs" / f"ref-{8 if fault == 'missing' else 7}.nii.gz"
+        write_labels(path, labels, like)
+        if fault == "damaged":
+            path.write_bytes(path.read_bytes()[:60])
+        elif fault == "vanished":
+            gone = FileNotFoundError(2, "No such file or directory", str(path))
+            monkeypatch.setattr(
+                "volattn.inference.results.sha256", lambda read: sha256(read) if read == one else _raise(gone)
+            )
+        elif fault == "a reader's fault":
+            monkeypatch.setattr(References, "read", lambda *_: _raise(KeyError("shape")))
         (outcome,) = predict_files(box_predictor(), [one], tmp_path / "out", reference=tmp_path / "refs")
         assert outcome.status == "predicted"
         (note,) = outcome.notes
-        assert {"grid": "grid", "labels": "label 9", "missing": "no reference"}[fault] in note
+        said = {
+            "grid": "grid",
+            "labels": "label 9",
+            "missing": "no reference",
+            "damaged": "truncated",
+            "vanished": "No such file",
+            "a reader's fault": "internal error",
+        }
+        assert said[fault] in note
+        assert str(path if fault != "missing" else path.parent) in note
+        assert "\n" not in outcome.message
         content = read_json(tmp_path / "out" / "case-7.json")
         assert content["reference"] is None
         assert content["notes"] == [note]
@@ -318,6 +349,7 @@ class TestReferences:
         assert pictures[0] != pictures[1]
 
 
+@pytest.mark.usefixtures("no_picture")
 class TestSeenCases:
     PROVENANCE = Provenance(
         recipe="r",
@@ -378,18 +410,16 @@ def test_a_model_of_phantoms_warns_in_the_json_and_on_the_picture(one: Path, tmp
     assert pictures[0] != pictures[1]
 
 
-@pytest.mark.parametrize("picture", [False, True])
-def test_a_prediction_saves_what_the_command_writes(one: Path, tmp_path: Path, picture: bool) -> None:
+def test_a_prediction_saves_what_the_command_writes(one: Path, tmp_path: Path) -> None:
     predict_files(box_predictor(), [one], tmp_path / "command")
     expected = Files.of(tmp_path / "command", "case-7", masks=True)
     prediction = box_predictor().predict(one)
-    files = prediction.save(tmp_path / "saved", picture=picture)
+    files = prediction.save(tmp_path / "saved", picture=True)
     assert files == Files.of(tmp_path / "saved", "case-7", masks=True)
-    for ours, theirs in zip(files[1 if picture else 2 :], expected[1 if picture else 2 :], strict=True):
+    for ours, theirs in zip(files[1:], expected[1:], strict=True):
         assert ours is not None
         assert theirs is not None
         assert ours.read_bytes() == theirs.read_bytes()
-    assert files.picture.exists() == picture
     of_the_command = ("fingerprint", "file", "settings")
     first, second = (read_json(path) for path in (files.json, expected.json))
     assert {key: value for key, value in first.items() if key not in of_the_command} == {
@@ -402,6 +432,7 @@ def test_a_prediction_saves_what_the_command_writes(one: Path, tmp_path: Path, p
         prediction.save(tmp_path / "saved", name="mine")
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_progress_counts_cases_and_slices(one: Path, tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     predict_files(box_predictor(), [one], tmp_path / "out", progress=lambda *step: seen.append(step))

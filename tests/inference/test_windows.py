@@ -176,7 +176,7 @@ def test_the_sums_are_those_of_monai(name: str) -> None:
 
 @pytest.mark.parametrize("depth", [6, 9])
 def test_a_single_window_is_the_networks(depth: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, volume = made(block_config("unet_3d")).eval(), volume_of(depth)
+    model, volume = Echo(block_config("unet_3d")).eval(), volume_of(depth)
     windows: list[Tensor] = []
     predict = model.predict_window
     monkeypatch.setattr(model, "predict_window", lambda *given: windows.append(predict(*given)) or windows[-1])
@@ -202,14 +202,14 @@ def test_images_are_encoded_once_and_windows_run_once_a_step(monkeypatch: pytest
     assert len(ran) == 5
 
 
-@pytest.mark.parametrize("targets", [[16], [0, 3], [19, 8, 9]])
-def test_some_slices_are_as_in_the_whole(targets: list[int]) -> None:
-    model, volume = made(block_config("unet_3d")).eval(), volume_of(20)
+def test_some_slices_are_as_in_the_whole() -> None:
+    model, volume = Echo(block_config("unet_3d")).eval(), volume_of(20)
     wanted = brute_force(model, volume, model.window)
-    found = dict(streamed(model, volume, targets=targets))
-    assert sorted(found) == sorted(targets)
-    for z, probabilities in found.items():
-        np.testing.assert_allclose(probabilities, wanted[z], atol=1e-6)
+    for targets in ([16], [0, 3], [19, 8, 9]):
+        found = dict(streamed(model, volume, targets=targets))
+        assert sorted(found) == sorted(targets)
+        for z, probabilities in found.items():
+            np.testing.assert_allclose(probabilities, wanted[z], atol=1e-6)
 
 
 class Echo(BagBackbone):

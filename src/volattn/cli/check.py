@@ -6,10 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from volattn.cli import exits
-from volattn.cli.options import DataSet, Debug, Force, KeepNoisy, TrustGrid
+from volattn.cli.options import DataSet, Force, KeepNoisy, TrustGrid
 
 if TYPE_CHECKING:
     from volattn.datasets.issues import Issue
@@ -18,34 +16,27 @@ NAME = "check"
 _NO_FOLDER = "there is no such folder"
 
 
+@exits.verb(after_stop="nothing was changed")
 def command(
-    dataset: DataSet,
-    force: Force = False,
-    trust_grid: TrustGrid = False,
-    keep_noisy: KeepNoisy = False,
-    debug: Debug = False,
-) -> None:
+    dataset: DataSet, force: Force = False, trust_grid: TrustGrid = False, keep_noisy: KeepNoisy = False
+) -> int:
     """Lists every error of a data set, with what to do about it."""
+    from volattn.cli.progress import shown
+    from volattn.datasets.check import check_dataset
+    from volattn.datasets.open import open_dataset
+    from volattn.io.names import count_of
 
-    def run() -> int:
-        from volattn.cli.progress import shown
-        from volattn.datasets.check import check_dataset
-        from volattn.datasets.open import open_dataset
-        from volattn.io.names import count_of
-
-        opened = open_dataset(dataset, keep_noisy=keep_noisy)
-        print(f"{opened.name}: labels read as {opened.described_labels}")
-        with shown() as progress:
-            issues = one_per_folder(check_dataset(opened, force, progress, trust_grid=trust_grid))
-        for issue in issues:
-            print(issue)
-        errors = sum(issue.severity == "error" for issue in issues)
-        counts = ((len(opened.cases), "case"), (errors, "error"), (len(issues) - errors, "note"))
-        exits.say_left_out(opened.left_out)
-        print(f"{opened.name}: " + ", ".join(count_of(n, thing) for n, thing in counts))
-        return exits.SOME_FAILED if errors else exits.GOOD
-
-    raise typer.Exit(exits.run(run, after_stop="nothing was changed", debug=debug))
+    opened = open_dataset(dataset, keep_noisy=keep_noisy)
+    print(f"{opened.name}: labels read as {opened.described_labels}")
+    with shown() as progress:
+        issues = one_per_folder(check_dataset(opened, force, progress, trust_grid=trust_grid))
+    for issue in issues:
+        print(issue)
+    errors = sum(issue.severity == "error" for issue in issues)
+    counts = ((len(opened.cases), "case"), (errors, "error"), (len(issues) - errors, "note"))
+    exits.say_left_out(opened.left_out)
+    print(f"{opened.name}: " + ", ".join(count_of(n, thing) for n, thing in counts))
+    return exits.SOME_FAILED if errors else exits.GOOD
 
 
 def one_per_folder(issues: list[Issue]) -> list[Issue]:

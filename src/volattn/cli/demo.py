@@ -8,32 +8,27 @@ from typing import Annotated
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import Debug
 
 NAME = "demo"
 
 
+@exits.verb(after_stop=exits.RESUME)
 def command(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for everything that the demo makes.")],
     seed: Annotated[int, typer.Option(min=0, help="Seed of the phantoms and of the training.")] = 7,
     workers: Annotated[int, typer.Option(min=0, help="Processes that make and prepare phantoms.")] = 2,
     resume: Annotated[bool, typer.Option("--resume", help="Goes on with the demo that is in the folder.")] = False,
-    debug: Debug = False,
-) -> None:
+) -> int:
     """Makes synthetic CT, trains a little, predicts and scores.
 
     It writes a page with the results, OUT/index.html.
     """
+    from volattn.cli.progress import shown
+    from volattn.studies.demo import DemoConfig, run_demo
 
-    def run() -> int:
-        from volattn.cli.progress import shown
-        from volattn.studies.demo import DemoConfig, run_demo
-
-        with shown() as progress:
-            result = run_demo(
-                out, config=DemoConfig(seed=seed), workers=workers, resume=resume, progress=progress, announce=print
-            )
-        print(result.text)
-        return exits.SOME_FAILED if result.failed else exits.GOOD
-
-    raise typer.Exit(exits.run(run, after_stop=exits.RESUME, debug=debug))
+    with shown() as progress:
+        result = run_demo(
+            out, config=DemoConfig(seed=seed), workers=workers, resume=resume, progress=progress, announce=print
+        )
+    print(result.text)
+    return exits.SOME_FAILED if result.failed else exits.GOOD

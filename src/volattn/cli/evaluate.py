@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from volattn.cli import exits
-from volattn.cli.help import Verb, VerbGroup
-from volattn.cli.options import Debug, ReportFolder, TrustGrid, parse_organ
+from volattn.cli.options import ReportFolder, TrustGrid, Verb, VerbGroup, parse_organ
 
 NAME = "evaluate"
 app = typer.Typer(
@@ -24,42 +23,30 @@ FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stops at the first 
 
 
 def _evaluate(
-    reference: Path,
-    prediction: Path,
-    out: Path,
-    report: Path | None,
-    *,
-    debug: bool,
-    organ: str | None = None,
-    **options: Any,
-) -> None:
-    """Scores, writes the scores and the report, and prints tables, notes and failed cases."""
+    reference: Path, prediction: Path, out: Path, report: Path | None, *, organ: str | None = None, **options: Any
+) -> int:
+    """Scores, writes the scores and the report, and prints tables, notes and failed cases; for options see `api`."""
+    from volattn import api
+    from volattn.cli.progress import shown
+    from volattn.io.names import count_of
+    from volattn.report.report import build_report, claim_report
+    from volattn.report.tables import score_tables
 
-    def run() -> int:
-        from volattn import api
-        from volattn.cli.progress import shown
-        from volattn.io.names import count_of
-        from volattn.report.report import claim_report
-        from volattn.report.tables import score_tables
-
-        with claim_report(report):
-            with shown() as progress:
-                found = api.evaluate(reference, prediction, out, organ=parse_organ(organ), progress=progress, **options)
-            if found.scores is not None:
-                print("\n".join(table.text() for table in score_tables(found.scores)))
-                print(f"{out}: {found.cases - len(found.failed)} of {count_of(found.cases, 'case')} scored")
-                if report is not None:
-                    from volattn.report.report import build_report
-
-                    print(f"Report: {build_report(found.scores).write(report)}")
-            for note in found.notes:
-                exits.say(note)
-            return exits.report_failures(found.failed, found.cases)
-
-    raise typer.Exit(exits.run(run, after_stop="nothing was written", debug=debug))
+    with claim_report(report):
+        with shown() as progress:
+            found = api.evaluate(reference, prediction, out, organ=parse_organ(organ), progress=progress, **options)
+        if found.scores is not None:
+            print("\n".join(table.text() for table in score_tables(found.scores)))
+            print(f"{out}: {found.cases - len(found.failed)} of {count_of(found.cases, 'case')} scored")
+            if report is not None:
+                print(f"Report: {build_report(found.scores).write(report)}")
+        for note in found.notes:
+            exits.say(note)
+        return exits.report_failures(found.failed, found.cases)
 
 
 @app.command("lits", cls=Verb)
+@exits.verb(after_stop="nothing was written")
 def lits(
     reference: Annotated[Path, typer.Option(help="Folder of reference label maps, or one of them.")],
     prediction: Annotated[Path, typer.Option(help="Folder of predicted label maps, or one of them.")],
@@ -77,26 +64,13 @@ def lits(
     seed: Seed = 0,
     fail_fast: FailFast = False,
     report: ReportFolder = None,
-    debug: Debug = False,
-) -> None:
+) -> int:
     """Scores organ and lesion masks as the LiTS challenge does."""
-    _evaluate(
-        reference,
-        prediction,
-        out,
-        report,
-        debug=debug,
-        kind="lits",
-        strict=strict,
-        organ=organ,
-        lesion=lesion,
-        trust_grid=trust_grid,
-        seed=seed,
-        fail_fast=fail_fast,
-    )
+    return _evaluate(kind="lits", **locals())
 
 
 @app.command("deeplesion", cls=Verb)
+@exits.verb(after_stop="nothing was written")
 def deeplesion(
     reference: Annotated[Path, typer.Option(help="DeepLesion's DL_info.csv.")],
     prediction: Annotated[
@@ -110,24 +84,13 @@ def deeplesion(
     seed: Seed = 0,
     fail_fast: FailFast = False,
     report: ReportFolder = None,
-    debug: Debug = False,
-) -> None:
+) -> int:
     """Scores boxes on DeepLesion's key slices: FROC and AP50."""
-    _evaluate(
-        reference,
-        prediction,
-        out,
-        report,
-        debug=debug,
-        kind="deeplesion",
-        subset=subset,
-        keep_noisy=keep_noisy,
-        seed=seed,
-        fail_fast=fail_fast,
-    )
+    return _evaluate(kind="deeplesion", **locals())
 
 
 @app.command("detection", cls=Verb)
+@exits.verb(after_stop="nothing was written")
 def detection(
     reference: Annotated[Path, typer.Option(help="Folder of reference masks, a number per lesion.")],
     prediction: Annotated[Path, typer.Option(help="Folder of predict's or nnDetection's results, or of masks.")],
@@ -143,20 +106,6 @@ def detection(
     seed: Seed = 0,
     fail_fast: FailFast = False,
     report: ReportFolder = None,
-    debug: Debug = False,
-) -> None:
+) -> int:
     """Scores lesions found in volumes, as boxes or masks: FROC."""
-    _evaluate(
-        reference,
-        prediction,
-        out,
-        report,
-        debug=debug,
-        kind="detection",
-        preset=preset,
-        lesion=lesion,
-        predicted_lesion=predicted_lesion,
-        trust_grid=trust_grid,
-        seed=seed,
-        fail_fast=fail_fast,
-    )
+    return _evaluate(kind="detection", **locals())

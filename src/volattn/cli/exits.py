@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 
+import typer
+
+from volattn.cli.options import Debug
 from volattn.faults import explain
 from volattn.io.names import count_of, one_line
 
@@ -29,11 +34,27 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, as schedulers and containers send it: as Ctrl-C, with another exit code."""
 
 
+def verb(after_stop: str = AGAIN) -> Callable[[Callable[..., int | None]], Callable[..., None]]:
+    """Makes a verb of a function: it gets the option --debug, and ends with its exit code; see `run`."""
+
+    def decorate(function: Callable[..., int | None]) -> Callable[..., None]:
+        @wraps(function)
+        def command(*, debug: bool, **options: Any) -> None:
+            raise typer.Exit(run(lambda: function(**options), after_stop=after_stop, debug=debug))
+
+        signature = inspect.signature(function, eval_str=True)
+        option = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
+        # Typer reads the options of a verb from here.
+        vars(command)["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), option])
+        return command
+
+    return decorate
+
+
 def run(command: Callable[[], int | None], *, after_stop: str = AGAIN, debug: bool = False) -> int:
     """Runs a command and gives its exit code; a user's mistake becomes one line on standard error.
 
     Args:
-        command: Returns its exit code, None for success.
         after_stop: How to continue, for a user who stopped the command.
         debug: Shows the traceback too.
     """
@@ -75,12 +96,7 @@ def say_left_out(left_out: Iterable[LeftOut]) -> None:
 
 
 def report_failures(failed: Mapping[str, str], total: int) -> int:
-    """Lists the cases that failed and gives the exit code; called last, where the list is seen.
-
-    Args:
-        failed: The reason by case.
-        total: Cases in all.
-    """
+    """Lists the cases that failed, with their reasons, and gives the exit code; called last, where it is seen."""
     if not failed:
         return GOOD
     if total == 1:

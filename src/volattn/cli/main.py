@@ -14,7 +14,7 @@ import typer
 
 from volattn import __version__
 from volattn.cli import check, compare, demo, evaluate, info, phantom, predict, prepare, render, study, train
-from volattn.cli.help import Verb, VerbGroup
+from volattn.cli.options import Verb, VerbGroup
 from volattn.io.names import printable
 
 app = typer.Typer(

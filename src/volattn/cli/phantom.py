@@ -8,11 +8,12 @@ from typing import Annotated, Literal
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import Debug, Workers
+from volattn.cli.options import Workers
 
 NAME = "phantom"
 
 
+@exits.verb()
 def command(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the cohort.")],
     kind: Annotated[
@@ -26,21 +27,15 @@ def command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Keeps finished cases, and makes missing or damaged ones again.")
     ] = False,
-    debug: Debug = False,
 ) -> None:
     """Makes synthetic abdominal CT with liver lesions."""
+    from volattn.cli.options import parse_workers
+    from volattn.cli.progress import shown
+    from volattn.io.names import count_of
+    from volattn.phantoms.write import write_phantoms
+    from volattn.workers import choose_workers
 
-    def run() -> int:
-        from volattn.api import choose_workers
-        from volattn.cli.options import parse_workers
-        from volattn.cli.progress import shown
-        from volattn.io.names import count_of
-        from volattn.phantoms.write import write_phantoms
-
-        processes = choose_workers(parse_workers(workers)) if cases > 1 else 0
-        with shown() as progress:
-            write_phantoms(out, cases, seed, size=size, kind=kind, workers=processes, progress=progress, resume=resume)
-        print(f"{out}: {count_of(cases, 'case')}")
-        return exits.GOOD
-
-    raise typer.Exit(exits.run(run, after_stop=exits.RESUME, debug=debug))
+    processes = choose_workers(parse_workers(workers), cases)
+    with shown() as progress:
+        write_phantoms(out, cases, seed, size=size, kind=kind, workers=processes, progress=progress, resume=resume)
+    print(f"{out}: {count_of(cases, 'case')}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import Debug, Device, Force, Precision, TrustGrid
+from volattn.cli.options import Device, Force, Precision, TrustGrid
 
 if TYPE_CHECKING:
     from volattn.inference.key_slices import KeySlicesPredicted
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 NAME = "predict"
 
 
+@exits.verb(after_stop=exits.RESUME)
 def command(
     model: Annotated[str, typer.Option("-m", "--model", help="Run folder, or demo: the weights in the package.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for masks, measurements and pictures.")],
     cts: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="CT", help="CTs (.nii, .nii.gz) and folders of them; or a DeepLesion folder."),
+        list[Path] | None, typer.Argument(metavar="CT", help="CTs and folders of them; or a DeepLesion folder.")
     ] = None,
     inputs: Annotated[
         list[Path] | None, typer.Option("-i", "--input", metavar="CT", help="CTs, as without -i.")
@@ -55,74 +55,32 @@ def command(
     png: Annotated[bool, typer.Option("--png", help="DeepLesion: a picture of every key slice.")] = False,
     device: Device = "auto",
     precision: Precision = None,
-    debug: Debug = False,
-) -> None:
+) -> int:
     """Finds and outlines lesions in CTs."""
+    from volattn import api
+    from volattn.cli.options import split_commas
+    from volattn.cli.progress import shown
+    from volattn.datasets.deeplesion import has_deeplesion
+    from volattn.datasets.open import open_dataset
+    from volattn.inference.inputs import find_inputs
+    from volattn.io.names import count_of
+    from volattn.io.output import claim_folder
 
-    def run() -> int:
-        from volattn import api
-        from volattn.cli.progress import shown
-        from volattn.datasets.deeplesion import has_deeplesion
-        from volattn.inference.inputs import find_inputs
-        from volattn.io.output import claim_folder
-
-        paths = [*(inputs or ()), *(cts or ())]
-        with claim_folder(out):  # A folder that cannot be written is refused before the model is read.
-            pass
-        if any(path.is_dir() and has_deeplesion(path) for path in paths):
-            return _predict_key_slices(paths)
-        if subset or keep_noisy or png:
-            raise ValueError("--subset, --keep-noisy and --png are for a DeepLesion folder; leave them out for CTs")
-        found = find_inputs(paths)  # A wrong path is refused before the model is read.
-        predictor = _loaded()
-        with shown() as progress:
-            outcomes = api.predict(
-                predictor,
-                paths,
-                out,
-                threshold=threshold,
-                reference=reference,
-                resume=resume,
-                force=force,
-                trust_grid=trust_grid,
-                progress=progress,
-            )
-        _warn(predictor)
-        for outcome in outcomes:
-            if outcome.status != "failed":
-                print(outcome.message + (" (finished before)" if outcome.status == "skipped" else ""))
-        if reference is not None and predictor.masks:
-            _score(reference, predictor.folder.classes, out, outcomes, trust_grid)
-        elif reference is not None:
-            print(f"Scores: volattn evaluate detection --reference {reference} --prediction {out} -o scores.json")
-        for note in found.notes:
-            exits.say(note)
-        exits.say_left_out(found.left_out)
-        failed = {outcome.name: outcome.message for outcome in outcomes if outcome.status == "failed"}
-        return exits.report_failures(failed, len(outcomes))
-
-    def _loaded() -> Predictor:
-        from volattn.api import load
-
-        return load(model, device=device, precision=precision, batch=batch, refine=refine)
-
-    def _warn(predictor: Predictor) -> None:
-        if predictor.folder.warning is not None:
-            exits.say(predictor.folder.warning)
-
-    def _predict_key_slices(paths: list[Path]) -> int:
-        from volattn.api import predict_key_slices
-        from volattn.cli.options import split_commas
-        from volattn.cli.progress import shown
-        from volattn.datasets.open import open_dataset
-        from volattn.io.names import count_of
-
-        if len(paths) > 1 or reference is not None:
+    paths = [*(inputs or ()), *(cts or ())]
+    key_slices = any(path.is_dir() and has_deeplesion(path) for path in paths)
+    with claim_folder(out):  # A folder that cannot be written and a wrong path are refused before the model is read.
+        if not key_slices:
+            if subset or keep_noisy or png:
+                raise ValueError("--subset, --keep-noisy and --png are for a DeepLesion folder; leave them out for CTs")
+            found = find_inputs(paths)
+        elif len(paths) > 1 or reference is not None:
             raise ValueError("a DeepLesion folder is predicted alone, with its own table as reference; give one folder")
-        open_dataset(paths[0], keep_noisy=keep_noisy).only(split_commas(subset))  # Refused before the model is read.
-        predictor = _loaded()
+        else:
+            open_dataset(paths[0], keep_noisy=keep_noisy).only(split_commas(subset))
+    predictor = api.load(model, device=device, precision=precision, batch=batch, refine=refine)
+    if key_slices:
         with shown() as progress:
-            found = predict_key_slices(
+            boxes = api.predict_key_slices(
                 predictor,
                 paths[0],
                 out,
@@ -135,15 +93,40 @@ def command(
                 progress=progress,
             )
         _warn(predictor)
-        print(
-            f"{found.csv}: {count_of(found.detections, 'detection')} on {count_of(len(found.predicted), 'key slice')}"
+        slices = count_of(len(boxes.predicted), "key slice")
+        print(f"{boxes.csv}: {count_of(boxes.detections, 'detection')} on {slices}", *boxes.notes, sep="\n")
+        _score_key_slices(paths[0], boxes, subset, keep_noisy)
+        return exits.report_failures(boxes.failed, len(boxes.predicted) + len(boxes.failed))
+    with shown() as progress:
+        outcomes = api.predict(
+            predictor,
+            paths,
+            out,
+            threshold=threshold,
+            reference=reference,
+            resume=resume,
+            force=force,
+            trust_grid=trust_grid,
+            progress=progress,
         )
-        for note in found.notes:
-            print(note)
-        _score_key_slices(paths[0], found, subset, keep_noisy)
-        return exits.report_failures(found.failed, len(found.predicted) + len(found.failed))
+    _warn(predictor)
+    failed = {outcome.name: outcome.message for outcome in outcomes if outcome.status == "failed"}
+    for outcome in outcomes:
+        if outcome.status != "failed":
+            print(outcome.message + (" (finished before)" if outcome.status == "skipped" else ""))
+    if reference is not None and predictor.masks:
+        _score(reference, predictor.folder.classes, out, outcomes, trust_grid)
+    elif reference is not None:
+        print(f"Scores: volattn evaluate detection --reference {reference} --prediction {out} -o scores.json")
+    for note in found.notes:
+        exits.say(note)
+    exits.say_left_out(found.left_out)
+    return exits.report_failures(failed, len(outcomes))
 
-    raise typer.Exit(exits.run(run, after_stop=exits.RESUME, debug=debug))
+
+def _warn(predictor: Predictor) -> None:
+    if predictor.folder.warning is not None:
+        exits.say(predictor.folder.warning)
 
 
 def _score_key_slices(root: Path, found: KeySlicesPredicted, subset: str | None, keep_noisy: bool) -> None:

@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import DataSet, Debug, Force, KeepNoisy, Subset, TrustGrid, Workers
+from volattn.cli.options import DataSet, Force, KeepNoisy, Subset, TrustGrid, Workers
 
 NAME = "prepare"
 
 
+@exits.verb(after_stop=exits.RESUME)
 def command(
     dataset: DataSet,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the store.")],
@@ -25,34 +26,29 @@ def command(
     keep_noisy: KeepNoisy = False,
     force: Force = False,
     trust_grid: TrustGrid = False,
-    debug: Debug = False,
-) -> None:
+) -> int:
     """Prepares a data set for training."""
+    from volattn import api
+    from volattn.cli.options import parse_workers, split_commas
+    from volattn.cli.progress import shown
+    from volattn.io.names import count_of
 
-    def run() -> int:
-        from volattn import api
-        from volattn.cli.options import parse_workers, split_commas
-        from volattn.cli.progress import shown
-        from volattn.io.names import count_of
-
-        with shown() as progress:
-            outcome = api.prepare(
-                dataset,
-                out,
-                recipe=recipe,
-                subset=split_commas(subset),
-                resume=resume,
-                workers=parse_workers(workers),
-                keep_noisy=keep_noisy,
-                force=force,
-                trust_grid=trust_grid,
-                announce=print,
-                progress=progress,
-            )
-        for note in outcome.notes:
-            exits.say(note)
-        kept = f", {len(outcome.kept)} kept" if resume else ""
-        print(f"{out}: {count_of(len(outcome.prepared), 'case')} prepared{kept}")
-        return exits.report_failures(outcome.failed, len(outcome.failed) + len(outcome.store.names))
-
-    raise typer.Exit(exits.run(run, after_stop=exits.RESUME, debug=debug))
+    with shown() as progress:
+        outcome = api.prepare(
+            dataset,
+            out,
+            recipe=recipe,
+            subset=split_commas(subset),
+            resume=resume,
+            workers=parse_workers(workers),
+            keep_noisy=keep_noisy,
+            force=force,
+            trust_grid=trust_grid,
+            announce=print,
+            progress=progress,
+        )
+    for note in outcome.notes:
+        exits.say(note)
+    kept = f", {len(outcome.kept)} kept" if resume else ""
+    print(f"{out}: {count_of(len(outcome.prepared), 'case')} prepared{kept}")
+    return exits.report_failures(outcome.failed, len(outcome.failed) + len(outcome.store.names))

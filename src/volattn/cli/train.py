@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import Debug, Device, Precision, Subset
+from volattn.cli.options import Device, Precision, Subset
 
 NAME = "train"
 
 
+@exits.verb(after_stop=exits.RESUME)
 def command(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A name that `volattn info` lists, or a .yaml file.")],
     data: Annotated[Path, typer.Option("--data", help="Store that `volattn prepare` wrote.")],
@@ -35,42 +36,36 @@ def command(
         str, typer.Option(metavar="N|auto", help="Processes that read ahead; auto: 0 on a CPU, up to 4 for a GPU.")
     ] = "auto",
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also writes TensorBoard files.")] = False,
-    debug: Debug = False,
 ) -> None:
     """Trains a model from a prepared data set.
 
     On several GPUs: `torchrun --nproc-per-node=N -m volattn train ...`.
     """
+    from accelerate import PartialState
 
-    def run() -> int:
-        from accelerate import PartialState
+    from volattn import api
+    from volattn.cli.options import parse_workers, split_commas
+    from volattn.cli.progress import shown
 
-        from volattn import api
-        from volattn.cli.options import parse_workers, split_commas
-        from volattn.cli.progress import shown
-
-        if out is None and not dry_run:
-            raise ValueError("the run needs a folder; give -o FOLDER, or --dry-run for an estimate")
-        with shown() as progress:
-            result = api.train(
-                recipe,
-                data,
-                out or Path(),
-                settings=settings or (),
-                weights=weights,
-                resume=resume,
-                fold=fold,
-                subset=split_commas(subset),
-                device=device,
-                precision=precision,
-                workers=parse_workers(workers),
-                tensorboard=tensorboard,
-                dry_run=dry_run,
-                announce=print,
-                progress=progress,
-            )
-        if PartialState().is_main_process and not dry_run:  # Under torchrun every process comes here.
-            print(f"{result.path}: the best weights are those of step {result.best_step}; {result.validation.summary}")
-        return exits.GOOD
-
-    raise typer.Exit(exits.run(run, after_stop=exits.RESUME, debug=debug))
+    if out is None and not dry_run:
+        raise ValueError("the run needs a folder; give -o FOLDER, or --dry-run for an estimate")
+    with shown() as progress:
+        result = api.train(
+            recipe,
+            data,
+            out or Path(),
+            settings=settings or (),
+            weights=weights,
+            resume=resume,
+            fold=fold,
+            subset=split_commas(subset),
+            device=device,
+            precision=precision,
+            workers=parse_workers(workers),
+            tensorboard=tensorboard,
+            dry_run=dry_run,
+            announce=print,
+            progress=progress,
+        )
+    if PartialState().is_main_process and not dry_run:  # Under torchrun every process comes here.
+        print(f"{result.path}: the best weights are those of step {result.best_step}; {result.validation.summary}")

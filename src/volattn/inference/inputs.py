@@ -49,7 +49,7 @@ def find_inputs(paths: Sequence[Path | str]) -> Inputs:
             fails when it is read, as one bad case among others.)
     """
     if not paths:
-        raise ValueError("nothing to predict: give a CT or a folder with some")
+        raise ValueError(f"nothing to predict: give a CT ({endings_in_words()}), or a folder with some")
     found: dict[Path, Case] = {}
     loose: dict[Path, list[Path]] = defaultdict(list)
     left_out: list[LeftOut] = []

@@ -21,8 +21,8 @@ from volattn.datasets.key_slice import KeySlice
 from volattn.faults import explain
 from volattn.inference.link import paint_boxes
 from volattn.inference.predict import Predictor
-from volattn.inference.reader import SliceReader
 from volattn.inference.stitch import class_boxes
+from volattn.inference.stream import SliceReader
 from volattn.io.files import append_line, read_json_lines, write_json, write_text
 from volattn.io.output import check_replaceable, claim_folder
 from volattn.provenance import commit, versions
@@ -33,9 +33,6 @@ from volattn.workers import Progress, map_items
 DETECTIONS, MANIFEST, JOURNAL = "detections.csv", "detections.json", "detections.journal"
 FORMAT = 3
 _JOURNALLED = TypeAdapter(list[tuple[str, list[tuple[float, float, float, float, float]], str | None]])
-HIT_IOU = 0.5
-"""From which IoU on a picture calls a lesion found, as DeepLesion's scores do."""
-
 _CONVENTIONS = {
     "boxes": "x1, y1, x2, y2 in pixels of the image counted from 1, both ends included, as in DL_info.csv",
     "scores": "everything that the model returns; the threshold only decides what pictures show",
@@ -66,17 +63,8 @@ def predict_key_slices(
 ) -> KeySlicesPredicted:
     """Detects lesions on key slices, each with the slices that were published around it.
 
-    Every finished key slice is noted in a journal, so that a killed run can be resumed; the CSV is written at the end.
-    One bad key slice does not stop the others.
-
-    Args:
-        dataset: In DeepLesion's layout; all its cases are predicted.
-        out: The folder for `detections.csv`, `detections.json` and pictures; made if it is not there.
-        threshold: The least score of a box in a picture; the model's own by default.
-        pictures: Whether a `NAME.png` is drawn for every key slice.
-        resume: Whether to leave out the key slices that are finished with the same model and settings.
-        progress: Called with ("predict", key slices done, key slices).
-        force: Accepts values that cannot be a CT's, with a note.
+    For options see `volattn.api.predict_key_slices`. Every finished key slice is noted in a journal, so that a killed
+    run can be resumed; the CSV is written at the end. One bad key slice does not stop the others.
 
     Raises:
         ValueError: The threshold is outside [0, 1], or `out` is a file.
@@ -165,7 +153,6 @@ class Journal:
         return [KeyDetection((x1, y1, x2, y2), score) for x1, y1, x2, y2, score in rows], note
 
     def add(self, case: Case, detections: Sequence[KeyDetection], note: str | None) -> None:
-        """Adds a key slice."""
         row = [_identity(case), [[*one.box, one.score] for one in detections], note]
         append_line(self.path, json.dumps(row))
 
@@ -209,7 +196,7 @@ def detect_on(predictor: Predictor, volume: Volume, z: int) -> tuple[NDArray[np.
         than a pixel to either side is on the slice are left out, as training leaves out such lesions.
     """
     reader = SliceReader(volume, predictor.folder.plan, fixed_z=z)
-    ((_, found),) = predictor.detect(reader, [reader.fixed_slice])
+    ((_, found),) = predictor.detect(reader, [reader.resampled.fixed_slice])
     inputs, scores = class_boxes(found, len(predictor.folder.classes))
     boxes = reader.pixels(inputs)
     chosen = np.flatnonzero((boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1))
@@ -225,7 +212,6 @@ def _draw(
     scores: NDArray[np.float64],
     warning: str | None,
 ) -> None:
-    """The key slice with its boxes; what reaches an IoU of 0.5 is found."""
     lesions = paint_boxes(boxes, key.shape)[None]
     truth = paint_boxes(np.array(key.inside()).reshape(-1, 4), key.shape)[None]
     draw_outlines(
@@ -236,7 +222,7 @@ def _draw(
         key.spacing,
         scores=scores.tolist(),
         reference=np.where(truth > 0, np.uint8(LESION), np.uint8(BACKGROUND)),
-        hit_iou=HIT_IOU,
+        hit_iou=0.5,  # from which DeepLesion's scores call a lesion found
         organ=None,
         title=volume.name,
         footer=warning or "",

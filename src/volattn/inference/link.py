@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from volattn.inference.reader import SliceReader
 from volattn.inference.stitch import Best, class_boxes
-from volattn.inference.stream import SliceResult
+from volattn.inference.stream import SliceReader, SliceResult
 from volattn.structures.boxes import box_overlap
 
 LEAST_OVERLAP = 0.5
@@ -27,12 +26,9 @@ near."""
 
 @dataclass(frozen=True, eq=False)
 class Chain:
-    """The boxes of one lesion.
+    """The boxes (n, 4) of one lesion, xyxy in input pixels, by their prepared slices z (n,), ascending.
 
-    Attributes:
-        z: (n,) their prepared slices, ascending.
-        boxes: (n, 4) xyxy, input pixels.
-        best: The one with the highest score; of equals that of the lowest slice.
+    The best has the highest score; of equals it is that of the lowest slice.
     """
 
     z: NDArray[np.int64]
@@ -74,12 +70,16 @@ class Linker:
         z = np.array(self._slices, np.int64)[order]
         boxes = np.concatenate([np.zeros((0, 4)), *self._boxes])[order]
         scores = np.concatenate([np.zeros(0), *self._scores])[order]
-        numbers = self._components(z, boxes)
-        chains = [self._chain(z[group], boxes[group], scores[group]) for group in _groups(numbers)]
+        count, numbers = self._components(z, boxes)
+        chains = []
+        for group in (np.flatnonzero(numbers == number) for number in range(count)):
+            place = group[np.argmax(scores[group])]
+            best = Best(float(scores[place]), int(z[place]), self._weights[int(z[place])])
+            chains.append(Chain(z[group], boxes[group], best))
         return sorted(chains, key=lambda chain: (-chain.best.score, chain.best.z, *chain.boxes[0]))
 
-    def _components(self, z: NDArray[np.int64], boxes: NDArray[np.float64]) -> NDArray[np.int64]:
-        """(n,) which boxes belong together."""
+    def _components(self, z: NDArray[np.int64], boxes: NDArray[np.float64]) -> tuple[int, NDArray[np.int64]]:
+        """How many lesions there are, and (n,) whose each box is."""
         starts = np.searchsorted(z, z + 1)
         stops = np.searchsorted(z, z + self.reach, side="right")
         pairs: list[tuple[int, int]] = []
@@ -89,26 +89,11 @@ class Linker:
                 pairs += [(row, start + other) for other in np.flatnonzero(overlaps >= LEAST_OVERLAP).tolist()]
         first, second = np.array(pairs, np.int64).reshape(-1, 2).T
         graph = coo_array((np.ones(len(pairs), bool), (first, second)), shape=(len(z), len(z)))
-        return connected_components(graph, directed=False)[1]
-
-    def _chain(self, z: NDArray[np.int64], boxes: NDArray[np.float64], scores: NDArray[np.floating]) -> Chain:
-        place = int(np.argmax(scores))
-        best = Best(float(scores[place]), int(z[place]), self._weights[int(z[place])])
-        return Chain(z, boxes, best)
-
-
-def _groups(numbers: NDArray[np.int64]) -> Sequence[NDArray[np.intp]]:
-    """Rows of each number, from 0 on."""
-    return [np.flatnonzero(numbers == number) for number in range(int(numbers.max(initial=-1)) + 1)]
+        return connected_components(graph, directed=False)
 
 
 def paint_boxes(boxes: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.uint16]:
-    """(H, W) with the number of each box, from 1, in its pixels; where several lie, the first.
-
-    Args:
-        boxes: (n, 4) xyxy, half-open, in pixels.
-        shape: (H, W).
-    """
+    """(H, W) with the number of each box (n, 4), xyxy in pixels, from 1, in it; where several lie, the first."""
     painted = np.zeros(shape, np.uint16)
     for number in range(len(boxes), 0, -1):
         x0, y0, x1, y1 = np.rint(boxes[number - 1]).astype(int).tolist()
@@ -121,13 +106,9 @@ def paint_chains(chains: Sequence[Chain], reader: SliceReader) -> NDArray[np.uin
 
     A slice of the CT shows the boxes of the prepared slice that is nearest to it. Where chains overlap, the first has
     the pixels.
-
-    Args:
-        chains: The lesions, the most certain first.
-        reader: Of the CT.
     """
     painted = np.zeros(reader.canonical.shape, np.uint16)
-    lower, upper, weight = reader.back()
+    lower, upper, weight = reader.resampled.back()
     prepared = np.where(weight > 0.5, upper, lower)
     for number, chain in reversed(list(enumerate(chains, start=1))):
         boxes = np.rint(reader.pixels(chain.boxes)).astype(int)

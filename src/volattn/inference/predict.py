@@ -16,10 +16,9 @@ from volattn.datasets.case import BACKGROUND, LESION, ORGAN
 from volattn.datasets.ct_values import check_values
 from volattn.inference.link import Linker, paint_chains
 from volattn.inference.prediction import OrganRecord, Prediction
-from volattn.inference.reader import SliceReader
 from volattn.inference.records import LesionRecord, describe_chains, describe_lesions
 from volattn.inference.stitch import ORGAN_SCORE, Stitcher
-from volattn.inference.stream import SliceResult, stream
+from volattn.inference.stream import SliceReader, SliceResult, stream
 from volattn.io.readers import read_volume
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.config import Refinement
@@ -33,11 +32,10 @@ class Predictor:
 
     Args:
         model: The network; it is moved to the device and put into evaluation mode.
-        folder: Its configuration.
         fingerprint: SHA-256 of the model's files, for results; None if it has none yet.
-        device: "cpu", "cuda", "cuda:1", ...; None and "auto" take a GPU if there is one.
+        device: See `find_device`.
         batch: 2.5D images encoded at a time; more is faster on a GPU and takes more memory.
-        precision: "fp32" throughout, or automatic mixed precision: "bf16" or "fp16".
+        precision: "fp32" throughout, or automatic mixed precision.
 
     Raises:
         ValueError: The device is not there, or the batch is not positive.
@@ -123,32 +121,29 @@ class Predictor:
             volume = read_volume(volume)
         note = check_values(volume.array, name, force)
         reader = SliceReader(volume, self.folder.plan)
-        slices = self._reporting(volume.name, reader, progress)
+        classes, single_organ = len(self.folder.classes), self.folder.single_organ
+        collected: Stitcher | Linker
+        if self.masks:
+            shape, back = reader.canonical.shape, reader.resampled.back()
+            collected = Stitcher(shape, back, reader.filled, classes, threshold, single_organ=single_organ)
+        else:
+            collected = Linker(classes, threshold, reader.resampled.step)
+        for done, (z, detections) in enumerate(self.detect(reader, range(reader.depth)), start=1):
+            collected.add(z, detections)
+            if progress is not None:
+                progress(volume.name, done, reader.depth)
         lesion_map: NDArray[np.unsignedinteger]
         lesions: tuple[LesionRecord, ...]
         organ = None
-        if self.masks:
-            stitcher = Stitcher(
-                reader.canonical.shape,
-                reader.back(),
-                reader.filled,
-                len(self.folder.classes),
-                threshold,
-                single_organ=self.folder.single_organ,
-            )
-            for z, detections in slices:
-                stitcher.add(z, detections)
-            stitched = stitcher.finish()
+        if isinstance(collected, Stitcher):
+            stitched = collected.finish()
             labels, lesion_map = reader.turn.undo(stitched.labels), reader.turn.undo(stitched.lesions)
             lesions = describe_lesions(stitched.lesions, stitched.best, reader, self.model.bag)
-            if len(self.folder.classes) > 1:
+            if classes > 1:
                 voxels = sum(int(np.count_nonzero(plane >= ORGAN)) for plane in stitched.labels)
                 organ = OrganRecord(self.folder.classes[0], voxels * volume.geometry.voxel_volume / 1000)
         else:  # Boxes of an organ do not limit lesions, as its mask does: they are left out.
-            linker = Linker(len(self.folder.classes), threshold, reader.step)
-            for z, detections in slices:
-                linker.add(z, detections)
-            chains = linker.finish()
+            chains = collected.finish()
             lesion_map = reader.turn.undo(paint_chains(chains, reader))
             labels = np.where(lesion_map > 0, np.uint8(LESION), np.uint8(BACKGROUND))
             lesions = describe_chains(chains, reader, self.model.bag)
@@ -179,20 +174,8 @@ class Predictor:
             precision=self.precision,
         )
 
-    def _reporting(
-        self, name: str, reader: SliceReader, progress: Progress | None
-    ) -> Iterator[tuple[int, SliceResult]]:
-        for done, found in enumerate(self.detect(reader, range(reader.depth)), start=1):
-            yield found
-            if progress is not None:
-                progress(name, done, reader.depth)
-
     def check_threshold(self, threshold: float | None) -> float:
-        """The threshold that applies: the given one, or the model's.
-
-        Raises:
-            ValueError: It is not in [0, 1].
-        """
+        """The threshold that applies: the given one, or the model's; a ValueError if it is not in [0, 1]."""
         if threshold is None:
             return self.folder.threshold
         if not 0 <= threshold <= 1:
@@ -208,16 +191,7 @@ def load(
     batch: int = 1,
     precision: Precision = "fp32",
 ) -> Predictor:
-    """A predictor from a model folder.
-
-    Args:
-        source: A run folder of `volattn train`, or "demo" for the weights shipped with the package.
-        refinement: "crf" refines a cascade's probabilities, "none" does not; None leaves what the model has.
-        device: See `Predictor`, as are `batch` and `precision`.
-
-    Raises:
-        ValueError: It is not a model folder, it cannot be refined, or see `Predictor`.
-    """
+    """A predictor from a model folder; see `volattn.load`."""
     model, folder = checkpoints.load_folder(source, refinement)
     fingerprint = checkpoints.fingerprint(source)
     return Predictor(model, folder, fingerprint=fingerprint, device=device, batch=batch, precision=precision)

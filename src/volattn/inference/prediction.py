@@ -37,13 +37,9 @@ _CONVENTIONS = {
 
 
 class Files(NamedTuple):
-    """What is written for one CT.
+    """What is written for one CT; no label maps by a detector of boxes.
 
-    Attributes:
-        json: All measurements; written last, so that its presence says that the others are complete.
-        picture: The slices with the largest lesions.
-        labels: 0 background, 1 organ, 2 lesion; None of a detector of boxes.
-        lesions: One number per 3D lesion; None of a detector of boxes.
+    The JSON is written last, so that its presence says that the others are complete.
     """
 
     json: Path
@@ -53,13 +49,11 @@ class Files(NamedTuple):
 
     @classmethod
     def of(cls, out: Path, name: str, masks: bool) -> Files:
-        """The files of a CT in a folder."""
         maps = (out / f"{name}.nii.gz", out / f"{name}_lesions.nii.gz") if masks else (None, None)
         return cls(out / f"{name}.json", out / f"{name}.png", *maps)
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """All there are, the JSON first."""
         return tuple(path for path in self if path is not None)
 
     @contextmanager
@@ -76,7 +70,7 @@ class Files(NamedTuple):
 
 @dataclass(frozen=True)
 class OrganRecord:
-    """The organ, by the name that the training data gave it; its volume includes its lesions."""
+    """The organ, by its name in the training data; its volume includes its lesions."""
 
     name: str
     volume_ml: float
@@ -150,7 +144,6 @@ class Prediction:
         Args:
             files: In a folder that the caller has claimed.
             record: The first keys of the JSON: name, settings and so on.
-            picture: Whether there is one.
             reference: (z, y, x) 0, 1 organ, 2 lesion in file axes, for the picture.
         """
         with files.all_or_none():

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volattn.inference.link import Chain
-from volattn.inference.reader import SliceReader
 from volattn.inference.stitch import Best
-from volattn.inference.stream import mean_weights
+from volattn.inference.stream import SliceReader, mean_weights
 from volattn.slabs.images import bag_centres
 from volattn.structures.geometry import Geometry, Turn
 from volattn.structures.lesions import Lesion, measure_lesions
@@ -32,7 +31,7 @@ class BagWeights:
     Attributes:
         model_slices: Centres of the bag, slices of the prepared volume; an end slice may be there several times.
         file_slices: The nearest slices of the file, along its slice axis.
-        offsets_mm: Distances of the centres from the target's, mm, positive towards the head.
+        offsets_mm: From the target's centre, positive towards the head.
         channel: Weights of channel attention, the mean over the levels; None without it.
         spatial: The same for spatial attention.
     """
@@ -44,14 +43,17 @@ class BagWeights:
     spatial: tuple[float, ...] | None
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
         return {
             "model_slices": list(self.model_slices),
             "file_slices": list(self.file_slices),
-            "offsets_mm": [round(offset, 4) for offset in self.offsets_mm],
-            "channel": None if self.channel is None else [round(weight, 6) for weight in self.channel],
-            "spatial": None if self.spatial is None else [round(weight, 6) for weight in self.spatial],
+            "offsets_mm": _rounded(self.offsets_mm, 4),
+            "channel": _rounded(self.channel, 6),
+            "spatial": _rounded(self.spatial, 6),
         }
+
+
+def _rounded(values: Sequence[float] | None, digits: int) -> list[float] | None:
+    return None if values is None else [round(value, digits) for value in values]
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class LesionRecord:
         score: The highest of its slices' scores.
         box: Half-open bounds (k0, j0, i0, k1, j1, i1) in voxels of the file's array (z, y, x).
         box_lps: Bounds (x0, y0, z0, x1, y1, z1) in LPS mm, voxel edges included.
-        volume_ml: Volume; None of a detector of boxes, as are the axes.
+        volume_ml: None of a detector of boxes, as are the axes.
         long_axis_mm: Largest axial extent.
         short_axis_mm: The extent perpendicular to it, in the same slice.
         key_slice: The slice with the long axis, counted from the feet; of boxes that of the highest score.
@@ -87,30 +89,17 @@ class LesionRecord:
     bag: BagWeights | None
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, lengths in mm and volumes in ml; what is not known is left out."""
-        sizes = {
-            key: round(value, digits)
-            for key, value, digits in (
-                ("volume_ml", self.volume_ml, 6),
-                ("long_axis_mm", self.long_axis_mm, 4),
-                ("short_axis_mm", self.short_axis_mm, 4),
-            )
-            if value is not None
-        }
+        """Plain values; sizes that are not known are left out."""
+        digits = {"volume_ml": 6, "long_axis_mm": 4, "short_axis_mm": 4}
+        sizes = {key: round(size, n) for key, n in digits.items() if (size := getattr(self, key)) is not None}
         return {
             "id": self.id,
             "score": round(self.score, 6),
             "box_voxels": {"axes": AXES, "start": list(self.box[:3]), "stop": list(self.box[3:])},
-            "box_lps_mm": {
-                "min": [round(bound, 4) for bound in self.box_lps[:3]],
-                "max": [round(bound, 4) for bound in self.box_lps[3:]],
-            },
+            "box_lps_mm": {"min": _rounded(self.box_lps[:3], 4), "max": _rounded(self.box_lps[3:], 4)},
             **sizes,
             "key_slice": {"file": {"axis": self.file_axis, "index": self.file_slice}, "from_feet": self.key_slice},
-            "best_detection": {
-                "model_slice": self.model_slice,
-                "bag": None if self.bag is None else self.bag.as_json(),
-            },
+            "best_detection": {"model_slice": self.model_slice, "bag": self.bag and self.bag.as_json()},
         }
 
 
@@ -126,7 +115,7 @@ def describe_lesions(
     """
     measured = measure_lesions(lesion_map, reader.canonical)
     return tuple(
-        _describe(lesion.id, lesion.box, lesion.key_slice, lesion, one, reader, bag)
+        _describe(lesion.id, lesion.box, lesion.key_slice, one, reader, bag, lesion)
         for lesion, one in zip(measured, best, strict=True)
     )
 
@@ -134,7 +123,7 @@ def describe_lesions(
 def describe_chains(chains: Sequence[Chain], reader: SliceReader, bag: int) -> tuple[LesionRecord, ...]:
     """Describes linked boxes, numbered from 1 in their order; see `describe_lesions`."""
     return tuple(
-        _describe(number, chain_box(chain, reader), reader.nearest(chain.best.z), None, chain.best, reader, bag)
+        _describe(number, chain_box(chain, reader), reader.resampled.nearest(chain.best.z), chain.best, reader, bag)
         for number, chain in enumerate(chains, start=1)
     )
 
@@ -150,17 +139,18 @@ def chain_box(chain: Chain, reader: SliceReader) -> VoxelBox:
 
 
 def _describe(
-    number: int, box: VoxelBox, key_slice: int, measured: Lesion | None, best: Best, reader: SliceReader, bag: int
+    number: int, box: VoxelBox, key_slice: int, best: Best, reader: SliceReader, bag: int, lesion: Lesion | None = None
 ) -> LesionRecord:
     turn, geometry = reader.turn, reader.canonical
+    sizes = (lesion.volume_ml, lesion.long_axis_mm, lesion.short_axis_mm) if lesion else (None, None, None)
     return LesionRecord(
         id=number,
         score=best.score,
         box=file_box(box, turn, geometry),
         box_lps=lps_box(box, geometry),
-        volume_ml=None if measured is None else measured.volume_ml,
-        long_axis_mm=None if measured is None else measured.long_axis_mm,
-        short_axis_mm=None if measured is None else measured.short_axis_mm,
+        volume_ml=sizes[0],
+        long_axis_mm=sizes[1],
+        short_axis_mm=sizes[2],
         key_slice=key_slice,
         file_axis=AXES[turn.axes[0]],
         file_slice=_file_slice(key_slice, reader),
@@ -177,8 +167,8 @@ def _bag_weights(best: Best, reader: SliceReader, bag: int) -> BagWeights | None
     rows = {kind: tuple(row.tolist()) for kind, row in weights.items()}
     return BagWeights(
         model_slices=tuple(centres),
-        file_slices=tuple(_file_slice(reader.nearest(centre), reader) for centre in centres),
-        offsets_mm=tuple((centre - best.z) * reader.step for centre in centres),
+        file_slices=tuple(_file_slice(reader.resampled.nearest(centre), reader) for centre in centres),
+        offsets_mm=tuple((centre - best.z) * reader.resampled.step for centre in centres),
         channel=rows.get("channel"),
         spatial=rows.get("spatial"),
     )

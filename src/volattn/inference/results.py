@@ -86,20 +86,12 @@ def predict_files(
     force: bool = False,
     trust_grid: bool = False,
 ) -> list[Outcome]:
-    """Predicts CTs one after the other and writes `NAME.nii.gz`, `NAME_lesions.nii.gz`, `NAME.json`, `NAME.png`; of a
-    detector of boxes the last two.
+    """Predicts CTs one after the other and writes the files of each; see `volattn.predict`.
 
     Files appear complete or not at all, and the JSON appears last. One bad case does not stop the others.
 
     Args:
-        inputs: Files and folders, see `find_inputs`.
-        out: Made if it is not there.
-        threshold: Lesion detections below this score are dropped; the model's own by default.
-        reference: A folder with reference segmentations, for the pictures; see `References`.
-        resume: Whether to skip the cases that are finished with the same input, model and settings.
         progress: Called with ("1/3 NAME", slices done, slices).
-        force: Accepts values that cannot be a CT's, with a note.
-        trust_grid: Accepts references of the CT's shape whose own grid differs, with a note.
 
     Returns:
         One outcome per CT. What the model's warning says is in the JSON, not in the outcomes' notes.
@@ -145,7 +137,7 @@ def _predict_one(job: _Job, case: Case, progress: Progress | None) -> Outcome:
     notes: list[str] = []
     read_header(image)  # Refuses sizes that are too large before anything is read.
     digest = sha256(image)
-    reference = _find_reference(job.references, case, notes)
+    reference, reference_digest = _find_reference(job.references, case, notes)
     crf = predictor.folder.model.refinement
     settings = {
         "format": FORMAT,
@@ -156,7 +148,7 @@ def _predict_one(job: _Job, case: Case, progress: Progress | None) -> Outcome:
         "mask_probability": MASK_PROBABILITY,
         "refinement": None if crf is None else crf.model_dump(),
         "precision": predictor.precision,
-        "reference": None if reference is None else sha256(reference),
+        "reference": reference_digest,
         "force": job.force,
         "trust_grid": job.trust_grid,
         "volattn": version("volattn"),
@@ -210,27 +202,29 @@ def _check_outputs(job: _Job, cases: Sequence[Case]) -> list[Path]:
     return [result for _, result in results]
 
 
-def _find_reference(references: References | None, case: Case, notes: list[str]) -> Path | None:
+def _find_reference(
+    references: References | None, case: Case, notes: list[str]
+) -> tuple[Path, str] | tuple[None, None]:
+    """The reference of a case and its hash. A bad one costs the comparison, not the prediction, here and below."""
     if references is None:
-        return None
+        return None, None
     try:
         path = references.find(case)
-    except ValueError as error:
-        notes.append(str(error))
-        return None
-    if path is None:
+        if path is not None:
+            return path, sha256(path)
         notes.append(f"no reference for it in {references.folder}")
-    return path
+    except (ValueError, OSError) as error:
+        notes.append(f"without its reference: {explain(error)}")
+    return None, None
 
 
 def _read_reference(job: _Job, path: Path | None, prediction: Prediction, notes: list[str]) -> NDArray[np.uint8] | None:
-    """A bad reference costs the comparison, not the prediction."""
     if job.references is None or path is None:
         return None
     try:
         truth, note = job.references.read(path, prediction.volume, job.trust_grid)
-    except ValueError as error:
-        notes.append(f"without its reference: {error}")
+    except Exception as error:  # Damaged files make readers raise anything.
+        notes.append(f"without its reference: {explain(error, path)}")
         return None
     notes += [] if note is None else [note]
     return truth

@@ -82,9 +82,6 @@ def find_objects(probabilities: NDArray[np.float32]) -> tuple[NDArray[np.int32],
 
     A score is the highest probability in the object, by which Han (arXiv 1704.07239) drops tumours too.
 
-    Args:
-        probabilities: (H, W).
-
     Returns:
         (H, W) numbers from 1 with 0 elsewhere, and the n scores.
     """
@@ -106,13 +103,9 @@ def class_boxes(found: SliceResult, label: int) -> tuple[NDArray[np.float32], ND
 def resample(
     probabilities: NDArray[np.float32], threshold: float, shape: tuple[int, int], filled: tuple[int, int]
 ) -> Patch:
-    """A class's probabilities on a slice's own grid: the way back through `to_input`, bilinear.
+    """A class's probabilities (size, size) on a slice's own grid: the way back through `to_input`, bilinear.
 
-    Args:
-        probabilities: (size, size) on the network's input.
-        threshold: Objects with a lower score are cut out.
-        shape: (H, W) of the slice.
-        filled: How many rows and columns of the input the slice fills.
+    Objects below the threshold are cut out. The slice has the shape (H, W), and fills `filled` of the input.
     """
     inside = probabilities[: filled[0], : filled[1]]
     numbers, scores = find_objects(inside)
@@ -131,15 +124,7 @@ def resample(
 def pasted(
     detections: SliceDetections, label: int, threshold: float, shape: tuple[int, int], filled: tuple[int, int]
 ) -> Patch | None:
-    """The highest probability of the masks of a class, on the rectangle around them; None without any.
-
-    Args:
-        detections: Of one slice.
-        label: The class.
-        threshold: Detections below this score are dropped.
-        shape: (H, W) of the slice.
-        filled: How many rows and columns of the input the slice fills.
-    """
+    """The highest probability of the masks of a class from a score on, in the rectangle around them; see `resample`."""
     assert detections.masks is not None, "boxes are linked, not stitched"
     chosen = np.flatnonzero((detections.labels == label) & (detections.scores >= threshold))
     if len(chosen) == 0:
@@ -170,10 +155,8 @@ def score_maps(found: SliceResult, shape: tuple[int, int], size: int, classes: i
     """Per class and pixel the highest score of the objects that cover it, 0 without any.
 
     Args:
-        found: In one slice.
         shape: (h, w) of the prepared slice.
         size: Side of the network's input.
-        classes: How many.
 
     Returns:
         (classes, h, w): a mask at threshold T is where the map reaches T.
@@ -189,12 +172,7 @@ def score_maps(found: SliceResult, shape: tuple[int, int], size: int, classes: i
 
 @dataclass(frozen=True, eq=False)
 class Best:
-    """The detection with the highest score among those that cover a lesion.
-
-    Attributes:
-        z: Its slice, of the prepared volume.
-        weights: Attention weights over that slice's bag (`SliceDetections`).
-    """
+    """The detection with the highest score of a lesion: its prepared slice, and the attention over its bag."""
 
     score: float
     z: int
@@ -203,12 +181,9 @@ class Best:
 
 @dataclass(frozen=True, eq=False)
 class Stitched:
-    """The input's grid, canonical axes.
+    """Labels (Z, H, W), 0 background, 1 organ, 2 lesion, on the input's grid in canonical axes.
 
-    Attributes:
-        labels: (Z, H, W) uint8: 0 background, 1 organ, 2 lesion.
-        lesions: (Z, H, W) uint16 or uint32, one number per 3D lesion (6 neighbours), from 1.
-        best: The best detection of each lesion, in the order of their numbers.
+    Lesions have one number per 3D lesion (6 neighbours) from 1; the best detection of each is in their order.
     """
 
     labels: NDArray[np.uint8]
@@ -327,12 +302,8 @@ def number_lesions(
 ) -> tuple[NDArray[np.unsignedinteger], int]:
     """The 3D components (6 neighbours) of the lesion label, numbered from 1, uint16 or more; and their count.
 
-    Components are sought in the box around all lesions: the numbering needs five bytes a voxel there.
-
-    Args:
-        labels: (Z, H, W).
-        least: Components of fewer voxels are no lesions.
-        instead: What they become in `labels`.
+    Components of fewer voxels than `least` become `instead` in the labels (Z, H, W). They are sought in the box around
+    all lesions: the numbering needs five bytes a voxel there.
     """
     bounds = _bounds(labels, LESION)
     inside = labels[bounds]

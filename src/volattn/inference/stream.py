@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,23 +16,77 @@ from torch import Tensor
 from volattn.inference.windows import Shares, WindowSums, window_shares
 from volattn.models.bag_backbone import BagBackbone, ContextDescriptors, Pyramid
 from volattn.models.precision import Precision, autocast
-from volattn.slabs.images import STRIDE, bag_centres
+from volattn.preprocessing.plan import Plan
+from volattn.preprocessing.prepared import PreparedSlices
+from volattn.slabs.images import STRIDE, bag_centres, input_shape, slab_images
+from volattn.structures.volume import Volume
 
 ReadImages = Callable[[Sequence[int]], Tensor]
 """The 2.5D images of some centre slices as the network sees them: (k, S, H, W) in [0, 1], on any device."""
 
 
+class SliceReader:
+    """The 2.5D images of a CT, made when they are asked for, from the same slices that the store keeps of it.
+
+    Args:
+        volume: HU in file axes.
+        fixed_z: The slice, in canonical axes, that stays as it is.
+    """
+
+    def __init__(self, volume: Volume, plan: Plan, fixed_z: int = 0) -> None:
+        self.plan = plan
+        self.turn = volume.geometry.turn()
+        self.prepared = PreparedSlices(volume, plan, fixed_z)
+        self.resampled = self.prepared.resampled
+        self.canonical = self.resampled.geometry
+
+    @property
+    def depth(self) -> int:
+        """Z, the number of prepared slices."""
+        return len(self.prepared)
+
+    @property
+    def filled(self) -> tuple[int, int]:
+        """How many rows and columns of the network's input a slice fills."""
+        return input_shape(*self.resampled.shape, self.plan.size)
+
+    def covered(self, first: int, last: int) -> tuple[int, int]:
+        """The canonical slices that prepared slices `first` to `last` cover, half-open.
+
+        Each prepared slice reaches half a step to either side.
+        """
+        weights = self.resampled.weights
+        depth, spacing = self.canonical.shape[0], self.canonical.spacing[0]
+        low, high = (float(weights.lower[z]) + float(weights.weight[z]) for z in (first, last))
+        half = self.resampled.step / spacing / 2
+        start, stop = math.ceil(low - half - 1e-6), math.ceil(high + half - 1e-6)
+        nearest = self.resampled.nearest
+        return max(0, min(start, nearest(first))), min(depth, max(stop, nearest(last) + 1))
+
+    def pixels(self, boxes: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Boxes (n, 4) xyxy in input pixels as such in pixels of the canonical slices, clipped to them."""
+        rows, columns = self.filled
+        height, width = self.canonical.shape[1:]
+        scale = np.array([width / columns, height / rows] * 2)
+        return np.clip(boxes.astype(np.float64) * scale, 0, [width, height, width, height])
+
+    def images(self, centres: Sequence[int], slices: int, device: torch.device) -> Tensor:
+        """2.5D images by their centres, (k, S, size, size) in [0, 1]; scaled on the device."""
+        plan = self.plan
+        return slab_images(self.prepared.__getitem__, centres, self.depth, slices, plan.window, plan.size, device)
+
+
 @dataclass(frozen=True, eq=False)
 class SliceDetections:
-    """What was found in one slice, on the CPU.
+    """What a detector finds in one slice, on the CPU.
 
     Attributes:
-        boxes: (n, 4) float32, xyxy in input pixels, half-open.
-        labels: (n,) int64 from 1, the lesion last.
-        scores: (n,) float32 in [0, 1].
-        masks: (n, m, m) float16, probabilities in the cells of the box; None from a detector of boxes.
-        weights: Softmax weights over the slice's bag, (N,) float32 each, by "channel.LEVEL" and
-            "spatial.LEVEL"; empty without attention.
+        boxes: (n, 4) xyxy in input pixels, half-open.
+        labels: (n,) from 1, the lesion last.
+        scores: (n,) in [0, 1].
+        masks: (n, m, m) probabilities in the cells of the box; None from a detector of boxes.
+        weights: Softmax weights over the slice's bag, (N,) each, by "channel.LEVEL" and "spatial.LEVEL"; empty
+            without attention.
     """
 
     boxes: NDArray[np.float32]
@@ -43,12 +98,7 @@ class SliceDetections:
 
 @dataclass(frozen=True, eq=False)
 class SliceProbabilities:
-    """What a segmenter finds in one slice, on the CPU.
-
-    Attributes:
-        probabilities: (K, H, W) float32 of nested classes, input pixels.
-        weights: See `SliceDetections`.
-    """
+    """What a segmenter finds in one slice: probabilities (K, H, W) of nested classes, input pixels, on the CPU."""
 
     probabilities: NDArray[np.float32]
     weights: dict[str, NDArray[np.float32]]
@@ -58,13 +108,7 @@ SliceResult = SliceDetections | SliceProbabilities
 
 
 class Step(NamedTuple):
-    """One step of a stream.
-
-    Attributes:
-        encode: Centres of the images to encode.
-        detect: Targets whose bags are complete then.
-        drop: Centres of the images that no later target needs.
-    """
+    """Centres of images to encode, targets whose bags are complete then, and images that no later target needs."""
 
     encode: tuple[int, ...]
     detect: tuple[int, ...]

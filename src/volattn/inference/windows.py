@@ -18,16 +18,13 @@ _SIGMA = 1 / 8
 
 
 def window_centres(depth: int, window: Window) -> list[int]:
-    """The targets whose windows cover a volume, ascending.
+    """The targets whose windows cover a volume of Z slices, ascending.
 
     Windows lie inside the volume: the first on its first slices, the last on its last ones, between them a step from
     one to the next. Then no image of their bags is clamped, and with a step that is a multiple of the distance of
     images all windows but the last share theirs. In a shorter volume there is one window, placed such that the
     images around its target which are not clamped show every slice where it is.
-
-    Args:
-        depth: Z, the slices of the volume.
-        window: Of the model. A window of 1 makes every slice a target.
+    A window of 1 makes every slice a target.
     """
     half = window.slices // 2
     if depth < window.slices:
@@ -41,11 +38,7 @@ def window_centres(depth: int, window: Window) -> list[int]:
 def window_shares(depth: int, window: Window, targets: Sequence[int] | None = None) -> dict[int, dict[int, float]]:
     """Which targets predict each slice, weighed by a Gaussian of the distance (nnU-Net: Isensee et al. 2021).
 
-    Args:
-        targets: The slices that are asked for; all of them by default. They do not change where windows are.
-
-    Returns:
-        `Shares` of the slices that are asked for, in their order.
+    Of the targets that are asked for, in their order; they do not change where windows are.
     """
     half, sigma = window.slices // 2, _SIGMA * window.slices
     weights: dict[int, dict[int, float]] = {z: {} for z in range(depth)}
@@ -72,11 +65,7 @@ class WindowSums:
         return len(self._sums)
 
     def add(self, centre: int, probabilities: Tensor) -> list[tuple[int, Tensor]]:
-        """Takes the probabilities of a window, once.
-
-        Args:
-            centre: Its target.
-            probabilities: (K, R, H, W), the target's slice in the middle of R.
+        """Takes the probabilities (K, R, H, W) of a target's window, once.
 
         Returns:
             The slices that no other window predicts any more, and their probabilities (K, H, W).

@@ -176,7 +176,7 @@ def write_phantoms(
     size: int = 512,
     first: int = 0,
     kind: Kind = "lits",
-    workers: int | None = 0,
+    workers: int = 0,
     progress: Progress | None = None,
     resume: bool = True,
 ) -> None:
@@ -189,7 +189,7 @@ def write_phantoms(
     Args:
         size: Rows and columns of a slice.
         first: Number of the first case.
-        workers: Processes; 0 or 1 works in this one, None takes one for each core.
+        workers: Processes; 0 or 1 works in this one.
         progress: Called with ("phantom", done, cases).
         resume: Whether a folder with phantoms may be continued.
 

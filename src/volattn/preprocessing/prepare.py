@@ -103,7 +103,7 @@ def prepare_dataset(
     plan: Plan,
     out: Path | str,
     *,
-    workers: int | None = 0,
+    workers: int = 0,
     progress: Progress | None = None,
     force: bool = False,
     trust_grid: bool = False,
@@ -135,7 +135,7 @@ def prepare_dataset(
 
 
 def _prepare(
-    dataset: Dataset, job: Job, out: Path, workers: int | None, report: Progress, overlook: dict[str, bool]
+    dataset: Dataset, job: Job, out: Path, workers: int, report: Progress, overlook: dict[str, bool]
 ) -> Outcome:
     cases = [case for case in dataset.cases if case.annotation is not None]
     if not cases:
