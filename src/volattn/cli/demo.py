@@ -12,7 +12,7 @@ from volattn.cli import exits
 NAME = "demo"
 
 
-@exits.verb(after_stop=exits.RESUME)
+@exits.verb()
 def command(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for everything that the demo makes.")],
     seed: Annotated[int, typer.Option(min=0, help="Seed of the phantoms and of the training.")] = 7,

@@ -26,7 +26,6 @@ NOTHING_DONE = 2
 STOPPED = 130
 TERMINATED = 143
 
-AGAIN = "what was written is whole; the same command continues"
 RESUME = "what was written is whole; the same command with --resume continues"
 
 
@@ -34,7 +33,7 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, as schedulers and containers send it: as Ctrl-C, with another exit code."""
 
 
-def verb(after_stop: str = AGAIN) -> Callable[[Callable[..., int | None]], Callable[..., None]]:
+def verb(after_stop: str = RESUME) -> Callable[[Callable[..., int | None]], Callable[..., None]]:
     """Makes a verb of a function: it gets the option --debug, and ends with its exit code; see `run`."""
 
     def decorate(function: Callable[..., int | None]) -> Callable[..., None]:
@@ -51,7 +50,7 @@ def verb(after_stop: str = AGAIN) -> Callable[[Callable[..., int | None]], Calla
     return decorate
 
 
-def run(command: Callable[[], int | None], *, after_stop: str = AGAIN, debug: bool = False) -> int:
+def run(command: Callable[[], int | None], *, after_stop: str = RESUME, debug: bool = False) -> int:
     """Runs a command and gives its exit code; a user's mistake becomes one line on standard error.
 
     Args:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NAME = "predict"
 
 
-@exits.verb(after_stop=exits.RESUME)
+@exits.verb()
 def command(
     model: Annotated[str, typer.Option("-m", "--model", help="Run folder, or demo: the weights in the package.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for masks, measurements and pictures.")],

@@ -13,7 +13,7 @@ from volattn.cli.options import DataSet, Force, KeepNoisy, Subset, TrustGrid, Wo
 NAME = "prepare"
 
 
-@exits.verb(after_stop=exits.RESUME)
+@exits.verb()
 def command(
     dataset: DataSet,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the store.")],

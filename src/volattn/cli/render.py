@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import Debug, TrustGrid, organ_label
+from volattn.cli.options import TrustGrid, organ_label
 
 NAME = "render"
 
@@ -20,6 +20,7 @@ class _View(StrEnum):
     TOP = "top"
 
 
+@exits.verb(after_stop="nothing was written")
 def command(
     out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="A .png, or a page as .html.")],
     maps: Annotated[
@@ -52,33 +53,27 @@ def command(
     lesion: Annotated[int, typer.Option(help="Label of lesions.")] = 2,
     slices: Annotated[int, typer.Option(min=1, max=20, help="Slices at most.")] = 3,
     trust_grid: TrustGrid = False,
-    debug: Debug = False,
 ) -> None:
     """Draws label maps of a CT: surfaces in 3D, slices with outlines."""
+    from volattn.cli.progress import shown
+    from volattn.report.render import Rendering, render_case
 
-    def run() -> int:
-        from volattn.cli.progress import shown
-        from volattn.report.render import Rendering, render_case
-
-        if not labels and not maps:
-            raise ValueError("nothing to draw: give label maps")
-        if image is not None and len(image) > 1:
-            raise ValueError(f"{image[1]}: is a second CT; give the one that all label maps belong to")
-        how = Rendering(
-            pictures=kind,
-            views=[one.value for one in view or ()],
-            organ=organ_label(organ, lesion),
-            lesion=lesion,
-            slices=slices,
-            trust_grid=trust_grid,
-        )
-        ct, drawn = image[0] if image else None, [*(labels or ()), *(maps or ())]
-        with shown() as progress:
-            done = render_case(ct, drawn, reference, out, names=name or (), how=how, progress=progress)
-        for note in done.notes:
-            exits.say(note)
-        print(done.table.text(), end="")
-        print(f"Picture: {out}")
-        return exits.GOOD
-
-    raise typer.Exit(exits.run(run, after_stop="nothing was written", debug=debug))
+    if not labels and not maps:
+        raise ValueError("nothing to draw: give label maps")
+    if image is not None and len(image) > 1:
+        raise ValueError(f"{image[1]}: is a second CT; give the one that all label maps belong to")
+    how = Rendering(
+        pictures=kind,
+        views=[one.value for one in view or ()],
+        organ=organ_label(organ, lesion),
+        lesion=lesion,
+        slices=slices,
+        trust_grid=trust_grid,
+    )
+    ct, drawn = image[0] if image else None, [*(labels or ()), *(maps or ())]
+    with shown() as progress:
+        done = render_case(ct, drawn, reference, out, names=name or (), how=how, progress=progress)
+    for note in done.notes:
+        exits.say(note)
+    print(done.table.text(), end="")
+    print(f"Picture: {out}")

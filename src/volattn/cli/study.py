@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import Debug, Device, split_commas
+from volattn.cli.options import Device, split_commas
 
 NAME = "study"
 
 
+@exits.verb()
 def command(
     name: Annotated[
         str,
@@ -48,46 +49,41 @@ def command(
     ] = 0.2,
     ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Trains on a Ray cluster; or local.")] = None,
     device: Device = "auto",
-    debug: Debug = False,
-) -> None:
+) -> int:
     """Runs one of the paper's tables.
 
     Every row has the same data, split and budget, and is trained for several seeds.
     """
+    import os
 
-    def run() -> int:
-        import os
+    from volattn.cli.progress import shown
+    from volattn.io.names import count_of
+    from volattn.studies.definition import Overrides, load_study
+    from volattn.studies.executor import Executor, ProcessShard
+    from volattn.studies.run import run_study
+    from volattn.studies.stores import SplitConfig
 
-        from volattn.cli.progress import shown
-        from volattn.io.names import count_of
-        from volattn.studies.definition import Overrides, load_study
-        from volattn.studies.executor import Executor, ProcessShard
-        from volattn.studies.run import run_study
-        from volattn.studies.stores import SplitConfig
-
-        title, study = load_study(name)
-        shard = ProcessShard.of(os.environ)
-        with shown() as progress:
-            outcome = run_study(
-                title,
-                study,
-                data,
-                out,
-                Executor(jobs, shard, ray=ray, device=device),
-                seeds=parse_seeds(split_commas(seeds)),
-                overrides=Overrides(recipe=recipe, weights=weights, settings=tuple(settings or ())),
-                split=SplitConfig(seed=split_seed, test=test, validation=validation),
-                resume=resume,
-                source=name,
-                progress=progress,
-            )
-        if shard.rank == 0:
-            print(outcome.table.read_text(encoding="utf-8"), end="")
-        if outcome.unfinished:
-            exits.say(f"{len(outcome.unfinished)} of {count_of(outcome.runs, 'run')} left to other processes")
-        return exits.report_failures(outcome.failed, outcome.runs)
-
-    raise typer.Exit(exits.run(run, after_stop=exits.RESUME, debug=debug))
+    title, study = load_study(name)
+    shard = ProcessShard.of(os.environ)
+    with shown() as progress:
+        outcome = run_study(
+            title,
+            study,
+            data,
+            out,
+            Executor(jobs, shard, ray=ray, device=device),
+            seeds=parse_seeds(split_commas(seeds)),
+            overrides=Overrides(recipe=recipe, weights=weights, settings=tuple(settings or ())),
+            split=SplitConfig(seed=split_seed, test=test, validation=validation),
+            resume=resume,
+            source=name,
+            progress=progress,
+        )
+    if shard.rank == 0:
+        print(outcome.table.read_text(encoding="utf-8"), end="")
+    if outcome.unfinished:
+        exits.say(f"{len(outcome.unfinished)} of {count_of(outcome.runs, 'run')} left to other processes")
+    return exits.report_failures(outcome.failed, outcome.runs)
 
 
 def parse_seeds(words: tuple[str, ...]) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from volattn.cli.options import Device, Precision, Subset
 NAME = "train"
 
 
-@exits.verb(after_stop=exits.RESUME)
+@exits.verb()
 def command(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A name that `volattn info` lists, or a .yaml file.")],
     data: Annotated[Path, typer.Option("--data", help="Store that `volattn prepare` wrote.")],
