@@ -152,12 +152,13 @@ def predict_key_slices(
     Raises:
         ValueError: It is not a DeepLesion folder, or has no such subset.
     """
+    from volattn.datasets.case import Reading
     from volattn.datasets.open import open_dataset
     from volattn.inference.key_slices import predict_key_slices
     from volattn.io.output import claim_folder
 
     with claim_folder(out):
-        opened = open_dataset(dataset, keep_noisy=keep_noisy).only(tuple(subset))
+        opened = open_dataset(dataset, Reading(keep_noisy)).only(tuple(subset))
     if isinstance(model, (str, Path)):
         model = load(model, device=device, precision=precision, batch=batch)
     return predict_key_slices(
@@ -173,6 +174,8 @@ def prepare(
     subset: Sequence[str] = (),
     resume: bool = False,
     workers: Workers = "auto",
+    organ_only: bool = False,
+    auxiliary: Sequence[str] = (),
     keep_noisy: bool = False,
     force: bool = False,
     trust_grid: bool = False,
@@ -188,6 +191,8 @@ def prepare(
         subset: Subsets of the data set's own split; all by default.
         resume: Keeps finished cases, and rebuilds missing or damaged ones. Without it a folder with a store is refused.
         workers: Processes; 0 works in this one.
+        organ_only: Takes data without labels of lesions, to train on painted ones (`synthetic`).
+        auxiliary: Names of labels that a detector may learn as classes that it does not report.
         keep_noisy: Takes rows that DeepLesion marks Possibly_noisy.
         force: Takes CTs whose values cannot be HU, with a note.
         trust_grid: Takes labels of the image's shape as they lie where the headers disagree, with a note.
@@ -202,13 +207,14 @@ def prepare(
         print(prepared.failed)  # {case: reason}
         ```
     """
+    from volattn.datasets.case import Reading
     from volattn.datasets.open import open_dataset
     from volattn.io.names import count_of
     from volattn.preprocessing.prepare import estimate, prepare_dataset
 
     say = announce or (lambda text: None)
     plan = _recipe(recipe).plan
-    opened = open_dataset(dataset, keep_noisy=keep_noisy).only(tuple(subset))
+    opened = open_dataset(dataset, Reading(keep_noisy, organ_only, tuple(auxiliary))).only(tuple(subset))
     for issue in opened.found:
         if issue.severity == "note":
             say(str(issue))

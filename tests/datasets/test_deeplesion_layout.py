@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from small_deeplesion import SHAPE, row, write_folder
 
+from volattn.datasets.case import Reading
 from volattn.datasets.check import check_dataset
 from volattn.datasets.deeplesion import as_published, half_open, read_dl_info, write_dl_info
 from volattn.datasets.open import open_dataset
@@ -99,7 +100,7 @@ def test_the_order_of_rows_does_not_matter(root: Path) -> None:
 def test_doubtful_rows_are_left_out_and_counted(tmp_path: Path) -> None:
     rows = [row(SCAN, 5), row(SCAN, 5, (5, 5, 9, 9), Possibly_noisy="1"), row(OTHER, 5, Possibly_noisy="1")]
     write_folder(tmp_path, rows)
-    plain, kept = open_dataset(tmp_path), open_dataset(tmp_path, keep_noisy=True)
+    plain, kept = open_dataset(tmp_path), open_dataset(tmp_path, Reading(keep_noisy=True))
     assert [(case.name, len(case.key_slice.boxes)) for case in plain.cases if case.key_slice] == [(f"{SCAN}_005", 1)]
     assert [(case.name, len(case.key_slice.boxes)) for case in kept.cases if case.key_slice] == [
         (f"{SCAN}_005", 2),

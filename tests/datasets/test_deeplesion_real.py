@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy.stats import rankdata
 
-from volattn.datasets.case import Case, Dataset
+from volattn.datasets.case import Case, Dataset, Reading
 from volattn.datasets.check import check_case
 from volattn.datasets.deeplesion import read_dl_info, write_dl_info
 from volattn.datasets.open import open_dataset
@@ -38,7 +38,7 @@ def dataset(root: Path) -> Dataset:
 
 @pytest.fixture(scope="module")
 def kept(root: Path) -> Dataset:
-    return open_dataset(root, keep_noisy=True)
+    return open_dataset(root, Reading(keep_noisy=True))
 
 
 @pytest.fixture(scope="module")

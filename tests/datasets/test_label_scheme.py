@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from volattn.config import Config
-from volattn.datasets.case import LabelScheme, is_lesion_name, natural_key, scheme_from_names
+from volattn.datasets.case import LabelScheme, Reading, is_lesion_name, natural_key, scheme_from_names
 
 SOURCE = Path("dataset.json")
 
@@ -49,6 +49,28 @@ def test_schemes(names: dict, classes: tuple, organ: tuple, lesion: tuple) -> No
     normalised = scheme.normalise(stored)
     assert normalised.dtype == np.uint8
     assert normalised.ravel().tolist() == expected
+
+
+def test_auxiliary_labels_are_neither_lesions_nor_lost() -> None:
+    names = {"background": [0], "liver": [1], "tumor": [2], "cyst": [3], "vessels": [4, 6]}
+    scheme = scheme_from_names(names, SOURCE, Reading(auxiliary=("vessels", "cyst")))
+    assert (scheme.classes, scheme.lesion_values) == (("liver", "tumor"), (2,))
+    stored = np.array([[[0, 1, 2, 3, 4, 6]]])
+    assert scheme.normalise(stored).ravel().tolist() == [0, 1, 2, 1, 1, 1]
+    assert scheme.normalise(stored, auxiliary=True).ravel().tolist() == [0, 1, 2, 4, 3, 3]
+    assert scheme.fault([5]) is not None
+    with pytest.raises(ValueError, match="has no label 'cysts'; it has liver, tumor, cyst"):
+        scheme_from_names(names, SOURCE, Reading(auxiliary=("cysts",)))
+
+
+def test_organs_alone_will_do_if_the_user_says_so() -> None:
+    names = {"background": [0], "liver": [1]}
+    scheme = scheme_from_names(names, SOURCE, Reading(organ_only=True))
+    assert (scheme.classes, scheme.lesion_values) == (("liver", "lesion"), ())
+    with pytest.raises(ValueError, match="--organ-only"):
+        scheme_from_names(names, SOURCE)
+    with pytest.raises(ValueError, match="named like a lesion"):
+        scheme_from_names({"background": [0]}, SOURCE, Reading(organ_only=True))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32])

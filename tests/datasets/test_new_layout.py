@@ -9,12 +9,13 @@ import pytest
 
 from volattn.datasets import Case, Dataset, check_dataset, open_dataset
 from volattn.datasets import open as layouts
+from volattn.datasets.case import Reading
 from volattn.datasets.lits import SCHEME
 from volattn.preprocessing.plan import Plan
 from volattn.preprocessing.prepare import prepare_dataset
 
 
-def open_patients(root: Path, keep_noisy: bool) -> Dataset:
+def open_patients(root: Path, reading: Reading) -> Dataset:
     """`patients/NAME/ct.nii` and `patients/NAME/liver.nii`."""
     folders = (root / "patients").iterdir()
     cases = [Case(folder.name, folder / "ct.nii", folder / "liver.nii", subset="train") for folder in folders]

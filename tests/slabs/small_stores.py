@@ -39,6 +39,9 @@ class Sliced:
         return self.array[key]
 
 
+VALUES = LabelScheme(organ_name="liver", organ_values=(1,), lesion_values=(2,))
+
+
 @dataclass
 class SmallCase:
     image: Sliced
@@ -65,6 +68,7 @@ class SmallStore:
     cases: dict[str, SmallCase]
     classes: tuple[str, ...] = ("liver", "lesion")
     plan: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(window=WINDOW, size=32))
+    scheme: LabelScheme = VALUES
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -116,7 +120,7 @@ def on_disk(store: SmallStore, path: Path) -> Store:
     description = StoreDescription(
         dataset="small",
         plan=Plan(window=WINDOW, size=store.plan.size),
-        scheme=LabelScheme(organ_name="liver", organ_values=(1,), lesion_values=(2,)),
+        scheme=VALUES,
         fingerprint="",
         cases=store.names,
     )

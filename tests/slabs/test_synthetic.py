@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -108,6 +110,7 @@ def test_label_maps_show_what_was_painted(store: SmallStore) -> None:
 
 
 def test_look_alikes_have_a_label_behind_the_lesions(store: SmallStore) -> None:
+    store.scheme = store.scheme.model_copy(update={"auxiliary": {"cyst": (3,)}})
     plain, named = slabs(store), slabs(store, auxiliary=("cyst", "look-alike"))
     labels = set()
     for index in range(len(plain)):
@@ -118,7 +121,31 @@ def test_look_alikes_have_a_label_behind_the_lesions(store: SmallStore) -> None:
             lesions, others = target["masks"][target["labels"] == 2].sum(0), target["masks"][~reported].sum(0)
             assert not (lesions * others).any()
             labels |= set(target["labels"].tolist())
-    assert labels == {1, 2, 4}, "organ, lesion and look-alike; no cyst is painted"
+    assert labels == {1, 2, 4}, "organ, lesion and look-alike; no cyst is there"
+
+
+def test_auxiliary_labels_of_the_data_are_objects_of_their_own(store: SmallStore) -> None:
+    labels = store.cases["healthy"].labels.array.copy()
+    labels[8:16, 30:34, 28:32] = 4  # The second auxiliary class.
+    scheme = store.scheme.model_copy(update={"auxiliary": {"cyst": (3,), "vessel": (4,)}})
+    named = SmallStore({"healthy": replace(store.cases["healthy"], labels=Sliced(labels))}, scheme=scheme)
+    dataset = slabs(named, None, ("vessel",))
+    found = [target for index in range(len(dataset)) for target in dataset[index].targets]
+    vessels = [target for target in found if 3 in target["labels"]]
+    assert len(vessels) == 8, "a slice each"
+    assert all(1 in target["labels"] for target in vessels), "they are part of the organ"
+    segmented = slabs(named, None, label_maps=True)
+    maps = [target["label_map"] for index in range(len(segmented)) for target in segmented[index].targets]
+    assert max(int(one.max()) for one in maps) == 1
+    with pytest.raises(ValueError, match="prepare the data with --auxiliary duct"):
+        slabs(named, None, ("duct",))
+
+
+def test_organs_alone_need_painted_lesions(store: SmallStore) -> None:
+    store.scheme = store.scheme.model_copy(update={"lesion_values": ()})
+    assert len(slabs(store))
+    with pytest.raises(ValueError, match=r"--set synthetic=\{\}"):
+        slabs(store, None)
 
 
 def test_a_painted_lesion_is_one_object_where_others_touch_it(store: SmallStore) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from volattn.cli import exits
-from volattn.cli.options import DataSet, Force, KeepNoisy, TrustGrid
+from volattn.cli.options import Auxiliary, DataSet, Force, KeepNoisy, OrganOnly, TrustGrid, split_commas
 
 if TYPE_CHECKING:
     from volattn.datasets.issues import Issue
@@ -18,15 +18,21 @@ _NO_FOLDER = "there is no such folder"
 
 @exits.verb(after_stop="nothing was changed")
 def command(
-    dataset: DataSet, force: Force = False, trust_grid: TrustGrid = False, keep_noisy: KeepNoisy = False
+    dataset: DataSet,
+    organ_only: OrganOnly = False,
+    auxiliary: Auxiliary = None,
+    keep_noisy: KeepNoisy = False,
+    force: Force = False,
+    trust_grid: TrustGrid = False,
 ) -> int:
     """Lists every error of a data set, with what to do about it."""
     from volattn.cli.progress import shown
+    from volattn.datasets.case import Reading
     from volattn.datasets.check import check_dataset
     from volattn.datasets.open import open_dataset
     from volattn.io.names import count_of
 
-    opened = open_dataset(dataset, keep_noisy=keep_noisy)
+    opened = open_dataset(dataset, Reading(keep_noisy, organ_only, split_commas(auxiliary)))
     print(f"{opened.name}: labels read as {opened.described_labels}")
     with shown() as progress:
         issues = one_per_folder(check_dataset(opened, force, progress, trust_grid=trust_grid))

@@ -51,6 +51,13 @@ def organ_label(text: str | None, lesion: int) -> int | None:
 DataSet = Annotated[
     Path, typer.Argument(metavar="DATASET", help="A LiTS, MSD, nnU-Net raw or DeepLesion folder; the layout is found.")
 ]
+OrganOnly = Annotated[
+    bool, typer.Option("--organ-only", help="Takes labels of organs alone, to train on painted lesions.")
+]
+Auxiliary = Annotated[
+    str | None,
+    typer.Option(metavar="NAME,...", help="Labels that are neither organ nor lesion; learned, and not reported."),
+]
 KeepNoisy = Annotated[bool, typer.Option("--keep-noisy", help="Takes lesions that DeepLesion marks Possibly_noisy.")]
 Subset = Annotated[
     str | None, typer.Option(metavar="NAME,...", help="Subsets of the data set's own split: train, val, test.")

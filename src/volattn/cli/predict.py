@@ -60,6 +60,7 @@ def command(
     from volattn import api
     from volattn.cli.options import split_commas
     from volattn.cli.progress import shown
+    from volattn.datasets.case import Reading
     from volattn.datasets.deeplesion import has_deeplesion
     from volattn.datasets.open import open_dataset
     from volattn.inference.inputs import find_inputs
@@ -76,7 +77,7 @@ def command(
         elif len(paths) > 1 or reference is not None:
             raise ValueError("a DeepLesion folder is predicted alone, with its own table as reference; give one folder")
         else:
-            open_dataset(paths[0], keep_noisy=keep_noisy).only(split_commas(subset))
+            open_dataset(paths[0], Reading(keep_noisy)).only(split_commas(subset))
     predictor = api.load(model, device=device, precision=precision, batch=batch, refine=refine)
     if key_slices:
         with shown() as progress:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from volattn.cli import exits
-from volattn.cli.options import DataSet, Force, KeepNoisy, Subset, TrustGrid, Workers
+from volattn.cli.options import Auxiliary, DataSet, Force, KeepNoisy, OrganOnly, Subset, TrustGrid, Workers
 
 NAME = "prepare"
 
@@ -23,6 +23,8 @@ def command(
         bool, typer.Option("--resume", help="Keeps finished cases, and rebuilds missing or damaged ones.")
     ] = False,
     subset: Subset = None,
+    organ_only: OrganOnly = False,
+    auxiliary: Auxiliary = None,
     keep_noisy: KeepNoisy = False,
     force: Force = False,
     trust_grid: TrustGrid = False,
@@ -41,6 +43,8 @@ def command(
             subset=split_commas(subset),
             resume=resume,
             workers=parse_workers(workers),
+            organ_only=organ_only,
+            auxiliary=split_commas(auxiliary),
             keep_noisy=keep_noisy,
             force=force,
             trust_grid=trust_grid,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, model_validator
 
 from volattn.config import Config
 from volattn.datasets.issues import Issue, LeftOut
@@ -32,30 +32,58 @@ CaseName = Annotated[str, AfterValidator(check_name)]
 """A case's name in a model that is validated."""
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How a user wants the annotation of a data set to be read.
+
+    Attributes:
+        keep_noisy: Lesions that the data set itself doubts count (DeepLesion's Possibly_noisy).
+        organ_only: Labels of organs alone will do: lesions are painted while training (`synthetic`).
+        auxiliary: Names of labels that are neither organ nor lesion, such as vessels: a detector may learn them as
+            classes that it does not report.
+    """
+
+    keep_noisy: bool = False
+    organ_only: bool = False
+    auxiliary: tuple[str, ...] = ()
+
+
+USUAL = Reading()
+
+
 class LabelScheme(Config):
     """What the values of a data set's label maps mean; 0 is always background.
 
     Attributes:
         organ_name: None for data with lesions only.
         organ_values: Values that mean organ without lesion; none for data with lesions only.
-        lesion_values: Values that mean lesion; where there is an organ, lesions count as part of it.
+        lesion_values: Values that mean lesion; where there is an organ, lesions count as part of it. None for data with
+            organs only.
+        auxiliary: Values of other classes by name; they count as part of the organ too.
     """
 
     organ_name: str | None = None
     organ_values: tuple[int, ...] = ()
     lesion_name: str = "lesion"
-    lesion_values: tuple[int, ...] = Field(min_length=1)
+    lesion_values: tuple[int, ...] = ()
+    auxiliary: dict[str, tuple[int, ...]] = {}
 
     @model_validator(mode="after")
     def _consistent(self) -> LabelScheme:
-        values = (*self.organ_values, *self.lesion_values)
+        values = self._values
         if len(set(values)) != len(values) or not all(0 < value < 256 for value in values):
             raise ValueError("label values must be different numbers from 1 to 255")
+        if not self.organ_values and not self.lesion_values:
+            raise ValueError("there must be a label value of a lesion or of an organ")
         if bool(self.organ_values) != bool(self.organ_name):
             raise ValueError("an organ needs a name and at least one label value, or neither")
         if self.organ_name == self.lesion_name:
             raise ValueError("organ and lesion need different names")
         return self
+
+    @property
+    def _values(self) -> tuple[int, ...]:
+        return (*self.organ_values, *self.lesion_values, *itertools.chain(*self.auxiliary.values()))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -65,19 +93,22 @@ class LabelScheme(Config):
     @property
     def described(self) -> str:
         """The values in words, for messages."""
-        organ = [f"{value} {self.organ_name}" for value in self.organ_values]
-        return ", ".join(["0 background", *organ, *(f"{value} {self.lesion_name}" for value in self.lesion_values)])
+        named = {self.organ_name or "": self.organ_values, self.lesion_name: self.lesion_values, **self.auxiliary}
+        return ", ".join(["0 background", *(f"{value} {name}" for name, values in named.items() for value in values)])
 
     def fault(self, values: Iterable[int]) -> str | None:
         """What is wrong with a label map that holds these values, and what to do; None if nothing is."""
-        unknown = sorted(set(values) - {BACKGROUND, *self.organ_values, *self.lesion_values})
+        unknown = sorted(set(values) - {BACKGROUND, *self._values})
         if not unknown:
             return None
         shown = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
         return f"label {shown} is not one that is used ({self.described}); correct the labels"
 
-    def normalise(self, array: np.ndarray) -> np.ndarray:
+    def normalise(self, array: np.ndarray, *, auxiliary: bool = False) -> np.ndarray:
         """The data set's values -> uint8 of the same shape: 0 background, 1 organ, 2 lesion.
+
+        Args:
+            auxiliary: Whether auxiliary classes are 3, 4, ... in their order, in place of 1.
 
         Raises:
             ValueError: A value is not in the scheme.
@@ -88,6 +119,8 @@ class LabelScheme(Config):
         table = np.zeros(256, np.uint8)
         table[list(self.organ_values)] = ORGAN
         table[list(self.lesion_values)] = LESION
+        for number, values in enumerate(self.auxiliary.values(), start=LESION + 1):
+            table[list(values)] = number if auxiliary else ORGAN
         return table[array]
 
 
@@ -155,8 +188,10 @@ class Dataset:
             ("lesion", self.scheme.lesion_name, self.scheme.lesion_values),
         ):
             names = [own for own, theirs in self.label_names.items() if theirs and set(theirs) <= set(values)]
-            if name is not None:
+            if name is not None and values:
                 parts.append(f"{kind}: {' + '.join(names) or name}{', merged' if len(names) > 1 else ''}")
+        if self.scheme.auxiliary:
+            parts.append(f"auxiliary: {', '.join(self.scheme.auxiliary)}")
         return "; ".join(parts)
 
     def checked(self) -> Dataset:
@@ -200,7 +235,7 @@ def in_subsets(subset_of: Mapping[str, str], wanted: Sequence[str], source: str)
     return tuple(name for name, subset in subset_of.items() if subset in wanted)
 
 
-def scheme_from_names(names: Mapping[str, Sequence[int]], source: Path) -> LabelScheme:
+def scheme_from_names(names: Mapping[str, Sequence[int]], source: Path, reading: Reading = USUAL) -> LabelScheme:
     """Tells organs from lesions by their names, given with their values.
 
     A name with tumour, lesion, cancer, cyst, metastasis or the like is a lesion; every other name is an organ. Several
@@ -208,8 +243,8 @@ def scheme_from_names(names: Mapping[str, Sequence[int]], source: Path) -> Label
     lesion. Background and an `ignore` label belong to neither.
 
     Raises:
-        ValueError: No name is a lesion's, 0 is not background, two names mean the same, or values are not whole
-            numbers from 0 to 255.
+        ValueError: No name is a lesion's and `reading` does not say that organs will do, a name that it gives is not
+            there, 0 is not background, two names mean the same, or values are not whole numbers from 0 to 255.
     """
     kept: dict[str, tuple[int, ...]] = {}
     for name, values in names.items():
@@ -229,11 +264,15 @@ def scheme_from_names(names: Mapping[str, Sequence[int]], source: Path) -> Label
                 raise ValueError(f"{label}, as has {shown(other)}; give each its own")
         kept[name] = tuple(values)
     kept = {name: values for name, values in kept.items() if _word(name) not in _BACKGROUND}
+    for name in reading.auxiliary:
+        if name not in kept:
+            raise ValueError(f"{source}: has no label {shown(name)}; it has {cut(', '.join(kept), 300)}")
+    auxiliary = {name: kept.pop(name) for name in dict.fromkeys(reading.auxiliary)}
     lesions = {name: values for name, values in kept.items() if is_lesion_name(name)}
-    if not lesions:
+    if not lesions and not (reading.organ_only and kept):
         raise ValueError(
             f"{source}: none of its labels ({cut(', '.join(names), 300) or 'none'}) is named like a lesion; if one is, "
-            "put 'lesion' into its name; data with organs only cannot be used, for volattn learns and finds lesions"
+            "put 'lesion' into its name; to train on organs alone, with painted lesions, say --organ-only"
         )
     lesion_values = sorted({value for values in lesions.values() for value in values})
     organs = {name: values for name, values in kept.items() if name not in lesions}
@@ -244,6 +283,7 @@ def scheme_from_names(names: Mapping[str, Sequence[int]], source: Path) -> Label
         organ_values=tuple(organ_values),
         lesion_name=next(iter(lesions)) if len(lesions) == 1 else "lesion",
         lesion_values=tuple(lesion_values),
+        auxiliary=auxiliary,
     )
 
 

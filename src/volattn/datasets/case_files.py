@@ -83,7 +83,7 @@ class CaseFolder:
         if self.description is None:
             return SCHEME if self.named_as_lits else None
         description = Description.read_from(self.description)
-        return None if description.of_instances else description.scheme
+        return None if description.of_instances else description.scheme()
 
 
 def find_case_files(path: Path | str) -> CaseFolder:

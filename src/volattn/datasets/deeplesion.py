@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
-from volattn.datasets.case import Case, Dataset, LabelScheme
+from volattn.datasets.case import USUAL, Case, Dataset, LabelScheme, Reading
 from volattn.datasets.issues import Issue
 from volattn.datasets.key_slice import KeySlice
 from volattn.io.csv_rows import Row, read_rows
@@ -254,7 +254,7 @@ def has_deeplesion(root: Path) -> bool:
     return (root / TABLE).is_file()
 
 
-def open_deeplesion(root: Path, keep_noisy: bool = False) -> Dataset:
+def open_deeplesion(root: Path, reading: Reading = USUAL) -> Dataset:
     """Opens a folder in DeepLesion's layout; a case is a key slice with the slices around it that were published.
 
     A key slice with a row that cannot be used is left out: a network would learn that its unmarked lesion is none.
@@ -277,14 +277,14 @@ def open_deeplesion(root: Path, keep_noisy: bool = False) -> Dataset:
         message = (
             f"takes {count_of(len(info.lesions), 'row')}, {noisy} of them marked Possibly_noisy; "
             "leave out --keep-noisy to train and score as published code does"
-            if keep_noisy
+            if reading.keep_noisy
             else f"takes {count_of(len(info.lesions) - noisy, 'row')} and leaves out {noisy} marked Possibly_noisy, "
             "as published code does; --keep-noisy takes all"
         )
         found.append(Issue("", table, "note", message))
     by_slice: dict[str, list[KeyLesion]] = defaultdict(list)
     for lesion in info.lesions:
-        if keep_noisy or not lesion.noisy:
+        if reading.keep_noisy or not lesion.noisy:
             by_slice[lesion.file_name].append(lesion)
     cases = []
     for name, lesions in by_slice.items():

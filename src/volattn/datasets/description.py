@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from pydantic import AliasChoices, ConfigDict, Field, field_validator
 
 from volattn.config import Config
-from volattn.datasets.case import Case, Dataset, LabelScheme, is_ignored, is_lesion_name, scheme_from_names
+from volattn.datasets.case import (
+    USUAL,
+    Case,
+    Dataset,
+    LabelScheme,
+    Reading,
+    is_ignored,
+    is_lesion_name,
+    scheme_from_names,
+)
 from volattn.datasets.issues import Issue, LeftOut
 from volattn.datasets.listing import as_file, list_volumes
 from volattn.io.files import read_json
@@ -129,8 +137,7 @@ class Description(Config):
         """Whether its classes count from 0, as nnDetection's: its masks hold numbers of lesions, not classes."""
         return any(0 in values and is_lesion_name(name) for name, values in self.labels.items())
 
-    @cached_property
-    def scheme(self) -> LabelScheme:
+    def scheme(self, reading: Reading = USUAL) -> LabelScheme:
         """What the label values mean.
 
         Raises:
@@ -142,7 +149,7 @@ class Description(Config):
                 "for masks with a number for each lesion, which are for scoring, not for training; make masks of "
                 'classes, and write {"background": 0, "lesion": 1}'
             )
-        return scheme_from_names(self.labels, self.source)
+        return scheme_from_names(self.labels, self.source, reading)
 
     @property
     def ct_channel(self) -> int:
@@ -232,7 +239,7 @@ def holds_cases(root: Path) -> bool:
     )
 
 
-def open_described(root: Path) -> Dataset:
+def open_described(root: Path, reading: Reading = USUAL) -> Dataset:
     """Opens a Decathlon or nnU-Net folder; of several channels the one named CT is taken.
 
     A case that is badly named or listed is left out: it is among the issues.
@@ -243,7 +250,7 @@ def open_described(root: Path) -> Dataset:
     """
     source = root / DESCRIPTION
     description = Description.read_from(source)
-    scheme, channel = description.scheme, description.ct_channel
+    scheme, channel = description.scheme(reading), description.ct_channel
     found: list[Issue] = []
     cases: list[Case] = []
     left_out: list[LeftOut] = []

@@ -203,22 +203,26 @@ class PreparedSlices:
 
 
 def prepare_labels(labels: Volume, scheme: LabelScheme, plan: Plan) -> NDArray[np.uint8]:
-    """(Z, h, w) label map on the grid of `PreparedSlices`: 0 background, 1 organ, 2 lesion.
+    """(Z, h, w) label map on the grid of `PreparedSlices`: 0 background, 1 organ, 2 lesion, 3, ... auxiliary classes.
 
-    Each class (the organ with its lesions; the lesions) is resampled linearly and cut at 0.5.
+    Each class (the organ with all that is in it; the lesions; ...) is resampled linearly and cut at 0.5.
 
     Raises:
         ValueError: A value is not in the scheme.
     """
     canonical = labels.canonical()
-    normal = scheme.normalise(canonical.array)
+    normal = scheme.normalise(canonical.array, auxiliary=True)
 
-    def shares(least: int) -> Resampled:
-        return Resampled(lambda z: (normal[z] >= least).astype(np.float32), canonical.geometry, plan)
+    def shares(value: int) -> Resampled:
+        def share(z: int) -> NDArray[np.float32]:
+            return (normal[z] >= ORGAN if value == ORGAN else normal[z] == value).astype(np.float32)
 
-    organ, lesion = shares(ORGAN), shares(LESION)
-    prepared = np.zeros((len(organ), *organ.shape), np.uint8)
+        return Resampled(share, canonical.geometry, plan)
+
+    # Lesions last: where two reach half, a lesion is not lost.
+    classes = {value: shares(value) for value in (ORGAN, *range(LESION + len(scheme.auxiliary), ORGAN, -1))}
+    prepared = np.zeros((len(classes[ORGAN]), *classes[ORGAN].shape), np.uint8)
     for z, plane in enumerate(prepared):
-        plane[organ[z] >= 0.5] = ORGAN
-        plane[lesion[z] >= 0.5] = LESION
+        for value, share in classes.items():
+            plane[share[z] >= 0.5] = value
     return prepared

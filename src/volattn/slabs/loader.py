@@ -21,6 +21,7 @@ from volattn.slabs.augment import Augmentation, AugmentConfig, move_boxes, move_
 from volattn.slabs.epoch import EMPTY, ORGAN_ONLY, UNKNOWN, WITH_LESION, Group, plan_epoch
 from volattn.slabs.images import bag_centres, image_slices, slab_table
 from volattn.slabs.slab import Slab, Target, boxed_objects, class_map, component_maps, objects
+from volattn.structures.lesions import label_components
 
 if TYPE_CHECKING:
     from volattn.preprocessing.store import Store, StoredArray, StoredCase
@@ -83,6 +84,15 @@ class SlabDataset(Dataset[Slab]):
     ) -> None:
         self.config = config
         self.auxiliary = tuple(auxiliary)
+        there = tuple(store.scheme.auxiliary)
+        for name in self.auxiliary:
+            if name not in there and not (name == LOOK_ALIKE and synthetic is not None):
+                raise ValueError(
+                    f"model.auxiliary: no label of the store is {name}; prepare the data with --auxiliary {name}"
+                    + (", or paint look-alikes with synthetic={}" if name == LOOK_ALIKE else "")
+                )
+        # A value that no label has stands for look-alikes, which are painted.
+        self._auxiliary_values = [LESION + 1 + there.index(name) if name in there else 255 for name in self.auxiliary]
         self.augment = augment
         self.synthetic = synthetic
         self.seed = seed
@@ -94,6 +104,8 @@ class SlabDataset(Dataset[Slab]):
             raise ValueError(
                 "synthetic: lesions are painted into an organ, and no label map of these cases has one; leave it out"
             )
+        if synthetic is None and not store.scheme.lesion_values:
+            raise ValueError("the store's labels have no lesions; paint some while training, with --set synthetic={}")
         self._shown = {name: _shown(case, synthetic is not None) for name, case in self.cases.items()}
         if config.empty_share < 1 and not any(
             np.isin(shown, (ORGAN_ONLY, WITH_LESION)).any() for shown in self._shown.values()
@@ -191,16 +203,19 @@ class SlabDataset(Dataset[Slab]):
     def _object_maps(self, labels: _Labels | StoredArray, z: int) -> NDArray[np.int32]:
         """The numbered objects of a slice, (classes, h, w), the auxiliary ones last; what is painted is one each."""
         if not isinstance(labels, _Labels):
-            maps = component_maps(np.asarray(labels[z]), self.classes)
-            return np.concatenate([maps, np.zeros((len(self.auxiliary), *maps.shape[1:]), np.int32)])
+            return self._components(np.asarray(labels[z]))
         place, painted = z - labels.first, labels.painted
         numbers, lesion = painted.numbers[place], painted.lesions[place]
-        maps = component_maps(labels.array[place], self.classes)
-        maps[-1][lesion] = numbers[lesion] + maps[-1].max()
-        others = np.zeros((len(self.auxiliary), *maps.shape[1:]), np.int32)
+        maps = self._components(labels.array[place])
+        of_lesions = maps[self.classes - 1]
+        of_lesions[lesion] = numbers[lesion] + of_lesions.max()
         if LOOK_ALIKE in self.auxiliary:
-            others[self.auxiliary.index(LOOK_ALIKE)] = np.where(lesion, 0, numbers)
-        return np.concatenate([maps, others])
+            maps[self.classes + self.auxiliary.index(LOOK_ALIKE)] = np.where(lesion, 0, numbers)
+        return maps
+
+    def _components(self, plane: NDArray[np.uint8]) -> NDArray[np.int32]:
+        others = [label_components(plane == value)[0] for value in self._auxiliary_values]
+        return np.concatenate([component_maps(plane, self.classes), *(one[None].astype(np.int32) for one in others)])
 
     def _label_map(self, labels: _Labels | StoredArray, depth: int, z: int, augmentation: Augmentation) -> Tensor:
         """The classes of the slices of a target's window, (R, H, W); clamped images of a block show theirs again."""

@@ -81,8 +81,8 @@ class Slab:
 
 
 def class_map(labels: NDArray[np.uint8], classes: int) -> NDArray[np.uint8]:
-    """Labels of a model with so many classes, from 0, in place of 0 background, 1 organ and 2 lesion."""
-    return labels if classes > 1 else (labels == LESION).astype(np.uint8)
+    """Labels of a model with so many classes, from 0, in place of 0 background, 1 organ, 2 lesion and 3, ... others."""
+    return np.where(labels > LESION, np.uint8(ORGAN), labels) if classes > 1 else (labels == LESION).astype(np.uint8)
 
 
 def component_maps(labels: NDArray[np.uint8], classes: int) -> NDArray[np.int32]:
