@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scipy.special import entr
 from small_runs import small_recipe, write_store
 
+from volattn.models.attention import ChannelAttention
 from volattn.models.bag_backbone import BagBackbone
 from volattn.models.registry import build_model
 from volattn.preprocessing.store import Store
@@ -56,6 +57,38 @@ def test_entropies_are_those_of_bags_built_from_scratch(made: tuple[BagBackbone,
     for key, weights in rows.items():
         expected = entr(np.stack(weights)).sum(1).mean() / np.log(3)
         assert found.entropies[key] == pytest.approx(expected, abs=1e-4)
+
+
+def test_what_the_gates_do_is_written_down(made: tuple[BagBackbone, Store]) -> None:
+    model, store = made
+    found = validation.evaluate_case(MaskEvaluator(), model, store, "volume-0", torch.device("cpu"))
+    assert sorted(found.gates) == sorted(found.entropies)
+    for state in found.gates.values():
+        assert 0 <= state.live <= 1
+        # Their weights start at 0: the same number everywhere.
+        assert (state.mean, state.spread) == pytest.approx((1 / (1 + np.exp(-3)), 0), abs=1e-6)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, ChannelAttention):
+                module.gate.weight.normal_()
+    moved = validation.evaluate_case(MaskEvaluator(), model, store, "volume-0", torch.device("cpu")).gates
+    assert max(state.spread for key, state in moved.items() if key.startswith("channel")) > 1e-5
+    assert all(module.watched is None for module in model.modules() if isinstance(module, ChannelAttention))
+
+
+def test_organs_alone_are_validated_on_painted_lesions(made: tuple[BagBackbone, Store]) -> None:
+    _, store = made
+    case = store.case("volume-0")
+    organ = np.minimum(np.asarray(case.labels[:]), 1)
+    vars(case).update(labels=organ)
+    first, second = validation.painted_case(case), validation.painted_case(case)
+    np.testing.assert_array_equal(first.image[:], second.image[:])
+    assert first.image[:].dtype == np.int16
+    np.testing.assert_array_equal(first.labels[:] > 0, organ > 0)
+    changed = np.asarray(first.image[:]) != np.asarray(case.image[:])
+    assert changed.any()
+    assert not changed[organ == 0].any()
+    assert (case.labels[:] == organ).all(), "the case itself is as it was"
 
 
 def test_a_validation_survives_json(made: tuple[BagBackbone, Store]) -> None:

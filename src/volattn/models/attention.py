@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -80,8 +81,18 @@ class GateOptions(NamedTuple):
     rectifier: Rectifier
 
 
+class GateState(NamedTuple):
+    """What a gate did: the share of values above 0 in front of its rectifier, and its mean and standard deviation."""
+
+    live: float
+    mean: float
+    spread: float
+
+
 class _Gated(nn.Module):
     """What channel and spatial attention share: a gate."""
+
+    watched: list[GateState] | None = None
 
     def _make_gate(self, gate: nn.Linear | nn.Conv2d, channels: int, options: GateOptions) -> None:
         """Takes the gate's layer, with a bias, for what has so many channels."""
@@ -104,7 +115,11 @@ class _Gated(nn.Module):
         value = value.to(self.gate.weight.dtype)
         if self.norm is not None:
             value = self.norm(value)
-        return self.factor * torch.sigmoid(self.gate(self.rectify(value)))
+        gate = self.factor * torch.sigmoid(self.gate(self.rectify(value)))
+        if self.watched is not None:
+            live = (value > 0).float().mean()
+            self.watched.append(GateState(float(live), float(gate.mean()), float(gate.std(correction=0))))
+        return gate
 
 
 class ChannelAttention(_Gated):
@@ -306,6 +321,22 @@ class VolumetricAttention(ContextModule):
             gate, spatial_weights = self.spatial(self.spatial.describe(target), descriptors.spatial[bags])
             target = target * gate.to(target.dtype)
         return Refined(target, channel_weights, spatial_weights)
+
+
+@contextmanager
+def watch_gates(model: nn.Module) -> Iterator[dict[str, list[GateState]]]:
+    """A block in which every gate of a model writes down what it does, by "kind.level" as attention weights are."""
+    gates = {name: module for name, module in model.named_modules() if isinstance(module, _Gated)}
+    seen: dict[str, list[GateState]] = {}
+    for name, module in gates.items():
+        *_, pool, level, kind = ("", *name.split("."))
+        level = pool.removesuffix("_roi_pool") if level == "attention" else level
+        module.watched = seen.setdefault(f"{kind}.{level}", [])
+    try:
+        yield seen
+    finally:
+        for module in gates.values():
+            module.watched = None
 
 
 def entropy(weights: Tensor) -> Tensor:

@@ -13,6 +13,9 @@ LOG_MEAN, LOG_SD, LOG_SHAPE = 2.77, 0.72, 6.25
 COUNT_MEDIAN, COUNT_LOG_SD, COUNT_MOST = 4.0, 1.0, 76
 """Lesions in a case: log-normal, 80 % of cases have 1 to 14."""
 
+LARGEST = 110.0
+"""mm; no lesion is longer."""
+
 LEAST_DISTRACTORS = 5
 LOOK = SyntheticConfig(contrast=(25, 70), bright=0.2)
 """Of lesions and distractors; one in ten is brighter than the liver."""

@@ -19,7 +19,7 @@ from volattn.phantoms.anatomy import (
     paint_spine,
     paint_stomach,
 )
-from volattn.phantoms.lesions import LOOK, draw_structures
+from volattn.phantoms.lesions import LARGEST, LOOK, draw_structures
 from volattn.phantoms.liver import LiverPlan, paint_liver
 from volattn.phantoms.painter import Structure, paint_structures
 from volattn.phantoms.shapes import Canvas, Field, Grid
@@ -92,7 +92,7 @@ def make_phantom(seed: int, index: int, size: int = 512) -> Phantom:
         return field.reshape(slices, samples, size, size).mean(axis=1)
 
     hu, organ = to_slices(canvas.hu), to_slices(liver.coverage) >= 0.5
-    largest = min(110.0, float(plan.radii.min()) * 1.1)
+    largest = min(LARGEST, float(plan.radii.min()) * 1.1)
     grid = (spacing, pixel, pixel)
     painted = paint_structures(hu, organ, grid, rng, LOOK, wanted=draw_structures(rng, largest), at_border=False)
     labels = organ.astype(np.uint8) * np.uint8(ORGAN)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,10 +18,13 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
 from volattn.config import Config
+from volattn.datasets.case import LESION, ORGAN
 from volattn.inference.stream import SliceResult, stream
 from volattn.inference.windows import window_shares
-from volattn.models.attention import entropy
+from volattn.models.attention import GateState, entropy, watch_gates
 from volattn.models.bag_backbone import BagBackbone
+from volattn.phantoms.lesions import LARGEST, LOOK, draw_structures
+from volattn.phantoms.painter import paint_structures
 from volattn.preprocessing.store import Store, StoredCase
 from volattn.slabs.images import bag_centres, slab_images
 from volattn.training.recipe import Timetable, ValidationConfig
@@ -78,6 +82,8 @@ class Validation(Config):
             "false_positives" there.
         entropies: Mean entropy of the attention weights over the bag by "kind.level", as a share of log N: 1 for
             uniform weights, 0 for one slice alone.
+        gates: What the gates do, by "kind.level": the mean share of values above 0 in front of the rectifier, the mean
+            gate and its mean standard deviation. A gate that is the same everywhere attends to nothing.
         single_organ: Whether only the largest connected part of the organ is kept, and the lesions in it, because its
             Dice is then higher; all scores are of this choice.
     """
@@ -87,6 +93,7 @@ class Validation(Config):
     threshold: float
     cases: dict[str, dict[str, float | None]]
     entropies: dict[str, float]
+    gates: dict[str, GateState] = {}
     single_organ: bool = False
 
     @property
@@ -129,11 +136,12 @@ class Evaluator(Protocol):
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One case: what its accumulator made of it, and mean entropies over its slices, see `Validation`."""
+    """One case: what its accumulator made of it, and means over its slices, see `Validation`."""
 
     name: str
     stats: CaseStats
     entropies: dict[str, float]
+    gates: dict[str, GateState]
 
 
 @dataclass(frozen=True)
@@ -210,7 +218,13 @@ def validate(
     everyone = [by_name[name] for name in names]  # in this order sums are the same for any number of processes
     rows = [result.entropies for result in everyone]
     entropies = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
-    return evaluator.summarise({result.name: result.stats for result in everyone}, entropies)
+    gates = _mean_gates([result.gates for result in everyone])
+    validation = evaluator.summarise({result.name: result.stats for result in everyone}, entropies)
+    return validation.model_copy(update={"gates": gates})
+
+
+def _mean_gates(rows: Sequence[Mapping[str, GateState]]) -> dict[str, GateState]:
+    return {key: GateState(*np.mean([row[key] for row in rows], axis=0).round(4).tolist()) for key in rows[0]}
 
 
 def evaluate_case(
@@ -225,6 +239,8 @@ def evaluate_case(
 ) -> CaseResult:
     """Streams one case and scores it; `progress` is called with the slices done."""
     case = store.case(name)
+    if not store.scheme.lesion_values:
+        case = painted_case(case)
     accumulator = evaluator.start(store, case)
     weights: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
     depth, config = case.shape[0], model.config
@@ -233,16 +249,31 @@ def evaluate_case(
         plan = store.plan
         return slab_images(case.image.__getitem__, centres, depth, config.slices, plan.window, plan.size, device)
 
-    slices = stream(model, read, depth, targets=case.annotated_slices, batch=batch, device=device)
-    for count, (z, detections) in enumerate(slices, start=1):
-        accumulator.add(z, detections)
-        for key, value in detections.weights.items():
-            weights[key].append(value)
-        if progress is not None:
-            progress(count)
+    with watch_gates(model) as seen:
+        slices = stream(model, read, depth, targets=case.annotated_slices, batch=batch, device=device)
+        for count, (z, detections) in enumerate(slices, start=1):
+            accumulator.add(z, detections)
+            for key, value in detections.weights.items():
+                weights[key].append(value)
+            if progress is not None:
+                progress(count)
     entropies = {
         key: float(entropy(torch.from_numpy(np.stack(rows)).double()).mean())
         for key, rows in weights.items()
         if rows[0].size > 1
     }
-    return CaseResult(name, accumulator.finish(), entropies)
+    gates = {key: GateState(*np.mean(states, axis=0).tolist()) for key, states in seen.items()}
+    return CaseResult(name, accumulator.finish(), entropies, gates)
+
+
+def painted_case(case: StoredCase) -> StoredCase:
+    """A case of organs alone with lesions and look-alikes, as many and as large as LiTS has; always the same ones."""
+    hu, labels = np.asarray(case.image[:], np.float32), np.array(case.labels[:])
+    rng = np.random.default_rng(list(case.name.encode()))
+    wanted = draw_structures(rng, LARGEST)
+    painted = paint_structures(hu, labels == ORGAN, case.spacing, rng, LOOK, wanted=wanted, at_border=False)
+    labels[painted.lesions] = LESION
+    changed = copy(case)
+    # They stand in the place of the arrays on disk, which the case opens when first asked.
+    vars(changed).update(image=hu.round().astype(np.int16), labels=labels)
+    return changed
