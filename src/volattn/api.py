@@ -36,6 +36,7 @@ def load(
     precision: Precision | None = None,
     batch: int = 1,
     refine: Literal["crf", "none"] | None = None,
+    report_auxiliary: bool = False,
 ) -> Predictor:
     """Loads a trained model.
 
@@ -44,6 +45,7 @@ def load(
         precision: Mixed precision on a GPU; `fp32` by default.
         batch: 2.5D images encoded at a time.
         refine: Refines the probabilities of a `cascade` with a dense CRF, or does not; by default as it was trained.
+        report_auxiliary: Predictions name what was found of the model's auxiliary classes, such as look-alikes, too.
 
     Raises:
         ValueError: It is not a model folder, the device is not there, or it cannot be refined.
@@ -61,7 +63,14 @@ def load(
     """
     from volattn.inference.predict import load
 
-    return load(model, device=device or "auto", precision=precision or "fp32", batch=batch, refinement=refine)
+    return load(
+        model,
+        device=device or "auto",
+        precision=precision or "fp32",
+        batch=batch,
+        refinement=refine,
+        report_auxiliary=report_auxiliary,
+    )
 
 
 def predict(
@@ -274,7 +283,6 @@ def train(
     Example:
         ```python
         result = volattn.train("lits", "lits-store", "lits-run", settings=["model.bag=5"], precision="bf16")
-        print(result.best_step, result.validation.summary)
         ```
     """
     from volattn.training.run import train

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,6 +92,45 @@ def test_threshold_can_be_given_and_batch_changes_nothing() -> None:
     for wrong in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match="threshold"):
             box_predictor().predict(volume, threshold=wrong)
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn", "faster_rcnn"])
+def test_auxiliary_classes_are_listed_when_asked_for_and_change_nothing(name: str) -> None:
+    def predictor(*, asked: bool) -> Predictor:
+        made = box_predictor(name=name)
+        model: Any = made.model
+        model.config = model.config.model_copy(update={"auxiliary": ("cyst", "vessel")})
+        detect = model._detect
+
+        def with_a_vessel(image: torch.Tensor) -> dict[str, torch.Tensor]:
+            found = detect(image)
+            vessel = {
+                "boxes": torch.tensor([[2.0, 3, 9, 8]]),
+                "labels": torch.tensor([4]),
+                "scores": torch.tensor([0.8]),
+            }
+            if "masks" in found:
+                vessel["masks"] = torch.ones(1, 1, 28, 28)
+            return {key: torch.cat([found[key], value]) for key, value in vessel.items()}
+
+        model._detect = with_a_vessel
+        made.report_auxiliary = asked
+        return made
+
+    plain, silent, asked = (
+        box_predictor(name=name).predict(ct()),
+        *(predictor(asked=one).predict(ct()) for one in (False, True)),
+    )
+    for other in (silent, asked):
+        np.testing.assert_array_equal(other.labels, plain.labels)
+        assert other.lesions == plain.lesions
+    assert silent.auxiliary == {}
+    assert "auxiliary" not in silent.as_json()
+    assert asked.auxiliary["cyst"] == ()
+    (vessel,) = asked.auxiliary["vessel"]
+    assert vessel.score == pytest.approx(0.8)
+    assert vessel.box[0::3] == (0, asked.labels.shape[0]), "linked through all slices"
+    assert asked.as_json()["auxiliary"]["vessel"][0]["box_voxels"]["start"] == list(vessel.box[:3])
 
 
 def test_each_slice_is_encoded_once() -> None:

@@ -37,6 +37,9 @@ def command(
         Literal["crf", "none"] | None,
         typer.Option(help="Refines a cascade's probabilities by a dense CRF, or not; as trained by default."),
     ] = None,
+    report_auxiliary: Annotated[
+        bool, typer.Option("--report-auxiliary", help="Also lists what is found of the model's auxiliary classes.")
+    ] = False,
     batch: Annotated[int, typer.Option(min=1, help="2.5D images encoded at a time.")] = 1,
     reference: Annotated[
         Path | None, typer.Option(help="Folder with reference segmentations, to draw and to score.")
@@ -78,7 +81,9 @@ def command(
             raise ValueError("a DeepLesion folder is predicted alone, with its own table as reference; give one folder")
         else:
             open_dataset(paths[0], Reading(keep_noisy)).only(split_commas(subset))
-    predictor = api.load(model, device=device, precision=precision, batch=batch, refine=refine)
+    predictor = api.load(
+        model, device=device, precision=precision, batch=batch, refine=refine, report_auxiliary=report_auxiliary
+    )
     if key_slices:
         with shown() as progress:
             boxes = api.predict_key_slices(

@@ -50,6 +50,7 @@ class Predictor:
         device: str | None = None,
         batch: int = 1,
         precision: Precision = "fp32",
+        report_auxiliary: bool = False,
     ) -> None:
         if batch < 1:
             raise ValueError(f"the batch must be at least 1, found {batch}")
@@ -59,6 +60,7 @@ class Predictor:
         self.fingerprint = fingerprint
         self.batch = batch
         self.precision = precision
+        self.report_auxiliary = report_auxiliary
 
     def __repr__(self) -> str:
         finds = f"finds {' and '.join(self.folder.classes)} as {'masks' if self.masks else 'boxes'}"
@@ -128,8 +130,11 @@ class Predictor:
             collected = Stitcher(shape, back, reader.filled, classes, threshold, single_organ=single_organ)
         else:
             collected = Linker(classes, threshold, reader.resampled.step)
+        step, others = reader.resampled.step, self.model.config.auxiliary_classes if self.report_auxiliary else ()
+        auxiliary = {name: Linker(label, threshold, step) for label, name in enumerate(others, start=classes + 1)}
         for done, (z, detections) in enumerate(self.detect(reader, range(reader.depth)), start=1):
-            collected.add(z, detections)
+            for one in (collected, *auxiliary.values()):
+                one.add(z, detections)
             if progress is not None:
                 progress(volume.name, done, reader.depth)
         lesion_map: NDArray[np.unsignedinteger]
@@ -155,6 +160,9 @@ class Predictor:
             masks=self.masks,
             lesions=lesions,
             organ=organ,
+            auxiliary={
+                name: describe_chains(linker.finish(), reader, self.model.bag) for name, linker in auxiliary.items()
+            },
             threshold=threshold,
             organ_threshold=ORGAN_SCORE,
             notes=(*volume.notes, *(sentence for sentence in (note, warning) if sentence is not None)),
@@ -190,11 +198,20 @@ def load(
     device: str | None = None,
     batch: int = 1,
     precision: Precision = "fp32",
+    report_auxiliary: bool = False,
 ) -> Predictor:
     """A predictor from a model folder; see `volattn.load`."""
     model, folder = checkpoints.load_folder(source, refinement)
     fingerprint = checkpoints.fingerprint(source)
-    return Predictor(model, folder, fingerprint=fingerprint, device=device, batch=batch, precision=precision)
+    return Predictor(
+        model,
+        folder,
+        fingerprint=fingerprint,
+        device=device,
+        batch=batch,
+        precision=precision,
+        report_auxiliary=report_auxiliary,
+    )
 
 
 def find_device(name: str | None) -> torch.device:

@@ -88,6 +88,8 @@ class Prediction:
         masks: Whether the model outlines what it finds.
         lesions: By their numbers in the map.
         organ: None for a model of lesions only, and of boxes.
+        auxiliary: What was found of the model's auxiliary classes, by their names, if that was asked for: boxes that
+            follow each other through the slices.
         threshold: Lesion detections below this score were dropped.
         organ_threshold: The same for the organ.
         notes: Doubts about the CT's header or values, and what the reader must know of the model, a sentence each.
@@ -101,6 +103,7 @@ class Prediction:
     masks: bool
     lesions: tuple[LesionRecord, ...]
     organ: OrganRecord | None
+    auxiliary: Mapping[str, tuple[LesionRecord, ...]]
     threshold: float
     organ_threshold: float
     notes: tuple[str, ...]
@@ -161,6 +164,7 @@ class Prediction:
         geometry = self.volume.geometry
         organ = None if self.organ is None else {"name": self.organ.name, "volume_ml": round(self.organ.volume_ml, 6)}
         single_organ = self.model["single_organ"]
+        auxiliary = {name: [one.as_json() for one in found] for name, found in self.auxiliary.items()}
         return {
             "model": {key: value for key, value in self.model.items() if key != "single_organ"},
             "grid": {
@@ -174,6 +178,7 @@ class Prediction:
             "single_organ": single_organ,
             "organ": organ,
             "lesions": [lesion.as_json() for lesion in self.lesions],
+            **({"auxiliary": auxiliary} if auxiliary else {}),
             "versions": versions(),
             "commit": commit(),
         }

@@ -148,6 +148,7 @@ def _predict_one(job: _Job, case: Case, progress: Progress | None) -> Outcome:
         "mask_probability": MASK_PROBABILITY,
         "refinement": None if crf is None else crf.model_dump(),
         "precision": predictor.precision,
+        "auxiliary": predictor.report_auxiliary,
         "reference": reference_digest,
         "force": job.force,
         "trust_grid": job.trust_grid,

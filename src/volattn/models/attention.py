@@ -193,7 +193,8 @@ class SpatialAttention(_Gated):
 
     def forward(self, target: Tensor, bag: Tensor) -> tuple[Tensor, Tensor]:
         """The gate S_s (M, 1 or C, H, W) and the weights (M, N), from e of the target (M, K, H, W) and of its bag."""
-        factor = {"none": 1.0, "sqrt": target[0].numel() ** -0.5, "mean": 1.0 / target[0].numel()}[self.scale]
+        values = math.prod(target.shape[1:])
+        factor = {"none": 1.0, "sqrt": 1.0 / math.sqrt(values), "mean": 1.0 / values}[self.scale]
         target, bag = full(target), full(bag)
         with no_autocast(target):
             weights = torch.einsum("mkhw,mnkhw->mn", target * factor, bag).softmax(dim=-1)
@@ -329,9 +330,9 @@ def watch_gates(model: nn.Module) -> Iterator[dict[str, list[GateState]]]:
     gates = {name: module for name, module in model.named_modules() if isinstance(module, _Gated)}
     seen: dict[str, list[GateState]] = {}
     for name, module in gates.items():
-        *_, pool, level, kind = ("", *name.split("."))
-        level = pool.removesuffix("_roi_pool") if level == "attention" else level
-        module.watched = seen.setdefault(f"{kind}.{level}", [])
+        parts = name.split(".")
+        level = parts[-3].removesuffix("_roi_pool") if parts[-2] == "attention" else parts[-2]
+        module.watched = seen.setdefault(f"{parts[-1]}.{level}", [])
     try:
         yield seen
     finally:
