@@ -280,6 +280,7 @@ def main() -> int:
         return run_part(options)
     if options.out is None:
         parser.error("give a folder for the results: -o docs/results/gpu")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # The parts must not outlive it.
     with tempfile.TemporaryDirectory(prefix="volattn-gpu-") as work:
         results = run_all(options, Path(work))
         for log in sorted(Path(work).glob("*.log")):
