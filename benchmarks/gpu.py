@@ -34,7 +34,6 @@ from typing import Any
 import gpu_page
 
 from volattn.io.files import append_line, read_json_lines, write_json, write_text
-from volattn.io.names import one_line
 from volattn.provenance import commit, versions
 from volattn.workers import available_cores
 
@@ -126,7 +125,7 @@ class Part:
 
     def _last_words(self) -> str:
         lines = (self.work / f"{self.name}.log").read_text(encoding="utf-8", errors="replace").splitlines()
-        return one_line(lines[-1])[:300] if lines else ""
+        return short(lines[-1]) if lines else ""
 
 
 def run_all(options: argparse.Namespace, work: Path) -> Results:
@@ -230,10 +229,10 @@ def run_tests(device: str, until: float, rows: Path) -> int:
             if report.when == "call" or report.outcome != "passed":
                 row: Row = {"test": report.nodeid, "outcome": report.outcome, "seconds": round(report.duration, 2)}
                 if report.outcome == "failed":
-                    row["error"] = one_line(str(report.longrepr).strip().splitlines()[-1])[:300]
+                    row["error"] = short(str(report.longrepr).strip().splitlines()[-1])
                     crash = getattr(report.longrepr, "reprcrash", None)
                     if crash is not None:
-                        row["error"] = one_line(crash.message)[:300]
+                        row["error"] = short(crash.message)
                 append_line(rows, json.dumps(written(row)))
 
         def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -243,7 +242,7 @@ def run_tests(device: str, until: float, rows: Path) -> int:
 
         def pytest_collectreport(self, report: pytest.CollectReport) -> None:
             if report.failed:
-                words = one_line(str(report.longrepr).strip().splitlines()[-1])[:300]
+                words = short(str(report.longrepr).strip().splitlines()[-1])
                 append_line(rows, json.dumps({"test": report.nodeid, "outcome": "failed", "error": words}))
 
     chosen = ["-k", TRIED, "-m", "not cuda"] if device == "cpu" else ["-m", "cuda"]
@@ -252,9 +251,14 @@ def run_tests(device: str, until: float, rows: Path) -> int:
     return 0 if code in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED) else int(code)
 
 
+def short(text: str) -> str:
+    """The start of a text, in one line."""
+    return " ".join(text.split())[:300]
+
+
 def failure(error: Exception) -> str:
     """An exception as one line."""
-    return f"{type(error).__name__}: {one_line(str(error))[:300]}"
+    return f"{type(error).__name__}: {short(str(error))}"
 
 
 def written(row: Row) -> Row:
