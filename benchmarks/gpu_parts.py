@@ -161,11 +161,11 @@ def inputs(setting: Setting) -> Iterator[Work]:
     yield Work({"what": "CTs"}, lambda: _timed(lambda: _write_cts(setting)))
     yield Work({"what": "model"}, lambda: _timed(lambda: _write_model(setting)))
     for name, plan in (("lits", setting.lits.plan), ("tiny", load_recipe("tiny").plan)):
-        yield Work({"what": f"store for {name}"}, partial(_prepare, work, name, plan))
+        yield Work({"what": f"store for {name}"}, partial(_prepare, work, name, plan, workers))
 
 
-def _prepare(work: Path, name: str, plan: Plan) -> Row:
-    return _timed(lambda: prepare_dataset(open_dataset(work / "phantoms"), plan, work / name))
+def _prepare(work: Path, name: str, plan: Plan, workers: int) -> Row:
+    return _timed(lambda: prepare_dataset(open_dataset(work / "phantoms"), plan, work / name, workers=workers))
 
 
 def _timed(work: Callable[[], object]) -> Row:
@@ -221,14 +221,13 @@ class HeldSlabs(SlabDataset):
 @cache
 def _slabs(setting: Setting, held: bool) -> SlabDataset:
     recipe, store = setting.lits, Store.open(setting.work / "lits")
-    parts = {"augment": recipe.augment, "seed": recipe.seed, "size": recipe.plan.size}
-    dataset = SlabDataset(store, store.names, recipe.slabs, **parts)
-    if not held:
-        return dataset
-    largest = sorted(range(len(dataset)), key=lambda index: -len(dataset.groups[index].targets))
-    holding = HeldSlabs(store, store.names, recipe.slabs, **parts)
-    holding.held = [dataset[index] for index in largest[: recipe.step.accumulate * recipe.step.slabs]]
-    return holding
+    kind = HeldSlabs if held else SlabDataset
+    dataset = kind(store, store.names, recipe.slabs, augment=recipe.augment, seed=recipe.seed, size=recipe.plan.size)
+    if isinstance(dataset, HeldSlabs):
+        largest = sorted(range(len(dataset)), key=lambda index: -len(dataset.groups[index].targets))
+        count = recipe.step.accumulate * recipe.step.slabs
+        dataset.held = [SlabDataset.__getitem__(dataset, index) for index in largest[:count]]
+    return dataset
 
 
 @own_accelerate()
@@ -256,7 +255,7 @@ def _steps(setting: Setting, precision: Precision, held: bool) -> Row:
         began = now
         if time.monotonic() > setting.until:
             break
-    taken.close()
+    del taken  # Its workers end.
     return {
         "seconds_a_step": statistics.median(seconds),
         "slowest": max(seconds),
