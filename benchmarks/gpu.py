@@ -142,7 +142,8 @@ def run_all(options: argparse.Namespace, work: Path) -> Results:
                 ready = True
                 if results.content["parts"]["inputs"]["outcome"] != "done":
                     print(f"inputs: {results.content['parts']['inputs']['outcome']}", flush=True)
-            seconds = min(limit, until - time.monotonic())
+            # A busy processor may take long for miniatures.
+            seconds = min(limit if options.size == "full" else math.inf, until - time.monotonic())
             if seconds < 5:
                 results.put(name, f"skipped: the {options.minutes:g} minutes are used up", [], 0.0)
                 continue

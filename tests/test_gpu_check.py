@@ -93,9 +93,10 @@ def test_a_part_that_crashes_or_hangs_is_recorded(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_whole_command_on_miniatures(tmp_path: Path) -> None:
-    command = [sys.executable, gpu.__file__, "--size", "toy", "--device", "cpu", "-o", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=290)
+    command = [sys.executable, gpu.__file__, "--size", "toy", "--device", "cpu", "--minutes", "14"]
+    done = subprocess.run([*command, "-o", str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     parts = json.loads((tmp_path / "results.json").read_text())["parts"]
     assert list(parts) == ["tests", "inputs", "steps", "predictions", "attention", "learning"]
