@@ -6,7 +6,7 @@ SETUP := $(VENV)/.volattn-setup
 DEV := $(VENV)/.volattn-dev
 DOCS := $(VENV)/.volattn-docs
 
-.PHONY: setup demo test test-all check wheel costs docs format clean
+.PHONY: setup demo test test-all check wheel costs docs format gpu-check gpu-wheels clean
 
 # The package alone; what tests and pictures in 3D need comes with the targets that need it.
 setup: $(SETUP)
@@ -57,9 +57,20 @@ $(DOCS): pyproject.toml
 	$(PIP) "mkdocs-material>=9.6" "mkdocstrings[python]>=0.29" "ruff>=0.11"
 	touch $@
 
+# Tests marked cuda, and what is measured on a GPU: 8 minutes at most, into docs/results/gpu.
+gpu-check: $(DEV)
+	$(BIN)/python benchmarks/gpu.py -o docs/results/gpu
+
+# For `gpu-check` on a machine with PyTorch and no network (Python 3.12, x86-64); benchmarks/gpu.py says how.
+PLATFORMS := manylinux2014_x86_64 manylinux_2_17_x86_64 manylinux_2_24_x86_64 manylinux_2_27_x86_64 manylinux_2_28_x86_64
+WHEELS := pydantic pydantic-core annotated-types typing-inspection typing-extensions nibabel blosc2 ndindex numexpr h2 hpack hyperframe connected-components-3d
+gpu-wheels:
+	$(PYTHON) -m pip download --quiet --disable-pip-version-check -c constraints.txt --no-deps --only-binary=:all: \
+		--python-version 3.12 --implementation cp $(PLATFORMS:%=--platform %) -d wheels $(WHEELS)
+
 format: $(DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) demo-out site
+	rm -rf $(VENV) demo-out site wheels

@@ -92,14 +92,16 @@ def walk(model: BagBackbone, through: Callable[[], None]) -> Walk:
 
 
 @contextmanager
-def clocks(model: BagBackbone) -> Iterator[dict[str, list[float]]]:
-    """Notes how long every call of the model's functions takes."""
+def clocks(model: BagBackbone, wait: Callable[[], object] = lambda: None) -> Iterator[dict[str, list[float]]]:
+    """Notes how long every call of the model's functions takes; `wait` lets a GPU finish before a clock is read."""
     calls: dict[str, list[float]] = defaultdict(list)
 
     def clock(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
+            wait()
             began = time.perf_counter()
             result = function(*arguments)
+            wait()
             calls[name].append(time.perf_counter() - began)
             return result
 

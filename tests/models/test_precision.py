@@ -34,15 +34,14 @@ def test_anchors_are_those_of_full_precision(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
 @pytest.mark.parametrize("name", MODELS)
-def test_every_model_predicts_and_learns_under_autocast(name: str, dtype: torch.dtype) -> None:
-    """On a CPU; CUDA has kernels of its own for both types, and casts the same operations."""
+def test_every_model_predicts_and_learns_under_autocast(name: str, dtype: torch.dtype, device: str) -> None:
     config = small_config(name=name)
-    model = made(config, dtype=torch.float32).eval()
-    images = images_of(model.bag, slices=config.slices).float()
-    bag = (torch.arange(model.bag)[None], torch.tensor([model.bag // 2]))
+    model = made(config, dtype=torch.float32).eval().to(device)
+    images = images_of(model.bag, slices=config.slices).float().to(device)
+    bag = (torch.arange(model.bag, device=device)[None], torch.tensor([model.bag // 2], device=device))
     with torch.no_grad():
         exact = model.attend_slab(images, *bag)
-        with torch.autocast("cpu", dtype):
+        with torch.autocast(device, dtype):
             attended = model.attend_slab(images, *bag)
             found = model.detect(attended, (64, 64))
     for kind, weights in exact.weights.items():
@@ -51,8 +50,9 @@ def test_every_model_predicts_and_learns_under_autocast(name: str, dtype: torch.
         error = (attended.pyramid[level].float() - maps).norm() / maps.norm()
         assert error < 20 * torch.finfo(dtype).eps
     assert all(bool(value.isfinite().all()) for one in found for value in one.values())
-    with torch.autocast("cpu", dtype):
-        loss = total(model.train()(images, *bag, floats(targets_for(config)[:1])))
+    targets = [{key: one.to(device) for key, one in row.items()} for row in floats(targets_for(config)[:1])]
+    with torch.autocast(device, dtype):
+        loss = total(model.train()(images, *bag, targets))
     loss.backward()
     assert bool(loss.isfinite())
 

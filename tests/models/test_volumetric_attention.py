@@ -158,21 +158,21 @@ def test_gates_start_all_but_open() -> None:
 
 @pytest.mark.parametrize(("scale", "channels"), [("mean", 256), ("sqrt", 16), ("none", 16)])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
-def test_mixed_precision_attends_as_float32_does(dtype: torch.dtype, scale: str, channels: int) -> None:
+def test_mixed_precision_attends_as_float32_does(device: str, dtype: torch.dtype, scale: str, channels: int) -> None:
     """On 256 x 256 places sums of products are beyond float16, and their differences beyond bfloat16's digits."""
     torch.manual_seed(0)
-    va = VolumetricAttention(channels, scale=scale)  # type: ignore[arg-type]
+    va = VolumetricAttention(channels, scale=scale).to(device)  # type: ignore[arg-type]
     assert va.channel is not None
     assert va.spatial is not None
     with torch.no_grad():
         va.channel.gate.weight.normal_(std=0.05)
         va.spatial.gate.weight.fill_(-0.5)
     levels = torch.tensor([1.0, 1.01, 1.02])[:, None, None, None] * (2.0 if scale == "mean" else 0.1)
-    images = (levels * torch.rand(3, channels, 256, 256)).to(dtype)
-    bags = torch.arange(3)[None]
+    images = (levels * torch.rand(3, channels, 256, 256)).to(device, dtype)
+    bags = torch.arange(3, device=device)[None]
     with torch.no_grad():
         exact = va.refine_with_weights(images[1:2].float(), va.describe(images.float()), bags)
-    with torch.autocast("cpu", dtype):
+    with torch.autocast(device, dtype):
         descriptors = va.describe(images)
         mixed = va.refine_with_weights(images[1:2], descriptors, bags)
     assert exact.spatial is not None

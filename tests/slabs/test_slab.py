@@ -95,6 +95,7 @@ def test_all_of_a_slab_goes_to_the_device():
     assert there.origins == [("a", 0), ("a", 1)]
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="page-locked memory needs a GPU")
 def test_pinned_slab():
     pinned = slab(4, 2, "a").pin_memory()

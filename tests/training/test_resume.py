@@ -94,26 +94,6 @@ def test_resuming_in_the_middle_of_an_epoch_and_of_an_accumulated_step(data: Pat
     assert all(torch.equal(ours[key], whole[key]) for key in whole)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_on_a_gpu_a_run_that_goes_on_stays_within_a_tolerance(data: Path, tmp_path: Path) -> None:
-    """CUDA adds gradients up in any order: losses then agree to 1 % and weights to 1e-2 after ten steps."""
-    recipe = small_recipe().updated(SETTINGS)
-    train(recipe, data / "store", tmp_path / "whole")
-
-    def stop(what: str, done: int, total: int) -> None:
-        if done == 7:
-            raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        train(recipe, data / "store", tmp_path / "run", progress=stop)
-    train(recipe, data / "store", tmp_path / "run", resume=True)
-    ours, whole = (load_file(tmp_path / name / "last.safetensors") for name in ("run", "whole"))
-    for key in whole:
-        torch.testing.assert_close(ours[key], whole[key], rtol=0, atol=1e-2)
-    for one, other in zip(story(tmp_path / "run"), story(tmp_path / "whole"), strict=True):
-        assert one.get("loss", 0) == pytest.approx(other.get("loss", 0), rel=1e-2)
-
-
 def test_a_finished_run_has_nothing_left_to_do(data: Path, tmp_path: Path) -> None:
     recipe = small_recipe().updated(["schedule.length=2"])
     first = train(recipe, data / "store", tmp_path / "run", device="cpu")
