@@ -401,9 +401,9 @@ def _lesion(look: _Look, dz: float, rng: np.random.Generator) -> _Shape:
 
 
 def _course(look: _Look, dz: float, rng: np.random.Generator) -> _Shape:
-    """A vessel or duct: the cross-section of a lesion in each of many slices, winding."""
+    """A vessel or duct: the cross-section of a lesion in each of many slices, winding; longer than a bag is deep."""
     radius = look.radius
-    half = radius * rng.uniform(1.8, 3) + 6
+    half = radius + rng.uniform(22, 45)
     slope, wave = rng.normal(0, 0.35, 2), np.append(rng.normal(0, 0.3 * radius, 2), rng.uniform(0, 2 * math.pi))
     bend = rng.normal(0, look.bending / 2, (3, 3, 3, 3)).astype(np.float32)
     outside = _Outside(
