@@ -88,6 +88,21 @@ def test_plan_for_some_targets_encodes_their_bags_and_no_more(
     assert sorted(z for step in steps for z in step.drop) == sorted(needed)
 
 
+def test_hidden_neighbours_are_bags_of_the_target_alone() -> None:
+    model, volume = made(small_config(5, "mask_rcnn")).eval(), volume_of(6)
+    found = dict(stream(model, reader(volume), 6, neighbours=False))
+    for z in range(6):
+        with torch.no_grad():
+            images = reader(volume)([z])
+            alone = model(images, torch.zeros(1, 5, dtype=torch.long), torch.zeros(1, dtype=torch.long))[0]
+        np.testing.assert_allclose(found[z].scores, alone["scores"].numpy(), rtol=1e-5)
+    usual = dict(stream(model, reader(volume), 6))
+    assert any(
+        len(usual[z].scores) != len(found[z].scores) or (usual[z].scores != found[z].scores).any() for z in found
+    )
+    assert all(step.encode == step.detect == step.drop for step in plan_stream(6, 5, neighbours=False))
+
+
 def test_order_is_three_passes_the_second_from_the_end() -> None:
     assert stream_order(9) == [0, 3, 6, 8, 5, 2, 1, 4, 7]
     assert stream_order(7) == [0, 3, 6, 1, 4, 2, 5]

@@ -15,11 +15,11 @@ NAME = "demo"
 @exits.verb()
 def command(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for everything that the demo makes.")],
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the phantoms and of the training.")] = 7,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that make and prepare phantoms.")] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the phantoms.")] = 7,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that make phantoms.")] = 2,
     resume: Annotated[bool, typer.Option("--resume", help="Goes on with the demo that is in the folder.")] = False,
 ) -> int:
-    """Makes synthetic CT, trains a little, predicts and scores.
+    """Predicts synthetic CT with the slices around each slice, and without.
 
     It writes a page with the results, OUT/index.html.
     """

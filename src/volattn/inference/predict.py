@@ -51,6 +51,7 @@ class Predictor:
         batch: int = 1,
         precision: Precision = "fp32",
         report_auxiliary: bool = False,
+        neighbours: bool = True,
     ) -> None:
         if batch < 1:
             raise ValueError(f"the batch must be at least 1, found {batch}")
@@ -61,6 +62,7 @@ class Predictor:
         self.batch = batch
         self.precision = precision
         self.report_auxiliary = report_auxiliary
+        self.neighbours = neighbours
 
     def __repr__(self) -> str:
         finds = f"finds {' and '.join(self.folder.classes)} as {'masks' if self.masks else 'boxes'}"
@@ -180,6 +182,7 @@ class Predictor:
             batch=self.batch,
             device=self.device,
             precision=self.precision,
+            neighbours=self.neighbours,
         )
 
     def check_threshold(self, threshold: float | None) -> float:
@@ -199,8 +202,13 @@ def load(
     batch: int = 1,
     precision: Precision = "fp32",
     report_auxiliary: bool = False,
+    neighbours: bool = True,
 ) -> Predictor:
-    """A predictor from a model folder; see `volattn.load`."""
+    """A predictor from a model folder; see `volattn.load`.
+
+    Args:
+        neighbours: False hides the slices around each target from attention, a control; see `stream`.
+    """
     model, folder = checkpoints.load_folder(source, refinement)
     fingerprint = checkpoints.fingerprint(source)
     return Predictor(
@@ -211,6 +219,7 @@ def load(
         batch=batch,
         precision=precision,
         report_auxiliary=report_auxiliary,
+        neighbours=neighbours,
     )
 
 

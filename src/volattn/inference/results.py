@@ -149,6 +149,7 @@ def _predict_one(job: _Job, case: Case, progress: Progress | None) -> Outcome:
         "refinement": None if crf is None else crf.model_dump(),
         "precision": predictor.precision,
         "auxiliary": predictor.report_auxiliary,
+        "neighbours": predictor.neighbours,
         "reference": reference_digest,
         "force": job.force,
         "trust_grid": job.trust_grid,

@@ -131,11 +131,19 @@ def stream_order(depth: int) -> list[int]:
     return order + [z for rest in passes.values() for z in rest]
 
 
-def plan_stream(depth: int, bag: int, batch: int = 1, targets: Sequence[int] | None = None) -> list[Step]:
+def bag_of(z: int, depth: int, bag: int, neighbours: bool = True) -> list[int]:
+    """The centres of a target's bag (`bag_centres`); N times the target's own if its neighbours are hidden."""
+    return bag_centres(z, depth, bag).tolist() if neighbours else [z] * bag
+
+
+def plan_stream(
+    depth: int, bag: int, batch: int = 1, targets: Sequence[int] | None = None, neighbours: bool = True
+) -> list[Step]:
     """Which images to encode, which targets to detect and what to forget, step by step.
 
     Args:
         targets: The slices to detect in, each once; all of them by default.
+        neighbours: See `bag_of`.
 
     Returns:
         Steps in which every target is detected once and every slice of their bags encoded once, no other. For a
@@ -143,7 +151,7 @@ def plan_stream(depth: int, bag: int, batch: int = 1, targets: Sequence[int] | N
         others.
     """
     wanted = range(depth) if targets is None else targets
-    bags = {z: set(bag_centres(z, depth, bag).tolist()) | {z} for z in wanted}
+    bags = {z: {*bag_of(z, depth, bag, neighbours), z} for z in wanted}
     users: dict[int, list[int]] = {}
     for target, images in bags.items():
         for image in images:
@@ -176,6 +184,7 @@ def stream(
     batch: int = 1,
     device: torch.device | str | None = None,
     precision: Precision = "fp32",
+    neighbours: bool = True,
 ) -> Iterator[tuple[int, SliceResult]]:
     """Detects in the slices of a volume; the output is that of building every bag from scratch.
 
@@ -189,6 +198,7 @@ def stream(
             at a time. For K = 1 at most (N + 1) / 2 pyramids are held, for K more of them up to 2 (K - 1)
             more; with attention after RoIAlign N + 2, and K while they are stored.
         precision: "fp32" throughout, or automatic mixed precision: "bf16" or "fp16".
+        neighbours: Whether a bag holds the slices around its target; otherwise the target N times, a control.
 
     Yields:
         (z, what was found) for every target once, in the order in which their bags, or their windows, are complete.
@@ -198,13 +208,13 @@ def stream(
     run = _Run(model, torch.device(device) if device is not None else weight.device, weight.dtype, precision)
     shares = window_shares(depth, model.window, targets)
     windows = dict.fromkeys(centre for row in shares.values() for centre in row)
-    steps = plan_stream(depth, model.bag, batch, list(windows))
+    steps = plan_stream(depth, model.bag, batch, list(windows), neighbours)
     run.reserve(steps, shares)
     for step in steps:
         run.encode(step.encode, read_images)
         for start in range(0, len(step.detect), batch):
             ready = step.detect[start : start + batch]
-            yield from run.detect(ready, depth)
+            yield from run.detect(ready, [bag_of(z, depth, model.bag, neighbours) for z in ready])
         run.drop(step.drop)
 
 
@@ -252,12 +262,9 @@ class _Run:
                     self.waiting[centre] = {level: maps[row : row + 1] for level, maps in pyramid.items()}
 
     @torch.no_grad()
-    def detect(self, targets: Sequence[int], depth: int) -> list[tuple[int, SliceResult]]:
-        """What is found in the slices that are complete with these targets."""
-        bags = torch.tensor(
-            [[self.place[z] for z in bag_centres(target, depth, self.model.bag).tolist()] for target in targets],
-            device=self.device,
-        )
+    def detect(self, targets: Sequence[int], bags_of: Sequence[Sequence[int]]) -> list[tuple[int, SliceResult]]:
+        """What is found in the slices that are complete with these targets, given the centres of their bags."""
+        bags = torch.tensor([[self.place[z] for z in bag] for bag in bags_of], device=self.device)
         pyramid = self._pyramid(targets)
         with self.autocast:
             attended = self.model.attend(pyramid, self.context, bags)

@@ -1,4 +1,4 @@
-"""The demo: phantoms, a short training, predictions of unseen phantoms, their scores and a page of pictures."""
+"""The demo: unseen phantoms, predicted with the slices around each slice and without, and a page of both."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 from pydantic import Field
 
 from volattn import checkpoints
-from volattn.checkpoints import ModelFolder
 from volattn.config import Config
 from volattn.datasets.open import open_dataset
 from volattn.inference.predict import load
@@ -19,27 +18,21 @@ from volattn.inference.results import predict_files
 from volattn.io.files import sha256
 from volattn.io.names import count_of
 from volattn.phantoms.write import write_phantoms
-from volattn.preprocessing.prepare import prepare_dataset
 from volattn.provenance import commit, versions
-from volattn.report.pages import Column, Page, Result, Table
+from volattn.report.pages import Column, Page, Table
 from volattn.report.tables import case_table, size_table
-from volattn.scoring.cases import CaseScore, Summary, score_folder, summarise
+from volattn.scoring.cases import CaseScore, score_folder, summarise
 from volattn.studies.manifest import StudyManifest, claim_study
 from volattn.studies.scoring import upper_bound
-from volattn.training.folder import read_metrics
-from volattn.training.recipe import Recipe, load_recipe
-from volattn.training.run import train
 from volattn.workers import Progress
 
 Announce = Callable[[str], None]
 
 WEIGHTS = "demo"
 MANIFEST = "demo.json"
-
-LESION_BAR = 0.45
-"""Mean lesion Dice per case that weights trained on two CPU cores must reach (on a GPU it would be 0.60)."""
-LIVER_BAR = 0.93
-"""Mean liver Dice per case."""
+SEEN, HIDDEN = "predictions", "predictions-alone"
+"""Folders of what is predicted with and without the slices around each slice."""
+WITH, WITHOUT = "the slices around each slice", "each slice alone"
 
 NO_PATIENTS = (
     "These are phantoms: images made by a program, not patients. The numbers say that everything works from "
@@ -55,36 +48,12 @@ class DemoConfig(Config):
     """The size of the demo; the defaults take a few minutes on two cores.
 
     Attributes:
-        seed: Of the phantoms and of the training.
-        training: Phantoms to train on; a quarter of them, at least one, is kept for validation.
         size: Rows and columns of a slice.
-        lr: The weights were trained to its end: 1e-4 costs lesion Dice on phantoms of another seed (0.548 to 0.542).
     """
 
     seed: int = Field(7, ge=0)
-    training: int = Field(4, ge=2)
-    unseen: int = Field(8, ge=1)
+    cases: int = Field(8, ge=1)
     size: int = Field(512, ge=64)
-    steps: int = Field(50, ge=1)
-    lr: float = Field(2e-5, gt=0)
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A score, the least value that it must reach, and its upper bound at the model's resolution."""
-
-    name: str
-    value: float
-    least: float
-    upper_bound: float
-
-    @property
-    def met(self) -> bool:
-        return self.value >= self.least
-
-    @property
-    def verdict(self) -> str:
-        return f"bar {self.least:.2f}: {'met' if self.met else 'MISSED'}; upper bound {self.upper_bound:.3f}"
 
 
 @dataclass(frozen=True)
@@ -92,62 +61,80 @@ class DemoResult:
     """The demo's results.
 
     Attributes:
-        cases: Scores of the unseen phantoms.
+        cases: Scores of the phantoms, predicted as the model was trained.
+        alone: The same with the slices around each slice hidden from attention.
         upper_bounds: Scores of their reference masks at the model's resolution, in the same order.
-        pictures: Of their predictions, in the same order.
         failed: One line for each phantom that could not be predicted or scored.
         seconds: By stage, over all runs in this folder.
-        losses: Of each step of the training.
     """
 
-    page: Path
+    out: Path
     cases: tuple[CaseScore, ...]
+    alone: tuple[CaseScore, ...]
     upper_bounds: tuple[CaseScore, ...]
-    pictures: tuple[Path, ...]
-    summary: Summary
-    upper_bound: Summary
     failed: tuple[str, ...]
     seconds: dict[str, float]
-    losses: tuple[float, ...]
     settings: dict[str, Any]
 
     @property
-    def bars(self) -> tuple[Bar, Bar]:
-        found, highest = self.summary, self.upper_bound
-        assert found.organ is not None, "phantoms have livers"
-        assert highest.organ is not None
-        return (
-            Bar("Lesion Dice per case", found.lesion.dice_per_case, LESION_BAR, highest.lesion.dice_per_case),
-            Bar("Liver Dice per case", found.organ.dice_per_case, LIVER_BAR, highest.organ.dice_per_case),
-        )
+    def page(self) -> Path:
+        return self.out / "index.html"
+
+    def picture(self, case: CaseScore, way: str = SEEN) -> bytes:
+        """Of a case's prediction, as PNG."""
+        return Files.of(self.out / way, case.name, masks=True).picture.read_bytes()
+
+    @property
+    def most_changed(self) -> tuple[CaseScore, CaseScore]:
+        """The case whose errors change most by what lies around a slice, with and without."""
+
+        def change(pair: tuple[CaseScore, CaseScore]) -> tuple[int, float]:
+            first, second = pair
+            return abs(_errors(first) - _errors(second)), abs(first.lesion.dice - second.lesion.dice)
+
+        return max(zip(self.cases, self.alone, strict=True), key=change)
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "summary": self.summary.as_json(),
+            "summary": summarise(self.cases).as_json(),
+            "alone": summarise(self.alone).as_json(),
             "cases": [case.as_json() for case in self.cases],
-            "upper_bound": self.upper_bound.as_json(),
-            "bars": [{"name": bar.name, "value": bar.value, "least": bar.least, "met": bar.met} for bar in self.bars],
+            "upper_bound": summarise(self.upper_bounds).as_json(),
             "failed": list(self.failed),
         }
 
     @property
-    def tables(self) -> tuple[Table, Table]:
-        """Case by case and size by size."""
+    def tables(self) -> tuple[Table, ...]:
+        """With and without, case by case, and size by size."""
+        rows = []
+        for name, cases in ((WITH, self.cases), (WITHOUT, self.alone)):
+            found = summarise(cases)
+            liver = None if found.organ is None else found.organ.dice_per_case
+            sizes = found.all_sizes
+            dice = found.lesion.dice_per_case
+            rows.append((name, dice, f"{sizes.found} of {sizes.lesions}", found.false_positives_per_case, liver))
+        columns = (Column("Attention sees"), Column("Lesion Dice", ".3f"), Column("Lesions found"))
         return (
+            Table(
+                f"Mean of {count_of(len(self.cases), 'case')}",
+                (*columns, Column("False positives a case", ".2f"), Column("Liver Dice", ".3f")),
+                tuple(rows),
+            ),
             case_table(
                 [case.as_json() for case in self.cases],
                 organ="liver",
                 upper_bounds=[case.lesion.dice for case in self.upper_bounds],
-                caption="Unseen phantoms, case by case",
+                caption="Case by case, with the slices around",
             ),
-            size_table(self.summary.as_json(), caption="Their lesions by largest axial extent"),
+            size_table(
+                summarise(self.cases).as_json(), caption="Lesions by largest axial extent, with the slices around"
+            ),
         )
 
     @property
     def text(self) -> str:
         """For the terminal."""
-        bars = "".join(f"{bar.name}: {bar.value:.3f} ({bar.verdict})\n" for bar in self.bars)
-        return "\n".join([*(table.text() for table in self.tables), bars, f"{NO_PATIENTS}\n\nPage: {self.page}\n"])
+        return "\n".join([*(table.text() for table in self.tables), f"{NO_PATIENTS}\n\nPage: {self.page}\n"])
 
 
 def run_demo(
@@ -162,7 +149,7 @@ def run_demo(
     """Runs the demo from end to end, in one folder.
 
     Args:
-        workers: Processes that make and prepare phantoms.
+        workers: Processes that make phantoms.
         resume: Whether the folder may hold this demo already, which then goes on where it was stopped.
         progress: Called with what is being done, how much of it is done and how much there is.
         announce: Called with each line for the user.
@@ -181,102 +168,62 @@ def _run(
     out: Path, config: DemoConfig, manifest: StudyManifest, workers: int, progress: Progress | None, say: Announce
 ) -> DemoResult:
     folder = checkpoints.read_folder(WEIGHTS)
-    count = config.training + config.unseen
     with manifest.stage("phantoms"):
-        say(f"1/5  Making {count_of(count, 'phantom')}: synthetic abdominal CT, no patients")
-        write_phantoms(out / "phantoms", count, config.seed, size=config.size, workers=workers, progress=progress)
+        say(f"1/4  Making {count_of(config.cases, 'phantom')}: synthetic abdominal CT, no patients")
+        write_phantoms(
+            out / "phantoms", config.cases, config.seed, size=config.size, workers=workers, progress=progress
+        )
         dataset = open_dataset(out / "phantoms")
         for case in dataset.cases:
             if folder.provenance is not None and folder.provenance.seen(sha256(case.image)) is not None:
                 raise ValueError(
-                    f"{case.image}: the shipped weights were trained on this phantom, so that seed {config.seed} "
-                    f"is no test; give another seed"
+                    f"{case.image}: the weights in the package were trained on this phantom, so that seed "
+                    f"{config.seed} is no test; give another seed"
                 )
-    training = replace(dataset, cases=dataset.cases[: config.training])
-    unseen = dataset.cases[config.training : count]
-
-    with manifest.stage("prepare"):
-        say(f"2/5  Preparing {config.training} of them for training")
-        prepared = prepare_dataset(training, folder.plan, out / "store", workers=workers, progress=progress)
-    with manifest.stage("train"):
-        say(f"3/5  Training for {count_of(config.steps, 'step')}, from the weights that come with the package")
-        train(_recipe(config, folder), prepared.store.path, out / "run", resume=True, progress=progress, announce=say)
-    with manifest.stage("predict"):
-        say(f"4/5  Predicting {count_of(config.unseen, 'phantom')} that the model has never seen")
-        outcomes = predict_files(
-            load(out / "run"),
-            [case.image for case in unseen],
-            out / "predictions",
-            # The weights' own threshold: it was chosen on more cases than the demo has.
-            threshold=folder.threshold,
-            reference=out / "phantoms",
-            resume=True,
-            progress=progress,
-        )
+    errors: dict[str, str] = {}
+    for number, (way, sees) in enumerate(((SEEN, WITH), (HIDDEN, WITHOUT)), start=2):
+        with manifest.stage(way):
+            say(f"{number}/4  Predicting them with the weights in the package; attention sees {sees}")
+            outcomes = predict_files(
+                load(WEIGHTS, neighbours=way == SEEN),
+                [case.image for case in dataset.cases],
+                out / way,
+                reference=out / "phantoms",
+                resume=True,
+                progress=progress,
+            )
+            errors |= {one.name: one.message for one in outcomes if one.error is not None}
     with manifest.stage("score"):
-        say("5/5  Scoring them against their references")
-        done = {outcome.name for outcome in outcomes if outcome.error is None}
-        predicted = tuple(case for case in unseen if case.name in done)
-        scores = score_folder(replace(dataset, cases=predicted), out / "predictions", progress=progress)
-        by_name = {case.name: case for case in predicted}
-        upper_bounds = tuple(
-            upper_bound(by_name[score.name], dataset.scheme, folder.plan, folder.model) for score in scores.cases
-        )
-
-    result = DemoResult(
-        page=out / "index.html",
-        cases=scores.cases,
-        upper_bounds=upper_bounds,
-        pictures=tuple(Files.of(out / "predictions", case.name, masks=True).picture for case in scores.cases),
-        summary=summarise(scores.cases),
-        upper_bound=summarise(upper_bounds),
-        failed=(*(one.message for one in outcomes if one.error is not None), *scores.failed),
-        seconds=manifest.seconds,
-        losses=tuple(row["loss"] for row in read_metrics(out / "run") if "loss" in row),
-        settings=manifest.content["settings"],
-    )
+        say("4/4  Scoring them against their references")
+        predicted = replace(dataset, cases=tuple(case for case in dataset.cases if case.name not in errors))
+        seen, alone = (score_folder(predicted, out / way, progress=progress) for way in (SEEN, HIDDEN))
+        upper_bounds = tuple(upper_bound(case, dataset.scheme, folder.plan, folder.model) for case in predicted.cases)
+    failed, settings = tuple(errors.values()), manifest.content["settings"]
+    result = DemoResult(out, seen.cases, alone.cases, upper_bounds, failed, manifest.seconds, settings)
     _page(result).write(result.page)
     manifest.finish(result.as_json())
     return result
 
 
-def _recipe(config: DemoConfig, folder: ModelFolder) -> Recipe:
-    """The recipe of the shipped weights, with a few steps that show training and change little."""
-    recipe = load_recipe("tiny").model_copy(
-        update={"model": folder.model, "plan": folder.plan, "weights": WEIGHTS, "seed": config.seed}
-    )
-    settings = {
-        "schedule.length": config.steps,
-        "schedule.warmup": min(10, config.steps // 4),
-        "optimiser.lr": config.lr,
-        # One validation, at the end: its time is better spent on steps.
-        "validation.every": config.steps,
-        "validation.fraction": 0.25,
-        "validation.cases": 1,
-        "save_every": 20,
-    }
-    return recipe.updated([f"{key}={value}" for key, value in settings.items()])
-
-
 def _page(result: DemoResult) -> Page:
-    found = result.summary.all_sizes
-    page = Page("volattn demo: lesions in CT, found with volumetric attention")
+    page = Page("volattn demo: lesions in CT, with the slices around and without")
     page.lead(
-        f"A model was trained for {count_of(len(result.losses), 'step')} on {result.settings['training']} synthetic "
-        f"abdominal CTs and then shown {len(result.cases)} that it had never seen. It finds the liver and "
-        f"the lesions in it slice by slice, with attention to the slices above and below."
+        f"A small model that comes with the package was shown {count_of(len(result.cases), 'synthetic abdominal CT')} "
+        "that it had never seen. It finds the liver and the lesions in it slice by slice, with attention to the slices "
+        "above and below. Then it was shown the same CTs again, with these slices hidden."
     )
     page.notice(NO_PATIENTS)
-    page.results(
-        [
-            *(Result(bar.name, f"{bar.value:.3f}", bar.verdict, bar.met) for bar in result.bars),
-            Result(
-                "Lesions found",
-                f"{found.found} of {found.lesions}",
-                f"{result.summary.false_positives_per_case:.1f} false positives per case",
-            ),
-        ]
+    together, *others = result.tables
+    page.table(together)
+    page.paragraph(
+        "Both rows are one model, trained with the slices around; hiding them says what attention carries in this "
+        "model. A model that was trained without them is the fairer rival of the method: see the project's page on its "
+        "claim."
     )
+
+    page.section("Where the slices around change most")
+    for case, (way, sees) in zip(result.most_changed, ((SEEN, WITH), (HIDDEN, WITHOUT)), strict=True):
+        _figure(page, result.picture(case, way), case, f"attention sees {sees}")
 
     page.section("What it found")
     page.paragraph(
@@ -285,30 +232,17 @@ def _page(result: DemoResult) -> Page:
         "touches it. The phantoms hold decoys on purpose (vessels, ducts, a gallbladder, fat) that look like "
         "lesions within a slice; only their course through the slices shows what they are."
     )
-    for case, picture in zip(result.cases, result.pictures, strict=True):
-        words = _describe(case)
-        page.figure(
-            picture.read_bytes(),
-            f"Slices of {case.name} with outlines of the liver and of lesions found, missed and falsely "
-            f"reported: {words}.",
-            f"{case.name}: {words}.",
-        )
+    for case in result.cases:
+        _figure(page, result.picture(case), case)
 
     page.section("Scores")
-    for table in result.tables:
+    for table in others:
         page.table(table)
     page.paragraph(UPPER_BOUND)
     if result.failed:
         page.notice("Failed: " + "; ".join(result.failed))
 
     page.section("How it was made")
-    first, last = (sum(part) / len(part) for part in (result.losses[:10], result.losses[-10:]))
-    page.paragraph(
-        f"The training started from the small weights that come with the package, which learned from other "
-        f"phantoms of the same program. Its mean loss was {first:.3f} over the first ten steps and {last:.3f} "
-        f"over the last ten: so few steps change little, they show what training looks like. For a real training "
-        f"follow the README's four commands on real data."
-    )
     page.table(
         Table(
             "Time on this machine",
@@ -317,17 +251,30 @@ def _page(result: DemoResult) -> Page:
             (("all", sum(result.seconds.values())),),
         )
     )
-    page.paragraph("The same by hand, with the phantoms that are here already:")
+    page.paragraph("Nothing was trained here. To train a model of your own, on more phantoms:")
     page.code(
-        "volattn check phantoms\n"
-        "volattn prepare phantoms -o my-store --recipe tiny\n"
-        "volattn train tiny --data my-store -o my-run --weights demo\n"
-        f"volattn predict -m my-run -i phantoms/{result.cases[0].name}.nii.gz -o my-predictions \\\n"
-        "  --reference phantoms"
+        "volattn phantom -o cts --cases 40 --seed 1\n"
+        "volattn prepare cts -o store --recipe demo\n"
+        "volattn train demo --data store -o run\n"
+        f"volattn predict -m run -i phantoms/{result.cases[0].name}.nii.gz -o results --reference phantoms"
     )
     libraries = ", ".join(f"{name} {version}" for name, version in versions().items())
     source = commit()
     return page.footer(f"Phantom seed {result.settings['seed']}. {libraries}{f', commit {source}' if source else ''}.")
+
+
+def _figure(page: Page, picture: bytes, case: CaseScore, way: str = "") -> None:
+    words = f"{f'{way}: ' if way else ''}{_describe(case)}"
+    page.figure(
+        picture,
+        f"Slices of {case.name} with outlines of the liver and of lesions found, missed and falsely reported: {words}.",
+        f"{case.name}, {words}." if way else f"{case.name}: {words}.",
+    )
+
+
+def _errors(case: CaseScore) -> int:
+    lesions = case.lesionwise
+    return sum(not lesion.found for lesion in lesions.lesions) + lesions.false_positives
 
 
 def _describe(case: CaseScore) -> str:
