@@ -68,7 +68,7 @@ def test_the_demo_model_reads_as_before() -> None:
         ),
         ({"name": "fcos", "attention": {"location": "roi"}}, "fcos has no place for attention.location=roi"),
         ({"name": "rfcn", "attention": {"location": "roi"}}, "rfcn has no place for attention.location=roi"),
-        ({"name": "three_dce", "attention": {}}, "unknown key 'attention'; known keys: backbone, bag, context_grad, "),
+        ({"name": "three_dce", "attention": {}}, "unknown key 'attention'; known keys: auxiliary, backbone, bag, "),
         ({"name": "improved_rfcn", "bag": 3}, "bag: must be 1, found 3"),
         ({"name": "three_dce", "context_grad": "none"}, "context_grad: must be 'full' or 'checkpoint'"),
         (

@@ -180,7 +180,7 @@ def test_phantoms_of_another_make_are_not_mixed(tmp_path: Path, capsys: pytest.C
     assert ended.value.code == 0
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     for changes in (("--seed", "2"), ("--size", "96"), ("--kind", "deeplesion")):
-        assert f"phantom cohort of another {changes[0][2:]}" in refused(words(*changes), capsys)
+        assert f"phantom cohort of another {changes[0][2:]}" in refused(words(*changes, "--resume"), capsys)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
     assert LOCK in before
 
