@@ -212,8 +212,7 @@ def prepare(
 
     Example:
         ```python
-        prepared = volattn.prepare("lits", "lits-store", recipe="lits")
-        print(prepared.failed)  # {case: reason}
+        print(volattn.prepare("lits", "lits-store", recipe="lits").failed)  # {case: reason}
         ```
     """
     from volattn.datasets.case import Reading
@@ -361,17 +360,11 @@ def evaluate(
 
     Raises:
         ValueError: Nothing can be scored, or (with `fail_fast`) a case cannot.
-
-    Example:
-        ```python
-        done = volattn.evaluate("lits", "results", "scores.json")
-        print(done.scores["lesion"]["dice_per_case"])
-        ```
     """
     from volattn.io.output import claim_file
     from volattn.scoring.deeplesion import score_deeplesion
     from volattn.scoring.detection import PRESETS, score_detections
-    from volattn.scoring.lits import lits_scheme
+    from volattn.scoring.lits import lits_scheme, organ_label
     from volattn.scoring.lits_folders import score_lits_folders
     from volattn.scoring.score_files import KEYS, write_scores
 
@@ -391,13 +384,6 @@ def evaluate(
         found = score_lits_folders(reference, prediction, scheme, strict=strict, **of_volumes)
     scores = write_scores(target, found.content) if found.content else None
     return Evaluation(scores, dict(found.failed), found.total, (*found.notes, *_left_out(found.left_out)))
-
-
-def organ_label(organ: int | Literal["none"] | None, lesion: int) -> int | None:
-    """The label of the organ, None for masks of lesions only; by default 1, or None where that is the lesions'."""
-    if organ is None:
-        return None if lesion == 1 else 1
-    return None if organ == "none" or organ == 0 else organ
 
 
 def _recipe(recipe: Recipe | Path | str) -> Recipe:

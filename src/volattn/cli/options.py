@@ -43,7 +43,7 @@ def parse_organ(text: str | None) -> int | Literal["none"] | None:
 
 def organ_label(text: str | None, lesion: int) -> int | None:
     """The label of the organ, None for masks of lesions only."""
-    from volattn.api import organ_label
+    from volattn.scoring.lits import organ_label
 
     return organ_label(parse_organ(text), lesion)
 

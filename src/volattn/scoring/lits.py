@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from volattn.datasets.case import ORGAN, LabelScheme
 from volattn.io.readers import read_labels, stated_spacing
@@ -67,6 +67,13 @@ class MaskScore:
 
 NOTHING = MaskScore(0.0, 0.0, 1.0, FAR, FAR, FAR, FAR, FAR, 0.0)
 """Where one of the masks is empty, as the challenge's scorer has it."""
+
+
+def organ_label(organ: int | Literal["none"] | None, lesion: int) -> int | None:
+    """The label of the organ, None for masks of lesions only; by default 1, or None where that is the lesions'."""
+    if organ is None:
+        return None if lesion == 1 else 1
+    return None if organ == "none" or organ == 0 else organ
 
 
 def lits_scheme(organ: int | None = 1, lesion: int = 2) -> LabelScheme:
