@@ -18,7 +18,7 @@ from volattn.io.files import atomic_path
 from volattn.io.names import count_of
 from volattn.io.output import SIGNATURE
 from volattn.report.scene import Area, Kind, Label, Scene, View, choose_slices
-from volattn.report.style import DPI, GAP, HEAD, INK, LEGEND, PAPER, TITLE, Sheet, take_literally
+from volattn.report.style import DPI, FOOTER, GAP, HEAD, INK, LEGEND, PAPER, TITLE, Sheet, take_literally
 
 SOFT_TISSUE = (-160.0, 240.0)
 """HU shown as black and white: the window in which livers are read (level 40, width 400)."""
@@ -63,7 +63,8 @@ def draw_outlines(
     views = [scene.view(z) for z in choose_slices([scene], slices)]
     aspect = max(1 / _height_by_width(view) for view in views)
     widths = [_HEIGHT * min(max(aspect, 0.8), 1.7), _HEIGHT, _HEIGHT]
-    sheet = Sheet(sum(widths) + GAP * (len(widths) + 1), TITLE + LEGEND + len(views) * (_HEIGHT + GAP))
+    below = FOOTER if footer else 0.0
+    sheet = Sheet(sum(widths) + GAP * (len(widths) + 1), TITLE + LEGEND + below + len(views) * (_HEIGHT + GAP))
     for row, view in enumerate(views):
         left = GAP
         for column, width in enumerate(widths):
@@ -71,7 +72,7 @@ def draw_outlines(
             left += width + GAP
             draw_panel(axes, view, whole=column == 0, organ=organ is not None, outlined=column != 1)
     sheet.title(title, f"{summary(scene)}   ·   {_WINDOW}")
-    sheet.legend(list(legend_handles([scene], organ)))
+    sheet.legend(list(legend_handles([scene], organ)), below)
     sheet.footer(footer)
     take_literally(sheet.figure)
     with atomic_path(path) as temporary:

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from volattn.io.output import SIGNATURE
 
 PAPER, INK, DIM = "#0b0c0f", "#e6e8ec", "#9aa0ab"
-GAP, TITLE, HEAD, LEGEND = 0.08, 0.62, 0.5, 0.42
-"""Inches between panels; and the heights of the title, of the heads of columns, and of the legend."""
+GAP, TITLE, HEAD, LEGEND, FOOTER = 0.08, 0.62, 0.5, 0.42, 0.18
+"""Inches between panels; and the heights of the title, of the heads of columns, of the legend, and of a line below."""
 DPI = 110
 
 
@@ -65,16 +65,16 @@ class Sheet:
         return np.asarray(self._canvas.buffer_rgba())[..., :3].copy()
 
     def footer(self, text: str) -> None:
-        """A line below the legend."""
-        self.figure.text(0.5, 0.05 / self._height, text, color=INK, fontsize=8, va="bottom", ha="center")
+        """A line at the lower edge."""
+        self.figure.text(0.5, 0.06 / self._height, text, color=INK, fontsize=8, va="bottom", ha="center")
 
-    def legend(self, handles: Sequence[Line2D]) -> None:
-        """The colours, at the lower edge."""
+    def legend(self, handles: Sequence[Line2D], above: float = 0.0) -> None:
+        """The colours, at the lower edge or so many inches above it."""
         if handles:
             self.figure.legend(
                 handles=list(handles),
                 loc="center",
-                bbox_to_anchor=(0.5, 0.5 * LEGEND / self._height),
+                bbox_to_anchor=(0.5, (above + 0.5 * LEGEND) / self._height),
                 ncol=len(handles),
                 frameon=False,
                 labelcolor=INK,

@@ -206,7 +206,7 @@ def _run(
 
 
 def _page(result: DemoResult) -> Page:
-    page = Page("volattn demo: lesions in CT, with the slices around and without")
+    page = Page("volattn demo: lesions in CT, with and without context")
     page.lead(
         f"A small model that comes with the package was shown {count_of(len(result.cases), 'synthetic abdominal CT')} "
         "that it had never seen. It finds the liver and the lesions in it slice by slice, with attention to the slices "
@@ -222,8 +222,12 @@ def _page(result: DemoResult) -> Page:
     )
 
     page.section("Where the slices around change most")
-    for case, (way, sees) in zip(result.most_changed, ((SEEN, WITH), (HIDDEN, WITHOUT)), strict=True):
-        _figure(page, result.picture(case, way), case, f"attention sees {sees}")
+    first, second = result.most_changed
+    if _errors(first) == _errors(second):
+        page.paragraph("In no case is a lesion found, missed or falsely reported because of them.")
+    else:
+        for case, way, sees in ((first, SEEN, WITH), (second, HIDDEN, WITHOUT)):
+            _figure(page, result.picture(case, way), case, f"attention sees {sees}")
 
     page.section("What it found")
     page.paragraph(
