@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 from torch.utils.flop_counter import FlopCounterMode
 
 from volattn.models.bag_backbone import Attended, BagBackbone
@@ -88,15 +88,19 @@ def _memory(config: ModelConfig, classes: Sequence[str], size: int, mode: Contex
         images = torch.empty(model.bag, config.slices, size, size, device="meta")
         attended = model.attend_slab(images, bags, middle)
         outputs = _heads(model, attended, size, *_regions(config, training=True))
-    bytes_kept = sum(kept.values())
+    bytes_kept = _bytes(kept)
     del outputs, attended
     if mode == "checkpoint":
         # While an image of the context is computed again, what its own backward pass needs is there too.
         with _kept(model) as again:
             described = model.describe(model.encode(images[:1]))
-        bytes_kept += sum(again.values())
+        bytes_kept += _bytes(again)
         del described
     return bytes_kept
+
+
+def _bytes(kept: Mapping[int, UntypedStorage]) -> int:
+    return sum(storage.nbytes() for storage in kept.values())
 
 
 def _regions(config: ModelConfig, *, training: bool) -> tuple[int, int]:
@@ -110,15 +114,15 @@ def _regions(config: ModelConfig, *, training: bool) -> tuple[int, int]:
 
 
 @contextmanager
-def _kept(model: BagBackbone) -> Iterator[dict[int, int]]:
-    """Bytes that autograd keeps, by storage; the model's own weights are not counted."""
+def _kept(model: BagBackbone) -> Iterator[dict[int, UntypedStorage]]:
+    """The storages that autograd keeps, by address; the model's own weights are not among them."""
     own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    kept: dict[int, int] = {}
+    kept: dict[int, UntypedStorage] = {}  # Held, so that no address serves twice.
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in own:
-            kept[storage._cdata] = storage.nbytes()
+            kept[storage._cdata] = storage
         return tensor.detach()  # An output that a node kept itself would never be freed.
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
