@@ -154,8 +154,6 @@ def predict_key_slices(
     Args:
         subset: Subsets of the official split, such as `("test",)`; all by default.
         threshold: Least score of a box in a picture.
-        pictures: Draws every key slice.
-        keep_noisy: Takes rows marked Possibly_noisy.
         resume: Skips key slices that are done with the same model and settings.
 
     Raises:
@@ -311,7 +309,6 @@ class Evaluation:
     Attributes:
         scores: The content of `scores.json`; None if no case could be scored.
         failed: Cases that could not be scored, with the reason.
-        cases: Cases in all.
         notes: How files were understood, and what was left out.
     """
 
@@ -347,12 +344,10 @@ def evaluate(
         out: A `.json` file.
         kind: `lits` scores label maps as the LiTS challenge does; `deeplesion` boxes on key slices; `detection`
             lesions in volumes, with scores.
-        preset: How `detection` matches.
         strict: `lits`: counts lesions as the challenge's scorer does, its faults included.
         organ: `lits`: label of the organ, or `none` for masks of lesions only; by default 1, or none if `lesion` is 1.
         lesion: Label of lesions; by default what a `dataset.json` names, else 2.
         predicted_lesion: `detection`: label of lesions in predicted masks.
-        subset: `deeplesion`: the subset that is scored.
         keep_noisy: `deeplesion`: counts rows marked Possibly_noisy.
         trust_grid: Compares voxels as they lie where shapes agree and headers do not.
         seed: Of the bootstrap behind the 95 % intervals.
@@ -360,6 +355,11 @@ def evaluate(
 
     Raises:
         ValueError: Nothing can be scored, or (with `fail_fast`) a case cannot.
+
+    Example:
+        ```python
+        volattn.evaluate("lits", "results", "scores.json").scores["lesion"]["dice_per_case"]
+        ```
     """
     from volattn.io.output import claim_file
     from volattn.scoring.deeplesion import score_deeplesion

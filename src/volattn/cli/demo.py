@@ -19,7 +19,7 @@ def command(
     workers: Annotated[int, typer.Option(min=0, help="Processes that make phantoms.")] = 2,
     resume: Annotated[bool, typer.Option("--resume", help="Goes on with the demo that is in the folder.")] = False,
 ) -> int:
-    """Makes synthetic CTs and finds their lesions, with and without context.
+    """Finds lesions in synthetic CTs, with and without context.
 
     It writes a page with the results, OUT/index.html.
     """
