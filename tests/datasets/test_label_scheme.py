@@ -59,6 +59,12 @@ def test_auxiliary_labels_are_neither_lesions_nor_lost() -> None:
     assert scheme.normalise(stored).ravel().tolist() == [0, 1, 2, 1, 1, 1]
     assert scheme.normalise(stored, auxiliary=True).ravel().tolist() == [0, 1, 2, 4, 3, 3]
     assert scheme.fault([5]) is not None
+    regions = {"background": [0], "liver": [1, 2, 3, 4], "tumor": [2], "cyst": [2, 3], "vessels": [3, 4]}
+    scheme = scheme_from_names(regions, SOURCE, Reading(auxiliary=("cyst", "vessels")))
+    assert (scheme.organ_values, scheme.lesion_values) == ((1,), (2,))
+    assert scheme.auxiliary == {"cyst": (3,), "vessels": (4,)}
+    with pytest.raises(ValueError, match="all values of label 'cyst' are a lesion's"):
+        scheme_from_names({**regions, "cyst": [3]}, SOURCE, Reading(auxiliary=("vessels", "cyst")))
     with pytest.raises(ValueError, match="has no label 'cysts'; it has liver, tumor, cyst"):
         scheme_from_names(names, SOURCE, Reading(auxiliary=("cysts",)))
 

@@ -239,8 +239,8 @@ def scheme_from_names(names: Mapping[str, Sequence[int]], source: Path, reading:
     """Tells organs from lesions by their names, given with their values.
 
     A name with tumour, lesion, cancer, cyst, metastasis or the like is a lesion; every other name is an organ. Several
-    organs become one class, and so do several lesions. A value under both (regions that contain each other) is a
-    lesion. Background and an `ignore` label belong to neither.
+    organs become one class, and so do several lesions. A value under several (regions that contain each other) is a
+    lesion, or else auxiliary. Background and an `ignore` label belong to neither.
 
     Raises:
         ValueError: No name is a lesion's and `reading` does not say that organs will do, a name that it gives is not
@@ -267,7 +267,7 @@ def scheme_from_names(names: Mapping[str, Sequence[int]], source: Path, reading:
     for name in reading.auxiliary:
         if name not in kept:
             raise ValueError(f"{source}: has no label {shown(name)}; it has {cut(', '.join(kept), 300)}")
-    auxiliary = {name: kept.pop(name) for name in dict.fromkeys(reading.auxiliary)}
+    others = {name: kept.pop(name) for name in dict.fromkeys(reading.auxiliary)}
     lesions = {name: values for name, values in kept.items() if is_lesion_name(name)}
     if not lesions and not (reading.organ_only and kept):
         raise ValueError(
@@ -276,7 +276,13 @@ def scheme_from_names(names: Mapping[str, Sequence[int]], source: Path, reading:
         )
     lesion_values = sorted({value for values in lesions.values() for value in values})
     organs = {name: values for name, values in kept.items() if name not in lesions}
-    organ_values = sorted({value for values in organs.values() for value in values} - set(lesion_values))
+    taken, auxiliary = set(lesion_values), {}
+    for name, values in others.items():
+        auxiliary[name] = tuple(sorted(set(values) - taken))
+        taken |= set(values)
+        if not auxiliary[name]:
+            raise ValueError(f"{source}: all values of label {shown(name)} are a lesion's or another auxiliary label's")
+    organ_values = sorted({value for values in organs.values() for value in values} - taken)
     organ_name = next(iter(organs)) if len(organs) == 1 else "organ"
     return LabelScheme(
         organ_name=organ_name if organ_values else None,

@@ -362,6 +362,12 @@ class DetectorConfig(EncoderConfig):
     def auxiliary_classes(self) -> tuple[str, ...]:
         return self.auxiliary
 
+    @model_validator(mode="after")
+    def _check_auxiliary(self) -> Self:
+        if len(set(self.auxiliary)) < len(self.auxiliary):
+            raise ValueError(f"auxiliary names a class twice: {', '.join(self.auxiliary)}")
+        return self
+
     def _check_anchors(self, key: str, sizes: tuple[tuple[float, ...], ...]) -> None:
         levels = self.backbone.levels
         if len(sizes) != len(levels):

@@ -116,7 +116,7 @@ def prepare_dataset(
 
     Args:
         dataset: The data set; cases without annotation are left out.
-        workers: Processes; 0 or 1 works in this one, None takes one for each core.
+        workers: Processes; 0 or 1 works in this one.
         progress: Called with ("prepare", done, total).
         force: See `prepare_source`, as is `trust_grid`; what they overlook is noted.
         resume: Whether a folder with a store, finished or not, may be continued: complete cases are kept, missing and

@@ -240,7 +240,8 @@ class StoredCase:
 
     @cached_property
     def labels(self) -> StoredArray:
-        """The annotation, if that is a label map: (Z, h, w) uint8, 0 background, 1 organ, 2 lesion.
+        """The annotation, if that is a label map: (Z, h, w) uint8, 0 background, 1 organ, 2 lesion, 3, ...
+        the scheme's auxiliary classes.
 
         Raises:
             ValueError: It is boxes.
