@@ -276,13 +276,14 @@ def scheme_from_names(names: Mapping[str, Sequence[int]], source: Path, reading:
         )
     lesion_values = sorted({value for values in lesions.values() for value in values})
     organs = {name: values for name, values in kept.items() if name not in lesions}
-    taken, auxiliary = set(lesion_values), {}
+    used = set(lesion_values)
+    auxiliary: dict[str, tuple[int, ...]] = {}
     for name, values in others.items():
-        auxiliary[name] = tuple(sorted(set(values) - taken))
-        taken |= set(values)
+        auxiliary[name] = tuple(sorted(set(values) - used))
+        used |= set(values)
         if not auxiliary[name]:
             raise ValueError(f"{source}: all values of label {shown(name)} are a lesion's or another auxiliary label's")
-    organ_values = sorted({value for values in organs.values() for value in values} - taken)
+    organ_values = sorted({value for values in organs.values() for value in values} - used)
     organ_name = next(iter(organs)) if len(organs) == 1 else "organ"
     return LabelScheme(
         organ_name=organ_name if organ_values else None,
