@@ -168,6 +168,10 @@ MANIFEST = "phantoms.json"
 """Kind, seed and size of a folder's phantoms."""
 
 
+FORMAT = 2
+"""Counts what a seed gives: phantoms of two formats must not be mixed in a folder."""
+
+
 def write_phantoms(
     folder: Path | str,
     cases: int,
@@ -200,7 +204,7 @@ def write_phantoms(
     if cases < 1:
         raise ValueError(f"a cohort needs at least one case, found {cases}")
     report = progress or (lambda what, done, total: None)
-    settings = {"kind": kind, "seed": seed, "size": size}
+    settings = {"kind": kind, "seed": seed, "size": size, "format": FORMAT}
     with claim_folder(folder, marker=MANIFEST, what="phantom cohort", settings=settings, resume=resume) as folder:
         report("phantom", 0, cases)
         write = partial(write_phantom, folder, seed, size, kind=kind)
