@@ -224,7 +224,10 @@ def _page(result: DemoResult) -> Page:
     page.section("Where the slices around change most")
     first, second = result.most_changed
     if _errors(first) == _errors(second):
-        page.paragraph("In no case is a lesion found, missed or falsely reported because of them.")
+        page.paragraph(
+            "In no case is a lesion found, missed or falsely reported because of them: this model judges each slice by "
+            "itself, and its attention carries nothing that matters."
+        )
     else:
         for case, way, sees in ((first, SEEN, WITH), (second, HIDDEN, WITHOUT)):
             _figure(page, result.picture(case, way), case, f"attention sees {sees}")
